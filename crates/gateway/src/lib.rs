@@ -1,0 +1,4 @@
+//! The gateway: configuration, upstreams, relays and the server that joins them.
+
+pub mod origin;
+pub mod secret;
