@@ -1,0 +1,554 @@
+//! Request and response heads: from bytes to spans of the same memory.
+
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use memchr::memchr_iter;
+
+use crate::body::Framing;
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes from the first of the start line to the empty line's end.
+    pub bytes: usize,
+    /// Header fields; at most [`MAX_FIELDS`].
+    pub fields: usize,
+}
+
+/// No head may have more fields than this, whatever its limits say.
+pub const MAX_FIELDS: usize = 256;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 64 * 1024, fields: 128 }
+    }
+}
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadError {
+    /// More bytes than [`Limits::bytes`].
+    TooLarge,
+    /// More fields than [`Limits::fields`].
+    TooManyFields,
+    /// A line that ends in LF without CR.
+    BareLf,
+    /// Not the grammar of a head.
+    Malformed,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    Version,
+    /// Not `/path`: an absolute URL, `*`, an authority, or with bytes that no path has.
+    Target,
+    /// No `Host` field.
+    HostMissing,
+    /// More than one `Host` field.
+    HostTwice,
+    /// A `Host` that is no name or address with an optional port.
+    HostInvalid,
+    /// A `Content-Length` that is not one decimal number.
+    Length,
+    /// More than one `Content-Length`, even of equal value.
+    LengthTwice,
+    /// `Content-Length` beside `Transfer-Encoding`.
+    LengthAndEncoding,
+    /// A `Transfer-Encoding` other than exactly one `chunked`, or one in HTTP/1.0.
+    Encoding,
+    /// A status that is no final answer to a request that asked for none of its kind (101, or not 100..=999).
+    Status,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the header section is too large",
+            Self::TooManyFields => "there are too many header fields",
+            Self::BareLf => "a header line ends in LF without CR",
+            Self::Malformed => "the head is not HTTP/1.1",
+            Self::Version => "the HTTP version is neither 1.0 nor 1.1",
+            Self::Target => "the request target is not a path",
+            Self::HostMissing => "the `Host` header is missing",
+            Self::HostTwice => "there is more than one `Host` header",
+            Self::HostInvalid => "the `Host` header is not a host name",
+            Self::Length => "`Content-Length` is not a number",
+            Self::LengthTwice => "there is more than one `Content-Length` header",
+            Self::LengthAndEncoding => "`Content-Length` and `Transfer-Encoding` exclude each other",
+            Self::Encoding => "`Transfer-Encoding` is not exactly `chunked`",
+            Self::Status => "the status is not one of a final answer",
+        })
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+/// Finds the end of a head in bytes that arrive in pieces, looking at each byte once.
+#[derive(Debug, Default, Clone)]
+pub struct Scan {
+    /// Everything before this offset has been looked at.
+    seen: usize,
+    /// Where the current line begins.
+    line: usize,
+}
+
+impl Scan {
+    /// The length of the head at the front of `buf`, with its empty line, once it is whole.
+    pub fn end(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
+        for at in memchr_iter(b'\n', &buf[self.seen..]) {
+            let at = self.seen + at;
+            if at == 0 || buf[at - 1] != b'\r' || at - 1 < self.line {
+                return Err(HeadError::BareLf);
+            }
+            if at - 1 == self.line {
+                let end = at + 1;
+                return if end > limits.bytes { Err(HeadError::TooLarge) } else { Ok(Some(end)) };
+            }
+            self.line = at + 1;
+        }
+        self.seen = buf.len();
+        if buf.len() >= limits.bytes { Err(HeadError::TooLarge) } else { Ok(None) }
+    }
+}
+
+/// Where a text lies in the head's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn of(part: &[u8], whole: &[u8]) -> Self {
+        // Both are of the same allocation: the parser hands out slices of what it was given.
+        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        debug_assert!(start + part.len() <= whole.len());
+        Self { start: start as u32, end: (start + part.len()) as u32 }
+    }
+
+    fn get(self, whole: &[u8]) -> &[u8] {
+        &whole[self.start as usize..self.end as usize]
+    }
+}
+
+/// One header field as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// In the sender's spelling; compare with [`Field::is`].
+    pub name: &'a [u8],
+    /// Without the white space around it.
+    pub value: &'a [u8],
+}
+
+impl Field<'_> {
+    /// Whether the field has this name (lower case given).
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+#[derive(Clone)]
+struct Fields {
+    buf: Bytes,
+    spans: Vec<(Span, Span)>,
+}
+
+impl Fields {
+    fn iter(&self) -> impl Iterator<Item = Field<'_>> + Clone {
+        self.spans.iter().map(|(name, value)| Field { name: name.get(&self.buf), value: value.get(&self.buf) })
+    }
+
+    fn take(buf: Bytes, headers: &[httparse::Header<'_>]) -> Self {
+        let spans =
+            headers.iter().map(|h| (Span::of(h.name.as_bytes(), &buf), Span::of(trim(h.value), &buf))).collect();
+        Self { buf, spans }
+    }
+}
+
+impl fmt::Debug for Fields {
+    // Values can be credentials: names only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|field| String::from_utf8_lossy(field.name).into_owned())).finish()
+    }
+}
+
+fn trim(value: &[u8]) -> &[u8] {
+    value.trim_ascii()
+}
+
+/// What the fields say about the message that follows and about the connection.
+struct Meaning {
+    framing: Option<Framing>,
+    close: Option<bool>,
+}
+
+fn meaning<'a>(fields: impl Iterator<Item = Field<'a>>, minor: u8) -> Result<Meaning, HeadError> {
+    let (mut length, mut chunked, mut close) = (None, false, None);
+    for field in fields {
+        match field.name.len() {
+            14 if field.is("content-length") => {
+                if length.replace(decimal(field.value)?).is_some() {
+                    return Err(HeadError::LengthTwice);
+                }
+            }
+            17 if field.is("transfer-encoding") => {
+                if chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(HeadError::Encoding);
+                }
+                chunked = true;
+            }
+            10 if field.is("connection") => {
+                for token in tokens(field.value) {
+                    if token.eq_ignore_ascii_case(b"close") {
+                        close = Some(true);
+                    } else if token.eq_ignore_ascii_case(b"keep-alive") && close.is_none() {
+                        close = Some(false);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let framing = match (length, chunked) {
+        (Some(_), true) => return Err(HeadError::LengthAndEncoding),
+        (None, true) => Some(Framing::Chunked),
+        (Some(n), false) => Some(Framing::Length(n)),
+        (None, false) => None,
+    };
+    Ok(Meaning { framing, close })
+}
+
+/// The comma-separated tokens of a field's value.
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(trim).filter(|t| !t.is_empty())
+}
+
+fn decimal(value: &[u8]) -> Result<u64, HeadError> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(HeadError::Length);
+    }
+    Ok(value.iter().fold(0, |n, d| n * 10 + u64::from(d - b'0')))
+}
+
+fn from_httparse(error: httparse::Error) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::Version => HeadError::Version,
+        httparse::Error::Status => HeadError::Status,
+        _ => HeadError::Malformed,
+    }
+}
+
+/// A request's head: method, target, fields, and what they mean for the body and the connection.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    fields: Fields,
+    method: Span,
+    target: Span,
+    host: Span,
+    /// 0 or 1: the HTTP version is 1.x.
+    pub minor: u8,
+    /// What body follows.
+    pub framing: Framing,
+    /// Whether the client can be sent another answer on this connection.
+    pub keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+impl RequestHead {
+    /// Takes a head off the front of `buf`; `scan` belongs to this head and is fresh for the next.
+    pub fn take(buf: &mut BytesMut, scan: &mut Scan, limits: &Limits) -> Result<Option<Self>, HeadError> {
+        let Some(end) = scan.end(buf, limits)? else { return Ok(None) };
+        let head = Self::parse(buf.split_to(end).freeze(), limits)?;
+        *scan = Scan::default();
+        Ok(Some(head))
+    }
+
+    fn parse(buf: Bytes, limits: &Limits) -> Result<Self, HeadError> {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let room = limits.fields.min(MAX_FIELDS);
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(&buf, &mut headers[..room]) {
+            Ok(httparse::Status::Complete(n)) if n == buf.len() => {}
+            Ok(_) => return Err(HeadError::Malformed),
+            Err(e) => return Err(from_httparse(e)),
+        }
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+            return Err(HeadError::Malformed);
+        };
+        let target = target.as_bytes();
+        let is_path_byte = |b: &u8| (0x21..0x7f).contains(b) && *b != b'#' && *b != b'\\';
+        if target.first() != Some(&b'/') || !target.iter().all(is_path_byte) {
+            return Err(HeadError::Target);
+        }
+        let (method, target) = (Span::of(method.as_bytes(), &buf), Span::of(target, &buf));
+        let fields = Fields::take(buf.clone(), request.headers);
+        let host = the_host(&fields)?;
+        let Meaning { framing, close } = meaning(fields.iter(), minor)?;
+        let expects_continue =
+            minor == 1 && fields.iter().any(|f| f.is("expect") && f.value.eq_ignore_ascii_case(b"100-continue"));
+        let framing = framing.unwrap_or(Framing::None);
+        let keep_alive = if minor == 1 { close != Some(true) } else { close == Some(false) };
+        Ok(Self { fields, method, target, host, minor, framing, keep_alive, expects_continue })
+    }
+
+    /// The method, for example `POST`.
+    pub fn method(&self) -> &str {
+        text(self.method.get(&self.fields.buf))
+    }
+
+    /// Path and query as they came.
+    pub fn target(&self) -> &str {
+        text(self.target.get(&self.fields.buf))
+    }
+
+    /// The target before `?`.
+    pub fn path(&self) -> &str {
+        let target = self.target();
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    /// The `Host` field, of which there is exactly one.
+    pub fn host(&self) -> &str {
+        text(self.host.get(&self.fields.buf))
+    }
+
+    /// All fields in their order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
+        self.fields.iter()
+    }
+
+    /// The value of the first field of this name (lower case given).
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|f| f.is(name)).map(|f| f.value)
+    }
+}
+
+/// ASCII was checked when the head was read.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+fn the_host(fields: &Fields) -> Result<Span, HeadError> {
+    let mut hosts = fields.spans.iter().filter(|(name, _)| name.get(&fields.buf).eq_ignore_ascii_case(b"host"));
+    let Some((_, host)) = hosts.next() else { return Err(HeadError::HostMissing) };
+    if hosts.next().is_some() {
+        return Err(HeadError::HostTwice);
+    }
+    let is_host_byte = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
+    let value = host.get(&fields.buf);
+    if value.is_empty() || !value.iter().all(is_host_byte) {
+        return Err(HeadError::HostInvalid);
+    }
+    Ok(*host)
+}
+
+/// A response's head.
+#[derive(Debug, Clone)]
+pub struct ResponseHead {
+    fields: Fields,
+    reason: Span,
+    /// 200..=999, never an interim answer.
+    pub status: u16,
+    /// What body follows.
+    pub framing: Framing,
+    /// Whether the connection can carry another request afterwards.
+    pub keep_alive: bool,
+}
+
+impl ResponseHead {
+    /// Takes the final head off the front of `buf`, dropping interim ones (100, 102, 103) before it. `to_head`: whether
+    /// the request's method was HEAD, whose answers have no body whatever their fields say.
+    pub fn take(
+        buf: &mut BytesMut,
+        scan: &mut Scan,
+        limits: &Limits,
+        to_head: bool,
+    ) -> Result<Option<Self>, HeadError> {
+        // An upstream that sends interim heads for ever runs into the caller's time limit: each needs a read of its own
+        // only if it comes alone, so the number that one read can hold is bounded too.
+        loop {
+            let Some(end) = scan.end(buf, limits)? else { return Ok(None) };
+            let parsed = Self::parse(buf.split_to(end).freeze(), limits, to_head)?;
+            *scan = Scan::default();
+            if let Some(head) = parsed {
+                return Ok(Some(head));
+            }
+        }
+    }
+
+    fn parse(buf: Bytes, limits: &Limits, to_head: bool) -> Result<Option<Self>, HeadError> {
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+        let room = limits.fields.min(MAX_FIELDS);
+        let mut response = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut response, &buf, &mut headers[..room]) {
+            Ok(httparse::Status::Complete(n)) if n == buf.len() => {}
+            Ok(_) => return Err(HeadError::Malformed),
+            Err(e) => return Err(from_httparse(e)),
+        }
+        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(HeadError::Malformed) };
+        match status {
+            100 | 102..=199 => return Ok(None),
+            200..=999 => {}
+            _ => return Err(HeadError::Status),
+        }
+        // `reason` may be a static empty text of the parser's, which lies outside of our memory.
+        let reason = response.reason.filter(|r| !r.is_empty());
+        let reason = reason.map_or(Span { start: 0, end: 0 }, |r| Span::of(r.as_bytes(), &buf));
+        let fields = Fields::take(buf.clone(), response.headers);
+        let Meaning { framing, close } = meaning(fields.iter(), minor)?;
+        let bodiless = to_head || status == 204 || status == 304;
+        let framing = if bodiless { Framing::None } else { framing.unwrap_or(Framing::UntilClose) };
+        let keep_alive =
+            framing != Framing::UntilClose && if minor == 1 { close != Some(true) } else { close == Some(false) };
+        Ok(Some(Self { fields, reason, status, framing, keep_alive }))
+    }
+
+    /// The reason phrase as it came, possibly empty.
+    pub fn reason(&self) -> &[u8] {
+        self.reason.get(&self.fields.buf)
+    }
+
+    /// All fields in their order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
+        self.fields.iter()
+    }
+
+    /// The value of the first field of this name (lower case given).
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.fields.iter().find(|f| f.is(name)).map(|f| f.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Result<Option<RequestHead>, HeadError> {
+        RequestHead::take(&mut BytesMut::from(text), &mut Scan::default(), &Limits::default())
+    }
+
+    fn response(text: &str) -> Result<Option<ResponseHead>, HeadError> {
+        ResponseHead::take(&mut BytesMut::from(text), &mut Scan::default(), &Limits::default(), false)
+    }
+
+    #[track_caller]
+    fn refused(text: &str, want: HeadError) {
+        assert_eq!(request(text).unwrap_err(), want, "{text:?}");
+    }
+
+    #[test]
+    fn a_head_gives_its_parts() {
+        let head =
+            request("POST /v1/messages?beta=true HTTP/1.1\r\nHost: a:1\r\nX-A:  b \r\nContent-Length: 12\r\n\r\n");
+        let head = head.unwrap().unwrap();
+        assert_eq!((head.method(), head.target(), head.path()), ("POST", "/v1/messages?beta=true", "/v1/messages"));
+        assert_eq!((head.host(), head.get("x-a")), ("a:1", Some(&b"b"[..])));
+        assert_eq!((head.framing, head.keep_alive, head.minor), (Framing::Length(12), true, 1));
+    }
+
+    #[test]
+    fn a_head_is_found_wherever_its_bytes_are_cut() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\nrest";
+        for cut in 0..text.len() {
+            let (mut buf, mut scan) = (BytesMut::new(), Scan::default());
+            buf.extend_from_slice(&text[..cut]);
+            let first = RequestHead::take(&mut buf, &mut scan, &Limits::default()).unwrap();
+            assert_eq!(first.is_some(), cut >= text.len() - 4, "cut at {cut}");
+            if first.is_none() {
+                buf.extend_from_slice(&text[cut..]);
+                assert!(RequestHead::take(&mut buf, &mut scan, &Limits::default()).unwrap().is_some());
+                assert_eq!(&buf[..], b"rest");
+            }
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        use HeadError::*;
+        refused("GET / HTTP/1.1\r\n\r\n", HostMissing);
+        refused("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", HostTwice);
+        refused("GET / HTTP/1.1\r\nHost: a/b?c#d\r\n\r\n", HostInvalid);
+        refused("GET / HTTP/1.1\r\nHost:\r\n\r\n", HostInvalid);
+        refused("GET / HTTP/1.1\nHost: a\n\n", BareLf);
+        refused("GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", BareLf);
+        refused(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            LengthAndEncoding,
+        );
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", LengthTwice);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", Length);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", Length);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -0\r\n\r\n", Length);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", Length);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Length);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", Length);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Encoding);
+        refused("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", Encoding);
+        refused(
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Encoding,
+        );
+        refused("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Encoding);
+        refused("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Target);
+        refused("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Target);
+        refused("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", Target);
+        refused("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Target);
+        refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Version);
+        for text in [
+            "GET / HTTP/1.1\r\nHost: a\r\n folded: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+            "GET /\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert!(request(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_refused_at_its_limit() {
+        let limits = Limits { bytes: 100, fields: 4 };
+        let take = |text: String| RequestHead::take(&mut BytesMut::from(&*text), &mut Scan::default(), &limits);
+        assert_eq!(take(format!("GET /{}", "a".repeat(200))).unwrap_err(), HeadError::TooLarge);
+        let fields = "a: b\r\n".repeat(4);
+        let many = take(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        assert_eq!(many.unwrap_err(), HeadError::TooManyFields);
+    }
+
+    #[test]
+    fn the_connection_outlives_the_message_only_where_both_sides_know_it() {
+        let keeps = |text: &str| request(text).unwrap().unwrap().keep_alive;
+        assert!(keeps("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(!keeps("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n"));
+        assert!(!keeps("GET / HTTP/1.0\r\nHost: a\r\n\r\n"));
+        assert!(keeps("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_response_skips_interim_heads() {
+        let head = response("HTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+        let head = head.unwrap().unwrap();
+        assert_eq!((head.status, head.reason(), head.framing), (200, &b"OK"[..], Framing::Length(2)));
+        assert!(response("HTTP/1.1 101 Switching\r\n\r\n").is_err());
+        assert!(response("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        assert!(response("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_response_without_a_length_ends_with_its_connection() {
+        let head = response("HTTP/1.1 200\r\n\r\n").unwrap().unwrap();
+        assert_eq!((head.framing, head.keep_alive, head.reason()), (Framing::UntilClose, false, &b""[..]));
+        let none = response("HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
+        assert_eq!((none.framing, none.keep_alive), (Framing::None, true));
+    }
+
+    #[test]
+    fn a_head_does_not_print_its_values() {
+        let head = request("GET / HTTP/1.1\r\nHost: a\r\nx-api-key: sk-secret\r\n\r\n").unwrap().unwrap();
+        let printed = format!("{head:?}");
+        assert!(printed.contains("x-api-key") && !printed.contains("sk-secret"), "{printed}");
+    }
+}

@@ -1,0 +1,56 @@
+//! Errors in Anthropic's shape: a JSON body, or an `error` event that ends a stream.
+
+use serde_json::json;
+
+use crate::error::ErrorKind;
+
+/// The `error.type` that Anthropic's clients know for this kind.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::InvalidRequest | ErrorKind::MethodNotAllowed | ErrorKind::HeadTooLarge => "invalid_request_error",
+        ErrorKind::Authentication => "authentication_error",
+        ErrorKind::Permission => "permission_error",
+        ErrorKind::NotFound => "not_found_error",
+        ErrorKind::RequestTimeout | ErrorKind::UpstreamTimeout => "timeout_error",
+        ErrorKind::TooLarge => "request_too_large",
+        ErrorKind::BadGateway | ErrorKind::Unavailable => "api_error",
+        ErrorKind::Overloaded => "overloaded_error",
+    }
+}
+
+/// The body of an error answer.
+pub fn body(kind: ErrorKind, message: &str, request_id: &str) -> Vec<u8> {
+    let value = json!({
+        "type": "error",
+        "error": { "type": kind_name(kind), "message": message },
+        "request_id": request_id,
+    });
+    value.to_string().into_bytes()
+}
+
+/// The event that ends a stream which cannot be finished.
+pub fn event(kind: ErrorKind, message: &str, request_id: &str) -> Vec<u8> {
+    let mut event = b"event: error\ndata: ".to_vec();
+    event.extend_from_slice(&body(kind, message, request_id));
+    event.extend_from_slice(b"\n\n");
+    event
+}
+
+/// The event that keeps a silent stream alive.
+pub const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_event_is_one_well_formed_event() {
+        let event = event(ErrorKind::BadGateway, "line\nbreak \"quoted\"", "id");
+        let text = std::str::from_utf8(&event).unwrap();
+        let data = text.strip_prefix("event: error\ndata: ").and_then(|t| t.strip_suffix("\n\n")).unwrap();
+        assert!(!data.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(data).unwrap();
+        assert_eq!(value["error"]["message"], "line\nbreak \"quoted\"");
+        assert_eq!(value["error"]["type"], "api_error");
+    }
+}

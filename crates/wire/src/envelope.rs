@@ -1,0 +1,289 @@
+//! One borrowed pass over a JSON request body for the few top-level values that a gateway needs.
+//!
+//! Nothing is parsed that need not be, no other byte moves when a value is replaced, and a value that two readers could
+//! take from different places (a key given twice) is refused.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use memchr::memchr2;
+
+/// What a request says at its top level. Absent or oddly typed values are `None`: they are the upstream's to judge.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Envelope {
+    /// `model`, unescaped.
+    pub model: Option<String>,
+    /// Where the `model` string token lies in the body, with its quotes.
+    pub model_span: Option<Range<usize>>,
+    /// `stream`.
+    pub stream: Option<bool>,
+    /// Where the `metadata` object lies in the body.
+    pub metadata_span: Option<Range<usize>>,
+    /// Whether the body is one JSON object as far as this pass can tell.
+    pub is_object: bool,
+}
+
+/// Why a body cannot be given one meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// A key that decides where the request goes stands at the top level twice.
+    Twice(&'static str),
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Twice(key) => write!(f, "the request body has more than one top-level `{key}`"),
+        }
+    }
+}
+
+impl std::error::Error for EnvelopeError {}
+
+impl Envelope {
+    /// Reads the top level of `body`.
+    pub fn read(body: &[u8]) -> Result<Self, EnvelopeError> {
+        let mut envelope = Self::default();
+        let mut at = Cursor { body, at: 0 };
+        match envelope.walk(&mut at) {
+            Err(Stop::Twice(key)) => return Err(EnvelopeError::Twice(key)),
+            Err(Stop::Malformed) => {}
+            Ok(()) => envelope.is_object = true,
+        }
+        Ok(envelope)
+    }
+
+    fn walk(&mut self, at: &mut Cursor<'_>) -> Result<(), Stop> {
+        at.byte(b'{')?;
+        if at.peek() == Some(b'}') {
+            at.at += 1;
+            return at.end();
+        }
+        let mut seen_stream = false;
+        loop {
+            at.space();
+            let key = at.string()?;
+            let key = &at.body[key.start + 1..key.end - 1];
+            let key =
+                if key.contains(&b'\\') { unescape(key).map(|k| Cow::Owned(k.into_bytes())) } else { Some(key.into()) };
+            at.byte(b':')?;
+            let value = at.value()?;
+            match key.as_deref() {
+                Some(b"model") => {
+                    if self.model_span.is_some() {
+                        return Err(Stop::Twice("model"));
+                    }
+                    let token = &at.body[value.clone()];
+                    self.model = token.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).and_then(unescape);
+                    self.model_span = Some(value);
+                }
+                Some(b"stream") => {
+                    if std::mem::replace(&mut seen_stream, true) {
+                        return Err(Stop::Twice("stream"));
+                    }
+                    self.stream = match &at.body[value] {
+                        b"true" => Some(true),
+                        b"false" => Some(false),
+                        _ => None,
+                    };
+                }
+                Some(b"metadata") => self.metadata_span = Some(value),
+                _ => {}
+            }
+            match at.next()? {
+                b',' => {}
+                b'}' => return at.end(),
+                _ => return Err(Stop::Malformed),
+            }
+        }
+    }
+}
+
+/// Replaces the bytes of one span: two slices of the received memory and the new value between them.
+pub fn splice(body: &Bytes, span: Range<usize>, value: Bytes) -> [Bytes; 3] {
+    [body.slice(..span.start), value, body.slice(span.end..)]
+}
+
+enum Stop {
+    Malformed,
+    Twice(&'static str),
+}
+
+struct Cursor<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn space(&mut self) {
+        while matches!(self.body.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        self.space();
+        self.body.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Result<u8, Stop> {
+        let byte = self.peek().ok_or(Stop::Malformed)?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn byte(&mut self, want: u8) -> Result<(), Stop> {
+        if self.next()? == want { Ok(()) } else { Err(Stop::Malformed) }
+    }
+
+    fn end(&mut self) -> Result<(), Stop> {
+        if self.peek().is_none() { Ok(()) } else { Err(Stop::Malformed) }
+    }
+
+    /// The string token at the cursor, with its quotes.
+    fn string(&mut self) -> Result<Range<usize>, Stop> {
+        let start = self.at;
+        if self.body.get(start) != Some(&b'"') {
+            return Err(Stop::Malformed);
+        }
+        let mut at = start + 1;
+        loop {
+            let found = memchr2(b'"', b'\\', self.body.get(at..).ok_or(Stop::Malformed)?).ok_or(Stop::Malformed)?;
+            at += found + 1;
+            if self.body[at - 1] == b'"' {
+                self.at = at;
+                return Ok(start..at);
+            }
+            at += 1; // whatever is escaped
+        }
+    }
+
+    /// The value at the cursor; what is nested in it is skipped by counting brackets outside of strings.
+    fn value(&mut self) -> Result<Range<usize>, Stop> {
+        self.space();
+        let start = self.at;
+        let mut depth = 0usize;
+        loop {
+            match self.body.get(self.at) {
+                Some(b'"') => {
+                    self.string()?;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                Some(b'{' | b'[') => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                Some(b'}' | b']') if depth > 0 => {
+                    depth -= 1;
+                    self.at += 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') if depth == 0 => break,
+                Some(_) => self.at += 1,
+                None => return Err(Stop::Malformed),
+            }
+        }
+        if self.at == start { Err(Stop::Malformed) } else { Ok(start..self.at) }
+    }
+}
+
+/// The text inside a JSON string token; `None` where it is not valid JSON or not UTF-8.
+fn unescape(inner: &[u8]) -> Option<String> {
+    if !inner.contains(&b'\\') {
+        return std::str::from_utf8(inner).ok().map(str::to_owned);
+    }
+    let mut token = Vec::with_capacity(inner.len() + 2);
+    token.push(b'"');
+    token.extend_from_slice(inner);
+    token.push(b'"');
+    serde_json::from_slice(&token).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(body: &str, model: Option<&str>, stream: Option<bool>) {
+        let envelope = Envelope::read(body.as_bytes()).unwrap();
+        assert_eq!((envelope.model.as_deref(), envelope.stream), (model, stream), "{body}");
+    }
+
+    #[test]
+    fn model_and_stream_are_found_wherever_they_stand() {
+        check(r#"{"model":"m","stream":true,"messages":[]}"#, Some("m"), Some(true));
+        check(
+            r#"{"messages":[{"model":"no","stream":false}],"stream" : false , "model" : "m"}"#,
+            Some("m"),
+            Some(false),
+        );
+        check(r#"{"a":"}\"{","model":"m"}"#, Some("m"), None);
+        check("\n{ \"model\"\t:\r\"m\" }\n", Some("m"), None);
+        check(r#"{"mod\u0065l":"m\u002f\"1"}"#, Some("m/\"1"), None);
+        check(r#"{"n":1e5,"b":null,"c":-1.0,"model":"m"}"#, Some("m"), None);
+        check("{}", None, None);
+    }
+
+    #[test]
+    fn oddities_are_left_to_the_upstream() {
+        check(r#"{"model":7,"stream":"yes"}"#, None, None);
+        check("not json", None, None);
+        check(r#"{"model":"m""#, Some("m"), None);
+        check("[1,2]", None, None);
+        check("", None, None);
+        assert!(!Envelope::read(br#"{"model":"m"} x"#).unwrap().is_object);
+        assert!(Envelope::read(br#"{"model":"m"}"#).unwrap().is_object);
+    }
+
+    #[test]
+    fn a_key_given_twice_is_refused_also_when_it_is_spelt_differently() {
+        for (body, key) in [
+            (r#"{"model":"a","model":"b"}"#, "model"),
+            (r#"{"model":"a","x":{},"mod\u0065l":"b"}"#, "model"),
+            (r#"{"stream":true,"stream":true}"#, "stream"),
+            (r#"{"stream":1,"\u0073tream":true}"#, "stream"),
+        ] {
+            assert_eq!(Envelope::read(body.as_bytes()), Err(EnvelopeError::Twice(key)), "{body}");
+        }
+        check(r#"{"max_tokens":1,"max_tokens":2,"model":"m"}"#, Some("m"), None);
+    }
+
+    #[test]
+    fn a_changed_model_moves_no_other_byte() {
+        let body = Bytes::from(r#"{"n":1.0, "model" : "old" ,"x":"\u00e9"}"#);
+        let span = Envelope::read(&body).unwrap().model_span.unwrap();
+        let parts = splice(&body, span, Bytes::from_static(b"\"new\""));
+        assert_eq!(parts.concat(), br#"{"n":1.0, "model" : "new" ,"x":"\u00e9"}"#);
+        assert_eq!(parts[0].as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn nesting_has_no_depth_that_breaks_the_reader() {
+        let deep = format!(r#"{{"a":{}{},"model":"m"}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
+        check(&deep, Some("m"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Envelope::read(&body);
+        }
+
+        #[test]
+        fn every_json_object_gives_what_a_full_parser_gives(
+            model in any::<String>(), stream in any::<bool>(), text in any::<String>(), number in any::<f64>(), pretty in any::<bool>(),
+        ) {
+            let value = serde_json::json!({ "a": { "model": text, "b": [number, text] }, "model": model, "stream": stream, "z": [text] });
+            let body = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            let envelope = Envelope::read(&body).unwrap();
+            prop_assert_eq!((envelope.model, envelope.stream, envelope.is_object), (Some(model), Some(stream), true));
+        }
+    }
+}
