@@ -1,1 +1,130 @@
-fn main() {}
+//! `cargo xtask …`: sets up what the tests need and runs them, the same way on a developer's machine and in CI.
+
+#![expect(clippy::print_stdout, reason = "a build tool talks to its user on stdout")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the rules on clock and environment are for the gateway, not for the tool that builds it"
+)]
+
+mod parts;
+mod report;
+mod setup;
+mod shell;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+Commands:
+  setup                 install the pinned client programs that the tests drive, under `target/clients/`
+  test                  run every check: format, lints, tests, real clients, licences
+    --only PART[,PART]  run only these parts (a group name such as `clients` takes all of its parts)
+    --skip-clients      leave the real clients out (they are then listed as not run)
+    --list              print the parts and end";
+
+/// A fault that ends the command, said in words for the user.
+type Fault = String;
+
+/// Where the repository and its build output lie.
+struct Places {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(code) => code,
+        Err(fault) => {
+            println!("xtask: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<ExitCode, Fault> {
+    let mut words = args.iter().map(String::as_str);
+    match words.next() {
+        Some("setup") => match words.next() {
+            None => setup_all(&Places::find()?),
+            Some(other) => Err(format!("`setup` takes no argument, but got `{other}`\n\n{USAGE}")),
+        },
+        Some("test") => test(words),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => Err(format!("no command `{other}`\n\n{USAGE}")),
+        None => Err(format!("say what to do\n\n{USAGE}")),
+    }
+}
+
+fn setup_all(places: &Places) -> Result<ExitCode, Fault> {
+    let mut code = ExitCode::SUCCESS;
+    for kit in setup::KITS {
+        match setup::ensure(kit, places) {
+            Ok(how) => println!("{}: {how}", kit.name),
+            Err(fault) => {
+                println!("{}: {fault}", kit.name);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn test<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
+    let mut wanted = parts::Wanted::default();
+    while let Some(word) = words.next() {
+        match word {
+            "--only" => {
+                let names = words.next().ok_or("`--only` needs the name of a part: see `cargo xtask test --list`")?;
+                wanted.only.extend(names.split(',').map(str::to_owned));
+            }
+            "--skip-clients" => wanted.skip_clients = true,
+            "--list" => {
+                for part in parts::PARTS {
+                    println!("{:<24} {}", part.name, part.what);
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
+            other => return Err(format!("`test` knows no `{other}`\n\n{USAGE}")),
+        }
+    }
+    wanted.check()?;
+    let places = Places::find()?;
+    let report = parts::run(&wanted, &places);
+    print!("{report}");
+    Ok(if report.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Places {
+    /// Asks cargo, which knows about `CARGO_TARGET_DIR` and the configuration files.
+    fn find() -> Result<Self, Fault> {
+        let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+        let out = shell::cargo()
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
+            .arg(manifest)
+            .output()
+            .map_err(|e| format!("cannot run `cargo metadata`: {e}"))?;
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).map_err(|e| {
+            format!("`cargo metadata` printed no JSON ({e}): {}", String::from_utf8_lossy(&out.stderr).trim())
+        })?;
+        let path = |key: &str| {
+            told[key].as_str().map(PathBuf::from).ok_or_else(|| format!("`cargo metadata` does not say `{key}`"))
+        };
+        Ok(Self { root: path("workspace_root")?, target: path("target_directory")? })
+    }
+
+    /// Where the pinned client programs lie.
+    fn clients(&self) -> PathBuf {
+        self.target.join("clients")
+    }
+
+    /// The manifests and scripts of the client tests.
+    fn client_tests(&self) -> PathBuf {
+        self.root.join("tests/clients")
+    }
+}

@@ -1,0 +1,128 @@
+//! Installs the client programs that the tests drive: pinned, under `target/clients/`, and only when something changed.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::shell;
+use crate::{Fault, Places};
+
+/// A registry that does not answer must not hang the run.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What is installed from one registry.
+pub(crate) struct Kit {
+    pub(crate) name: &'static str,
+    /// The files that say what is installed, in `tests/clients/`.
+    manifests: &'static [&'static str],
+    /// The programs that must be there, and where they come from.
+    programs: &'static [&'static str],
+    remedy: &'static str,
+    /// A file that a good installation has.
+    proof: &'static str,
+    install: fn(&Places, &Path) -> Result<(), Fault>,
+}
+
+/// A virtual environment with the official Python SDK.
+pub(crate) const PYTHON: Kit = Kit {
+    name: "python",
+    manifests: &["requirements.txt"],
+    programs: &["python3"],
+    remedy: "install Python 3.10 or newer (Debian: `apt-get install python3 python3-venv`)",
+    proof: "bin/python",
+    install: install_python,
+};
+
+/// The official TypeScript SDK and Claude Code, whose native binary runs without node.
+pub(crate) const NODE: Kit = Kit {
+    name: "node",
+    manifests: &["package.json", "package-lock.json", ".npmrc"],
+    programs: &["node", "npm"],
+    remedy: "install Node.js 20 or newer with npm (Debian: `apt-get install nodejs npm`)",
+    proof: "node_modules/@anthropic-ai/sdk/package.json",
+    install: install_node,
+};
+
+pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE];
+
+/// Makes sure that `kit` is installed as its manifests say; tells in words what was done.
+pub(crate) fn ensure(kit: &Kit, places: &Places) -> Result<String, Fault> {
+    if let Some(missing) = kit.programs.iter().find(|program| !shell::exists(program)) {
+        return Err(format!("`{missing}` is not here: {}", kit.remedy));
+    }
+    let clients = places.clients();
+    fs::create_dir_all(&clients).map_err(|e| format!("cannot create `{}`: {e}", clients.display()))?;
+    // Two runs at once would install over each other.
+    let lock = clients.join(format!("{}.lock", kit.name));
+    let lock =
+        File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(|e| format!("cannot lock: {e}"))?;
+    let home = kit.home(places);
+    let marker = clients.join(format!("{}.installed", kit.name));
+    let wanted = kit.wanted(places)?;
+    let done = if fs::read_to_string(&marker).is_ok_and(|there| there == wanted) && home.join(kit.proof).exists() {
+        "as pinned already".to_owned()
+    } else {
+        let _ = fs::remove_file(&marker);
+        if home.exists() {
+            fs::remove_dir_all(&home).map_err(|e| format!("cannot remove `{}`: {e}", home.display()))?;
+        }
+        fs::create_dir_all(&home).map_err(|e| format!("cannot create `{}`: {e}", home.display()))?;
+        (kit.install)(places, &home)?;
+        fs::write(&marker, wanted).map_err(|e| format!("cannot write `{}`: {e}", marker.display()))?;
+        format!("installed into `{}`", home.display())
+    };
+    drop(lock);
+    Ok(done)
+}
+
+impl Kit {
+    /// Where this kit is installed.
+    pub(crate) fn home(&self, places: &Places) -> PathBuf {
+        places.clients().join(self.name)
+    }
+
+    /// Everything that the installation depends on, as one text: what the marker file holds.
+    fn wanted(&self, places: &Places) -> Result<String, Fault> {
+        let mut text = String::new();
+        for program in self.programs {
+            let out =
+                Command::new(program).arg("--version").output().map_err(|e| format!("cannot run `{program}`: {e}"))?;
+            text += &format!("== {program} {}\n", String::from_utf8_lossy(&out.stdout).trim());
+        }
+        for name in self.manifests {
+            let path = places.client_tests().join(name);
+            let manifest = fs::read_to_string(&path).map_err(|e| format!("cannot read `{}`: {e}", path.display()))?;
+            text += &format!("== {name}\n{manifest}\n");
+        }
+        Ok(text)
+    }
+}
+
+fn install_python(places: &Places, home: &Path) -> Result<(), Fault> {
+    step(Command::new("python3").args(["-m", "venv"]).arg(home))?;
+    step(
+        Command::new(home.join("bin/python"))
+            .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"])
+            .args(["--only-binary", ":all:", "--requirement"])
+            .arg(places.client_tests().join("requirements.txt")),
+    )
+}
+
+fn install_node(places: &Places, home: &Path) -> Result<(), Fault> {
+    for name in NODE.manifests {
+        fs::copy(places.client_tests().join(name), home.join(name))
+            .map_err(|e| format!("cannot copy `{name}`: {e}"))?;
+    }
+    step(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(home))
+}
+
+fn step(command: &mut Command) -> Result<(), Fault> {
+    let ended = shell::run(command, LIMIT)?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    let name = command.get_program().to_string_lossy().into_owned();
+    let last = ended.lines.last().map_or("it printed nothing", String::as_str);
+    Err(format!("`{name}` failed ({}): {last}", ended.status))
+}

@@ -1,0 +1,138 @@
+//! Runs one command: shows its output as it comes, keeps it, and ends the command when its time is up.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Fault;
+
+/// More lines than this are shown but not kept.
+const KEPT_LINES: usize = 200_000;
+
+/// What a command said before it ended by itself.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) lines: Vec<String>,
+}
+
+/// The cargo that runs us, or the one in the path.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    if std::env::var_os("CARGO_BUILD_JOBS").is_none() {
+        cargo.env("CARGO_BUILD_JOBS", "2");
+    }
+    cargo
+}
+
+/// Whether `program` can be run here at all.
+pub(crate) fn exists(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs `command` to its end, or kills it after `limit`.
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<Ended, Fault> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot run `{name}`: {e}"))?;
+    let result = follow(&mut child, limit);
+    if result.is_err() {
+        // It may have ended by itself in the meantime.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    result.map_err(|fault| format!("`{name}` {fault}"))
+}
+
+fn follow(child: &mut Child, limit: Duration) -> Result<Ended, Fault> {
+    let until = Instant::now() + limit;
+    let (tx, rx) = sync_channel(1024);
+    if let Some(out) = child.stdout.take() {
+        send_lines(out, tx.clone());
+    }
+    if let Some(err) = child.stderr.take() {
+        send_lines(err, tx.clone());
+    }
+    drop(tx);
+    let mut lines = Vec::new();
+    loop {
+        match rx.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                println!("{line}");
+                if lines.len() < KEPT_LINES {
+                    lines.push(line);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => return Err(format!("was ended after {} s", limit.as_secs())),
+            // Both pipes are closed: the command has ended or is about to.
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    let status = child.wait().map_err(|e| format!("cannot be waited for: {e}"))?;
+    Ok(Ended { status, lines })
+}
+
+/// Hands on `from` line by line until it ends or nobody listens.
+pub(crate) fn send_lines(from: impl Read + Send + 'static, to: SyncSender<String>) {
+    thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match from.read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if to.send(text).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script]);
+        sh
+    }
+
+    #[test]
+    fn both_pipes_and_the_status_are_kept() {
+        let ended = run(&mut sh("echo out; echo err >&2; exit 3"), Duration::from_secs(30)).unwrap();
+        let mut lines = ended.lines;
+        lines.sort();
+        assert_eq!(lines, ["err", "out"]);
+        assert_eq!(ended.status.code(), Some(3));
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended_and_is_a_fault() {
+        let started = Instant::now();
+        let fault = run(&mut sh("exec sleep 600"), Duration::from_millis(50)).err().unwrap();
+        assert_eq!(fault, "`sh` was ended after 0 s");
+        assert!(started.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_a_fault() {
+        let fault = run(&mut Command::new("no-such-program"), Duration::from_secs(1)).err().unwrap();
+        assert!(fault.starts_with("cannot run `no-such-program`"), "{fault}");
+        assert!(!exists("no-such-program"));
+    }
+}
