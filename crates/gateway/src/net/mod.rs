@@ -7,15 +7,19 @@
 
 mod dial;
 mod error;
+mod peer;
 mod proxy;
 mod resolve;
+mod socket;
 mod stream;
 mod tls;
 mod tunnel;
 
 pub use dial::{BoxFuture, Dial, Dialer, RECEIVE_BUFFER, Settings};
 pub use error::{Cause, DialError, Step};
+pub use peer::{own_uid, peer_uid, port_holder};
 pub use proxy::{BadProxy, Proxy, ProxyEnv, ProxyUrl};
 pub use resolve::Lookup;
+pub use socket::{SEND_BUFFER, accepted, listen, raise_nofile_limit};
 pub use stream::{Io, Stream};
 pub use tls::{BadRoots, ExtraRoots, SystemRoots};
