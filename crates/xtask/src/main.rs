@@ -6,8 +6,10 @@
     reason = "the rules on clock and environment are for the gateway, not for the tool that builds it"
 )]
 
+mod clients;
 mod parts;
 mod report;
+mod servers;
 mod setup;
 mod shell;
 

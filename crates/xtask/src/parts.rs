@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::{Line, Outcome, Report, Tally};
 use crate::shell;
-use crate::{Fault, Places, setup};
+use crate::{Fault, Places, clients, setup};
 
 /// No part may take longer: a hanging test must not hang CI.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -35,6 +35,24 @@ pub(crate) const PARTS: &[Part] = &[
     Part { name: "licences", what: "cargo-deny, where it is installed", needs: &[], run: licences },
     Part { name: "build", what: "the `cco` binary", needs: &[], run: build },
     Part { name: "clients:setup", what: "pinned clients under `target/clients/`", needs: &[], run: clients_setup },
+    Part {
+        name: "clients:py-anthropic",
+        what: "the official Python SDK through the gateway",
+        needs: &["build"],
+        run: |places| clients::run(&clients::PY_ANTHROPIC, places),
+    },
+    Part {
+        name: "clients:node-anthropic",
+        what: "the official TypeScript SDK through the gateway",
+        needs: &["build"],
+        run: |places| clients::run(&clients::NODE_ANTHROPIC, places),
+    },
+    Part {
+        name: "clients:claude-code",
+        what: "the real Claude Code through the gateway",
+        needs: &["build"],
+        run: |places| clients::run(&clients::CLAUDE_CODE, places),
+    },
 ];
 
 impl Part {
@@ -215,14 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_chosen_part_runs() {
+    fn a_chosen_part_brings_what_it_needs() {
         assert_eq!(wanted(&["format"]), ["format"]);
+        assert_eq!(wanted(&["clients:claude-code"]), ["build", "clients:claude-code"]);
     }
 
     #[test]
     fn a_group_name_takes_all_of_its_parts() {
         let clients = PARTS.iter().filter(|part| part.group() == Some("clients")).count();
-        assert_eq!(wanted(&["clients"]).len(), clients);
+        assert_eq!(wanted(&["clients"]).len(), clients + 1, "and `build`");
     }
 
     #[test]

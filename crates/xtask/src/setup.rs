@@ -117,6 +117,23 @@ fn install_node(places: &Places, home: &Path) -> Result<(), Fault> {
     step(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(home))
 }
 
+/// The interpreter of the virtual environment.
+pub(crate) fn python(places: &Places) -> PathBuf {
+    PYTHON.home(places).join("bin/python")
+}
+
+/// The native binary of Claude Code, which npm installs as an optional package for the machine at hand.
+pub(crate) fn claude(places: &Places) -> Result<PathBuf, Fault> {
+    let scope = NODE.home(places).join("node_modules/@anthropic-ai");
+    let entries = fs::read_dir(&scope).map_err(|e| format!("cannot list `{}`: {e}", scope.display()))?;
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("claude-code-"))
+        .map(|entry| entry.path().join("claude"))
+        .find(|binary| binary.is_file())
+        .ok_or_else(|| format!("npm installed no native `claude` for this machine under `{}`", scope.display()))
+}
+
 fn step(command: &mut Command) -> Result<(), Fault> {
     let ended = shell::run(command, LIMIT)?;
     if ended.status.success() {

@@ -1,0 +1,121 @@
+//! Drives real client programs through the gateway and reads what each script says of its checks.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::report::{Outcome, Tally};
+use crate::servers::{GATEWAY_TOKEN, STORED_KEY, Servers};
+use crate::setup::{self, Kit};
+use crate::shell;
+use crate::{Fault, Places};
+
+/// A script that has not ended by then hangs.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// One script in `tests/clients/` and what runs it.
+pub(crate) struct Client {
+    script: &'static str,
+    kits: &'static [&'static Kit],
+    program: fn(&Places) -> PathBuf,
+    /// What this script is told beyond what all are.
+    more: fn(&Places) -> Result<Vec<PathBuf>, Fault>,
+}
+
+pub(crate) const PY_ANTHROPIC: Client =
+    Client { script: "py_anthropic.py", kits: &[&setup::PYTHON], program: setup::python, more: |_| Ok(Vec::new()) };
+
+pub(crate) const NODE_ANTHROPIC: Client = Client {
+    script: "node_anthropic.mjs",
+    kits: &[&setup::NODE],
+    program: |_| "node".into(),
+    more: |places| Ok(vec!["--modules".into(), setup::NODE.home(places).join("node_modules")]),
+};
+
+/// The script needs only Python's own library, but the interpreter of the SDK's tests is one that is known to be there.
+pub(crate) const CLAUDE_CODE: Client = Client {
+    script: "claude_code.py",
+    kits: &[&setup::PYTHON, &setup::NODE],
+    program: setup::python,
+    more: |places| Ok(vec!["--claude".into(), setup::claude(places)?]),
+};
+
+/// Starts fresh servers, runs the script against them, and counts its checks.
+pub(crate) fn run(client: &Client, places: &Places) -> Outcome {
+    match drive(client, places) {
+        Ok(outcome) => outcome,
+        Err(fault) => Outcome::Failed(Tally::default(), fault),
+    }
+}
+
+fn drive(client: &Client, places: &Places) -> Result<Outcome, Fault> {
+    for kit in client.kits {
+        setup::ensure(kit, places)?;
+    }
+    let home = places.clients().join("run").join(client.script);
+    let mut servers = Servers::start(places, &home)?;
+    let mut command = Command::new((client.program)(places));
+    command
+        .arg(places.client_tests().join(client.script))
+        .args(["--base-url", &servers.gateway, "--upstream", &servers.upstream])
+        .args(["--stored-key", STORED_KEY, "--gateway-token", GATEWAY_TOKEN])
+        .arg("--journal")
+        .arg(&servers.journal)
+        .arg("--work")
+        .arg(home.join("work"))
+        .args((client.more)(places)?);
+    // Nothing of the user's keys, proxies or settings may reach a client.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.env_clear().env("PATH", path).env("HOME", &home).env("PYTHONDONTWRITEBYTECODE", "1").current_dir(&home);
+    let ended = shell::run(&mut command, LIMIT);
+    let gone = servers.ended();
+    let outcome = match ended {
+        Err(fault) => Outcome::Failed(Tally::default(), fault),
+        Ok(ended) => match (verdict(&ended.lines), ended.status.success(), gone) {
+            (Err(fault), ..) => Outcome::Failed(Tally::default(), fault),
+            (Ok(tally), _, Some(gone)) => Outcome::Failed(tally, gone),
+            (Ok(tally), false, None) if tally.failed == 0 => {
+                Outcome::Failed(tally, format!("every check is good, but the script ended with {}", ended.status))
+            }
+            (Ok(tally), _, None) if tally.passed + tally.failed == 0 => {
+                Outcome::Failed(tally, "the script checked nothing".into())
+            }
+            (Ok(tally), ..) => Outcome::Ran(tally),
+        },
+    };
+    if !matches!(&outcome, Outcome::Ran(tally) if tally.failed == 0) {
+        println!("{}", servers.logs());
+    }
+    Ok(outcome)
+}
+
+/// Reads the last `{"checks":[{"name":…,"ok":…,"detail":…}]}`; what came by the other pipe may stand behind it.
+fn verdict(lines: &[String]) -> Result<Tally, Fault> {
+    let Some(last) = lines.iter().rev().find(|line| line.starts_with("{\"checks\"")) else {
+        return Err(format!("the script ended without a result: {}", lines.last().map_or("", String::as_str)));
+    };
+    let told: Value =
+        serde_json::from_str(last).map_err(|e| format!("the script's result is no JSON ({e}): {last}"))?;
+    let checks = told["checks"].as_array().ok_or_else(|| format!("the script's result has no `checks`: {last}"))?;
+    let failed = checks.iter().filter(|check| check["ok"] != true).count();
+    Ok(Tally { passed: checks.len() - failed, failed, skipped: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scripts_verdict_is_read_among_its_other_lines() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let said = r#"{"checks":[{"name":"a","ok":true},{"name":"b","ok":false,"detail":"x"},{"name":"c"}]}"#;
+        let tally = Tally { passed: 1, failed: 2, skipped: 0 };
+        assert_eq!(verdict(&lines(&format!("a: ok\n{said}\n\n"))), Ok(tally));
+        assert_eq!(verdict(&lines(&format!("{said}\na warning"))), Ok(tally));
+        assert!(verdict(&lines(r#"{"checks":[{"name":"a""#)).is_err());
+        assert!(verdict(&[]).is_err());
+        assert!(verdict(&lines("{}")).is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! The two servers of a client test: the simulated provider, and the gateway in front of it.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{Fault, Places, shell};
+
+/// How long a server may take until it says where it listens.
+const START: Duration = Duration::from_secs(30);
+
+/// The key that the gateway holds for the provider. It is nobody's: the provider is simulated.
+pub(crate) const STORED_KEY: &str = "sk-ant-api03-stored-key-of-the-gateway";
+/// The token that callers show to spend the stored key.
+pub(crate) const GATEWAY_TOKEN: &str = "cco-test-gateway-token";
+
+/// Both servers, which end when this is dropped.
+pub(crate) struct Servers {
+    pub(crate) gateway: String,
+    pub(crate) upstream: String,
+    pub(crate) journal: PathBuf,
+    running: Vec<Running>,
+}
+
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Servers {
+    /// Starts both with an empty home and an empty journal in `home`, which is emptied first.
+    pub(crate) fn start(places: &Places, home: &Path) -> Result<Self, Fault> {
+        let io = |e| format!("cannot prepare `{}`: {e}", home.display());
+        if home.exists() {
+            fs::remove_dir_all(home).map_err(io)?;
+        }
+        fs::create_dir_all(home.join("cco")).map_err(io)?;
+        let cco = places.target.join("debug").join("cco");
+        let journal = home.join("journal.jsonl");
+        let mut simulate = Self::command(&cco, home);
+        simulate.args(["simulate", "--listen", "127.0.0.1:0", "--journal"]).arg(&journal);
+        let (upstream, simulator) = Running::start(simulate, home.join("simulate.log"), "simulator listening on ")?;
+
+        let config = home.join("config.json");
+        let text = serde_json::json!({
+            "server": { "token": "env:CCO_TEST_TOKEN" },
+            "providers": { "anthropic": { "baseUrl": upstream, "apiKeyRef": "env:CCO_TEST_STORED_KEY" } },
+        });
+        fs::write(&config, format!("{text:#}\n")).map_err(io)?;
+        let mut serve = Self::command(&cco, home);
+        serve.env("CCO_TEST_TOKEN", GATEWAY_TOKEN).env("CCO_TEST_STORED_KEY", STORED_KEY);
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
+        let (gateway, server) = Running::start(serve, home.join("serve.log"), "listening on ")?;
+        Ok(Self { gateway, upstream, journal, running: vec![simulator, server] })
+    }
+
+    /// `cco` with nothing of the user's environment: neither keys nor configuration.
+    fn command(cco: &Path, home: &Path) -> Command {
+        let mut command = Command::new(cco);
+        command.env_clear().env("HOME", home).env("CCO_HOME", home.join("cco")).current_dir(home);
+        command
+    }
+
+    /// The last lines of both servers' logs, for the reader of a failure.
+    pub(crate) fn logs(&self) -> String {
+        self.running.iter().map(Running::tail).collect()
+    }
+
+    /// Which of the servers has ended although nobody asked it to.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        self.running.iter_mut().find_map(|running| {
+            let status = running.child.try_wait().ok().flatten()?;
+            Some(format!("the server of `{}` ended by itself: {status}", running.log.display()))
+        })
+    }
+}
+
+impl Running {
+    /// Starts a server and waits for the line that says where it listens; what follows `said` in it is its URL.
+    fn start(mut command: Command, log: PathBuf, said: &str) -> Result<(String, Self), Fault> {
+        let name = format!("{:?}", command.get_args().next().unwrap_or_default());
+        let mut file = File::create(&log).map_err(|e| format!("cannot write `{}`: {e}", log.display()))?;
+        let errors = file.try_clone().map_err(|e| format!("cannot write `{}`: {e}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        let child = command.spawn().map_err(|e| format!("cannot start `cco` {name}: {e}"))?;
+        let mut running = Self { child, log };
+        let (tx, rx) = sync_channel(1024);
+        if let Some(out) = running.child.stdout.take() {
+            shell::send_lines(out, tx);
+        }
+        let until = Instant::now() + START;
+        let url = loop {
+            match rx.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let _ = writeln!(file, "{line}");
+                    if let Some(url) = line.strip_prefix(said) {
+                        break url.trim().to_owned();
+                    }
+                }
+                Err(_) => return Err(format!("`cco` {name} did not say where it listens\n{}", running.tail())),
+            }
+        };
+        thread::spawn(move || {
+            for line in rx {
+                let _ = writeln!(file, "{line}");
+            }
+        });
+        Ok((url, running))
+    }
+
+    fn tail(&self) -> String {
+        let text = fs::read(&self.log).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(40)..];
+        format!("-- {}\n{}\n", self.log.display(), last.join("\n"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

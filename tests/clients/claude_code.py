@@ -1,0 +1,239 @@
+"""The real Claude Code through the gateway: tool loops, a sub-agent, every way to authenticate, and bad upstreams.
+
+It runs in print mode with an empty environment and a home of its own. Whatever it might want from elsewhere goes to a
+proxy that is not there.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+from support import Checks, Journal, Recorder, all_arrived_unchanged, arguments, equal, true, until
+
+args = arguments(__doc__, claude="the program")
+check = Checks(args.only)
+journal = Journal(args.journal)
+recorder = Recorder(args.base_url)
+
+OWN_KEY = "sk-ant-api03-the-own-key-of-the-user"
+OAUTH = "sk-ant-oat01-a-token-of-the-user"
+BY_KEY = {"ANTHROPIC_API_KEY": OWN_KEY}
+
+
+class Session:
+    """One run of the program, in a folder of its own."""
+
+    def __init__(self, prompt, auth, *more):
+        self.before, self.sent_before = journal.mark(), recorder.mark()
+        self.home = args.work / uuid.uuid4().hex[:8]
+        self.folder = self.home / "project"
+        self.folder.mkdir(parents=True)
+        self.prompt = prompt
+        self.errors = self.home / "stderr"
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.home),
+            "ANTHROPIC_BASE_URL": recorder.url,
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            "DISABLE_TELEMETRY": "1",
+            "DISABLE_ERROR_REPORTING": "1",
+            "CLAUDE_CODE_MAX_RETRIES": "3",
+            "IS_SANDBOX": "1",
+            # Nobody listens there: nothing can leave the machine.
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "HTTP_PROXY": "http://127.0.0.1:9",
+            "NO_PROXY": "127.0.0.1,localhost",
+        } | auth
+        command = [args.claude, "-p", "--output-format", "stream-json", "--verbose", *more]
+        self.process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors.open("wb"),
+        )
+        self.events = []
+
+    def ask(self, file=None):
+        """Sends the prompt and waits for the end."""
+        if file:
+            (self.folder / file[0]).write_text(file[1])
+        try:
+            out, _ = self.process.communicate(self.prompt.encode(), timeout=120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, _ = self.process.communicate()
+            raise AssertionError(f"it did not end within 120 s: {self.told(out)}") from None
+        self.events = [json.loads(line) for line in out.splitlines() if line.startswith(b"{")]
+        results = [event for event in self.events if event["type"] == "result"]
+        equal(len(results), 1, f"results ({self.told(out)})")
+        self.result = results[0]
+        return self
+
+    def told(self, out):
+        return f"exit code {self.process.returncode}, {out[-600:]!r}, {self.errors.read_bytes()[-600:]!r}"
+
+    def answered(self, text):
+        equal((self.result["is_error"], self.result.get("result")), (False, text), "result")
+        equal(self.process.returncode, 0, "exit code")
+        return self
+
+    def tool_results(self):
+        """The text of every tool result that the program sent back into the conversation."""
+        found = []
+        for event in self.events:
+            content = event["message"]["content"] if event["type"] == "user" else []
+            found += [json.dumps(block["content"]) for block in content if block.get("type") == "tool_result"]
+        return found
+
+    def arrived(self):
+        """The turns that reached the upstream."""
+        return [entry for entry in journal.entries(self.before) if entry.path == "/v1/messages"]
+
+    def sent(self):
+        return [request for request in recorder.since(self.sent_before) if request.target.startswith("/v1/messages")]
+
+
+def says(script):
+    return f"Please do what is asked. [[sim {script}]]"
+
+
+@check
+def it_reads_a_file_in_a_loop_of_two_tools():
+    session = Session("", BY_KEY, "--allowedTools", "Read,Bash")
+    note = session.folder / "note.txt"
+    read, shell = json.dumps({"file_path": str(note)}), json.dumps({"command": "echo 6 times 7 is $((6 * 7))"})
+    session.prompt = says(f'tool=Read input={read} then text="And now." tool=Bash input={shell} then text="The end."')
+    session.ask(file=("note.txt", "the word is heliotrope\n")).answered("The end.")
+    first, second = session.tool_results()
+    true("heliotrope" in first, f"the first tool's result: {first}")
+    true("6 times 7 is 42" in second, f"the second tool's result: {second}")
+    equal(len(session.arrived()), 3, "turns upstream")
+    last = session.sent()[-1].json()
+    results = [block for message in last["messages"] if isinstance(message["content"], list)
+               for block in message["content"] if block["type"] == "tool_result"]  # fmt: skip
+    equal(len(results), 2, "tool results in the last turn")
+    equal({request.json()["stream"] for request in session.sent()}, {True}, "whether the turns are streamed")
+
+
+@check
+def it_sends_a_sub_agent_whose_answer_comes_back():
+    agent = json.dumps({
+        "description": "look around",
+        "prompt": 'Look around. [[sim text="The inner answer is marigold."]]',
+        "subagent_type": "general-purpose",
+        "run_in_background": False,
+    })  # fmt: skip
+    session = Session(says(f'tool=Agent|Task input={agent} then text="The outer end."'), BY_KEY)
+    session.ask().answered("The outer end.")
+    (result,) = session.tool_results()
+    true("marigold" in result, f"the sub-agent's result: {result}")
+    arrived = session.arrived()
+    agents = [entry.header("x-claude-code-agent-id") for entry in arrived]
+    equal([bool(agent) for agent in agents], [False, True, False], "which turns are a sub-agent's")
+    equal(len({entry.header("x-claude-code-session-id") for entry in arrived}), 1, "sessions")
+
+
+def one_turn(auth, script="text=hello", answer="hello"):
+    session = Session(says(script), auth).ask().answered(answer)
+    arrived = session.arrived()
+    equal(len(arrived), 1, "turns upstream")
+    return arrived[0], session.sent()[0]
+
+
+@check
+def a_key_of_the_users_own_arrives_as_x_api_key():
+    entry, _ = one_turn(BY_KEY)
+    true(entry.has_credential("x-api-key", OWN_KEY), f"credentials: {entry.credentials()}")
+
+
+@check
+def a_token_of_the_users_own_arrives_as_bearer():
+    entry, _ = one_turn({"ANTHROPIC_AUTH_TOKEN": OWN_KEY})
+    true(entry.has_credential("authorization", f"Bearer {OWN_KEY}"), f"credentials: {entry.credentials()}")
+
+
+@check
+def a_subscription_token_arrives_as_bearer_with_the_whole_anthropic_beta():
+    entry, sent = one_turn({"CLAUDE_CODE_OAUTH_TOKEN": OAUTH})
+    true(entry.has_credential("authorization", f"Bearer {OAUTH}"), f"credentials: {entry.credentials()}")
+    equal(entry.header("anthropic-beta"), sent.header("anthropic-beta"), "`anthropic-beta`")
+    true("oauth-2025-04-20" in entry.header("anthropic-beta").split(","), entry.header("anthropic-beta"))
+    return f"{entry.header('anthropic-beta').count(',') + 1} beta values"
+
+
+@check
+def the_gateways_token_spends_the_stored_key():
+    for name in ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"):
+        entry, _ = one_turn({name: args.gateway_token})
+        forms = (("x-api-key", args.stored_key), ("authorization", f"Bearer {args.stored_key}"))
+        true(any(entry.has_credential(*form) for form in forms), f"not the stored key: {entry.credentials()}")
+
+
+@check
+def thinking_and_text_are_shown_as_they_were_said():
+    session = Session(says('thinking="A thought of mine." text="Grüße, 世界 🙂" chunk=7'), BY_KEY)
+    session.ask().answered("Grüße, 世界 🙂")
+    blocks = [block for event in session.events if event["type"] == "assistant" for block in event["message"]["content"]]
+    equal([block["type"] for block in blocks], ["thinking", "text"], "blocks")
+    equal(blocks[0]["thinking"], "A thought of mine.", "thinking")
+
+
+@check
+def token_counts_reach_its_result():
+    session = Session(says("text=counted input_tokens=1234 output_tokens=56 cache_read=789"), BY_KEY).ask()
+    usage = session.answered("counted").result["usage"]
+    counts = [usage[name] for name in ("input_tokens", "output_tokens", "cache_read_input_tokens")]
+    equal(counts, [1234, 56, 789], "usage")
+
+
+@check
+def an_overloaded_upstream_is_tried_again_by_it_alone():
+    session = Session(says("fault=529 times=1 text=later"), BY_KEY).ask().answered("later")
+    equal(len(session.arrived()), 2, "turns upstream")
+
+
+@check
+def a_truncated_stream_becomes_an_error_that_it_recovers_from():
+    script = 'fault=truncate=5 times=1 text="the whole answer" size=4'
+    session = Session(says(script), BY_KEY).ask().answered("the whole answer")
+    equal([request.json()["stream"] for request in session.sent()][0], True, "whether the first turn is streamed")
+    equal(len(session.arrived()), 2, "turns upstream")
+    return f"second turn with `stream`: {session.sent()[1].json().get('stream')}"
+
+
+@check
+def a_refusal_is_shown_in_the_upstreams_words():
+    session = Session(says("fault=403"), BY_KEY).ask()
+    equal((session.result["is_error"], session.process.returncode), (True, 1), "whether it failed, and exit code")
+    true("ordered by the simulator" in session.result["result"], session.result["result"])
+    equal(len(session.arrived()), 1, "turns upstream")
+
+
+@check
+def stopping_it_ends_the_upstreams_work():
+    session = Session(says("events=100000 every=20 fill=word"), BY_KEY)
+    session.process.stdin.write(session.prompt.encode())
+    session.process.stdin.close()
+    until(session.arrived, "its turn reaches the upstream")
+    session.process.send_signal(signal.SIGTERM)
+    left = time.time()
+    entry = journal.gone(session.before)
+    session.process.wait(30)
+    late = entry.time_ms + entry.end["aborted_after_ms"] - left * 1000
+    # It takes its time to go: that is its own.
+    true(late < 5000, f"the upstream saw it only {late:.0f} ms after the signal")
+    return f"seen upstream {max(late, 0):.0f} ms after the signal"
+
+
+@check
+def every_turn_arrived_once_and_byte_for_byte():
+    return f"{all_arrived_unchanged(recorder.since(0), journal.entries())} requests compared"
+
+
+sys.exit(check.run())
