@@ -273,7 +273,7 @@ async fn the_systems_resolver_knows_no_name_below_invalid() {
 }
 
 #[tokio::test]
-async fn an_address_that_does_not_answer_does_not_stand_in_the_way_of_the_next() {
+async fn an_address_that_refuses_does_not_stand_in_the_way_of_the_next() {
     let echo = echo().await;
     // Nobody listens on the echo's port at 127.0.0.77: refused. Addresses of a family that is not there fail as well.
     let lookup: Lookup = Arc::new(|_| Ok(["127.0.0.77", "100::1", "127.0.0.1"].map(|a| a.parse().unwrap()).to_vec()));
@@ -322,25 +322,48 @@ async fn a_name_server_that_does_not_answer_runs_into_the_limit() {
     gate.wait();
 }
 
-/// Linux completes no further connection once the backlog is full, and answers nothing.
+/// A host that takes no connection: Linux completes none once the backlog is full, and answers nothing.
+#[cfg(target_os = "linux")]
+struct Deaf {
+    _listener: socket2::Socket,
+    _waiting: Vec<Stream>,
+    error: DialError,
+}
+
+#[cfg(target_os = "linux")]
+async fn deaf(address: SocketAddr) -> Deaf {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&address.into()).unwrap();
+    listener.listen(0).unwrap();
+    let at = origin(format!("http://{}", listener.local_addr().unwrap().as_socket().unwrap()));
+    let dialer = dialer(Settings::default());
+    let mut waiting = Vec::new();
+    loop {
+        assert!(waiting.len() < 16, "the backlog never fills");
+        match dialer.dial(&at, SHORT).await {
+            Ok(stream) => waiting.push(stream),
+            Err(error) => return Deaf { _listener: listener, _waiting: waiting, error },
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_host_that_does_not_take_the_connection_runs_into_the_limit() {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    socket.listen(0).unwrap();
-    let full = socket.local_addr().unwrap().as_socket().unwrap();
-    let at = origin(format!("http://{full}"));
-    let dialer = dialer(Settings::default());
-    let mut held = Vec::new();
-    let error = loop {
-        assert!(held.len() < 16, "the backlog never fills");
-        match dialer.dial(&at, SHORT).await {
-            Ok(stream) => held.push(stream),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.cause, Cause::TimedOut(Step::Connect), "{error}");
+    let deaf = deaf(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+    assert_eq!(deaf.error.cause, Cause::TimedOut(Step::Connect), "{}", deaf.error);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_that_stays_mute_does_not_stand_in_the_way_of_the_next() {
+    let ca = Ca::new("private");
+    let (front, _echo) = secure_echo(&ca.server(&["llm.example"], Valid::Now)).await;
+    let port = front.address.port();
+    let _deaf = deaf(SocketAddr::from(([127, 0, 0, 78], port))).await;
+    let lookup: Lookup = Arc::new(|_| Ok(["127.0.0.78", "127.0.0.1"].map(|a| a.parse().unwrap()).to_vec()));
+    let settings = Settings { extra_roots: ca.roots(), ..Settings::default() };
+    check_works(&Dialer::with_system(settings, lookup, Vec::new), &origin(format!("https://llm.example:{port}"))).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //! there ([`ProxyEnv`]) is handed in. One exception is not ours: the loader of the system's roots honours
 //! `SSL_CERT_FILE` and `SSL_CERT_DIR`, as OpenSSL does.
 
+#[cfg(target_os = "linux")]
+mod diag;
 mod dial;
 mod error;
 mod peer;

@@ -1,9 +1,13 @@
 //! Who is at the other end of a connection on this machine, and who holds a port: what Linux tells in `/proc`.
 //!
-//! Both read files that the kernel makes up while they are read, a millisecond or so on a machine with many sockets:
-//! call them once per connection, on a thread that may block where that matters.
+//! [`peer_uid`] is one question to the kernel, some microseconds; where the kernel does not take it, a table in `/proc`
+//! is read instead, which takes milliseconds on a machine with many sockets: ask once per connection. [`port_holder`]
+//! looks through all processes: only for the last words before giving up.
 
 use std::net::SocketAddr;
+
+#[cfg(target_os = "linux")]
+pub(super) use imp::{Row, canonical};
 
 /// The user whose process is at the other end of an accepted connection. Only connections over loopback have one, and
 /// only where the system tells; otherwise there is none. A forwarder (a container's, `ssh -L`) is taken for its client.
@@ -52,6 +56,8 @@ mod imp {
     use std::io::{BufRead, BufReader, Read};
     use std::net::{IpAddr, SocketAddr};
 
+    use super::super::diag;
+
     /// Connections of both families: an IPv4 connection of an IPv6 socket stands in the second file.
     const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
     /// As much of a table is read: room for some 200,000 connections.
@@ -64,12 +70,12 @@ mod imp {
     const LISTEN: u8 = 0x0A;
 
     #[derive(Debug, PartialEq, Eq)]
-    pub(super) struct Row {
-        pub(super) local: SocketAddr,
-        pub(super) remote: SocketAddr,
-        pub(super) state: u8,
-        pub(super) uid: u32,
-        pub(super) inode: u64,
+    pub(in crate::net) struct Row {
+        pub(in crate::net) local: SocketAddr,
+        pub(in crate::net) remote: SocketAddr,
+        pub(in crate::net) state: u8,
+        pub(in crate::net) uid: u32,
+        pub(in crate::net) inode: u64,
     }
 
     pub(super) fn own_uid() -> u32 {
@@ -78,8 +84,12 @@ mod imp {
 
     pub(super) fn owner_of(local: SocketAddr, remote: SocketAddr) -> Option<u32> {
         let (local, remote) = (canonical(local), canonical(remote));
-        let uid = find(|row| (row.local == local && row.remote == remote && has_owner(row)).then_some(row.uid))?;
-        (uid != OVERFLOW_UID).then_some(uid)
+        let row = diag::connection(local, remote).ok().or_else(|| in_tables(local, remote))?;
+        (has_owner(&row) && row.uid != OVERFLOW_UID).then_some(row.uid)
+    }
+
+    pub(in crate::net) fn in_tables(local: SocketAddr, remote: SocketAddr) -> Option<Row> {
+        find(|row| (row.local == local && row.remote == remote).then_some(row))
     }
 
     /// A connection whose process has closed it lingers without an owner, and says user 0: that is not root's.
@@ -92,12 +102,12 @@ mod imp {
 
     pub(super) fn port_holder(address: SocketAddr) -> Option<String> {
         let address = canonical(address);
-        let (inode, uid) = find(|row| {
+        let row = find(|row| {
             let same_place =
                 row.local.ip() == address.ip() || row.local.ip().is_unspecified() || address.ip().is_unspecified();
-            (row.state == LISTEN && row.local.port() == address.port() && same_place).then_some((row.inode, row.uid))
+            (row.state == LISTEN && row.local.port() == address.port() && same_place).then_some(row)
         })?;
-        Some(process_with(inode).unwrap_or_else(|| format!("a process of user {uid}")))
+        Some(process_with(row.inode).unwrap_or_else(|| format!("a process of user {}", row.uid)))
     }
 
     fn process_with(inode: u64) -> Option<String> {
@@ -120,7 +130,7 @@ mod imp {
     }
 
     /// The first row of either table that `pick` wants, read line by line.
-    fn find<T>(pick: impl Fn(&Row) -> Option<T>) -> Option<T> {
+    fn find(pick: impl Fn(Row) -> Option<Row>) -> Option<Row> {
         TABLES.iter().find_map(|table| {
             let file = fs::File::open(table).ok()?;
             let mut lines = BufReader::with_capacity(64 * 1024, file.take(MAX_TABLE));
@@ -130,7 +140,7 @@ mod imp {
                 if lines.read_until(b'\n', &mut line).ok()? == 0 {
                     return None;
                 }
-                if let Some(found) = std::str::from_utf8(&line).ok().and_then(parse).and_then(|row| pick(&row)) {
+                if let Some(found) = std::str::from_utf8(&line).ok().and_then(parse).and_then(&pick) {
                     return Some(found);
                 }
             }
@@ -170,7 +180,7 @@ mod imp {
     }
 
     /// IPv4 inside IPv6 is IPv4, and scopes do not matter.
-    fn canonical(address: SocketAddr) -> SocketAddr {
+    pub(in crate::net) fn canonical(address: SocketAddr) -> SocketAddr {
         SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 }
@@ -178,7 +188,7 @@ mod imp {
 #[cfg(target_os = "linux")]
 #[cfg(test)]
 mod tests {
-    use super::imp::{Row, has_owner, parse};
+    use super::imp::{has_owner, in_tables, parse};
     use super::*;
     use std::net::{TcpListener, TcpStream};
 
@@ -201,6 +211,10 @@ mod tests {
         for (listen, connect) in [("127.0.0.1:0", None), ("[::1]:0", None), ("[::]:0", Some("127.0.0.1"))] {
             let (_client, server) = pair(listen, connect);
             assert_eq!(uid_seen(&server), Some(own_uid()), "{listen}");
+            // Where the kernel is not asked, its table says the same.
+            let ends = (canonical(server.peer_addr().unwrap()), canonical(server.local_addr().unwrap()));
+            let row = in_tables(ends.0, ends.1).expect("the connection stands in the table");
+            assert_eq!((row.uid, has_owner(&row)), (own_uid(), true), "{listen}");
         }
     }
 
