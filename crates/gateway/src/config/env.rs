@@ -1,0 +1,129 @@
+//! The environment: the one place in the workspace that reads it, through one list of variables.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::net::ProxyEnv;
+
+/// A variable that means something to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variable {
+    /// The spellings, the first that is set and not empty counts.
+    pub names: &'static [&'static str],
+    /// What it does, as the documentation prints it.
+    pub meaning: &'static str,
+}
+
+/// The folder for configuration, token and data.
+pub const CCO_HOME: Variable =
+    Variable { names: &["CCO_HOME"], meaning: "folder for configuration, token and data (default: `~/.cco`)" };
+/// The configuration file.
+pub const CCO_CONFIG: Variable =
+    Variable { names: &["CCO_CONFIG"], meaning: "configuration file (default: `config.json` in `CCO_HOME`)" };
+/// The user's own folder.
+pub const HOME: Variable = Variable { names: &["HOME"], meaning: "what `~` stands for" };
+/// The proxy for encrypted upstreams.
+pub const HTTPS_PROXY: Variable = Variable {
+    names: &["https_proxy", "HTTPS_PROXY"],
+    meaning: "proxy for https upstreams, read when `network.proxy` is \"env\"",
+};
+/// The proxy for plain upstreams.
+pub const HTTP_PROXY: Variable = Variable {
+    names: &["http_proxy", "HTTP_PROXY"],
+    meaning: "proxy for http upstreams, read when `network.proxy` is \"env\"",
+};
+/// The proxy for all upstreams that have none of their own.
+pub const ALL_PROXY: Variable = Variable {
+    names: &["all_proxy", "ALL_PROXY"],
+    meaning: "proxy for upstreams for which neither of the two is set, read when `network.proxy` is \"env\"",
+};
+/// Hosts that are reached directly.
+pub const NO_PROXY: Variable = Variable {
+    names: &["no_proxy", "NO_PROXY"],
+    meaning: "hosts that are reached without the proxy, separated by commas; `*` = all",
+};
+
+/// Every variable that is read under its own name. Beside these, a credential reference `env:NAME` reads `NAME`.
+pub const VARIABLES: &[Variable] = &[CCO_HOME, CCO_CONFIG, HOME, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY];
+
+type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+
+/// A view of the environment: the process's, or a fixed one for tests.
+#[derive(Clone)]
+pub struct Env(Arc<Lookup>);
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Env(…)")
+    }
+}
+
+impl Env {
+    /// The environment of this process.
+    pub fn process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        Self(Arc::new(|name| std::env::var_os(name)))
+    }
+
+    /// An environment of exactly these variables.
+    pub fn fixed<const N: usize>(variables: [(&str, &str); N]) -> Self {
+        let variables = variables.map(|(name, value)| (name.to_string(), OsString::from(value)));
+        Self(Arc::new(move |name| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())))
+    }
+
+    /// The value, where the variable is set and not empty.
+    pub fn read(&self, variable: &Variable) -> Option<OsString> {
+        variable.names.iter().find_map(|name| self.0(name).filter(|value| !value.is_empty()))
+    }
+
+    /// What a credential reference `env:NAME` points at; empty counts as not set.
+    pub fn credential(&self, name: &str) -> Option<OsString> {
+        self.0(name).filter(|value| !value.is_empty())
+    }
+
+    /// Our folder: `CCO_HOME`, else `.cco` in the user's; `None` where neither variable is set.
+    pub fn home(&self) -> Option<PathBuf> {
+        match self.read(&CCO_HOME) {
+            Some(home) => Some(PathBuf::from(home)),
+            None => self.user_home().map(|home| home.join(".cco")),
+        }
+    }
+
+    /// What the variables say of proxies.
+    pub fn proxies(&self) -> ProxyEnv {
+        let text = |variable| self.read(variable).map(|value| value.to_string_lossy().into_owned());
+        ProxyEnv { https: text(&HTTPS_PROXY), http: text(&HTTP_PROXY), all: text(&ALL_PROXY), no: text(&NO_PROXY) }
+    }
+
+    /// What `~` stands for.
+    pub fn user_home(&self) -> Option<PathBuf> {
+        self.read(&HOME).map(PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_folder_is_named_or_lies_in_the_users() {
+        assert_eq!(Env::fixed([("HOME", "/h"), ("CCO_HOME", "/c")]).home(), Some("/c".into()));
+        assert_eq!(Env::fixed([("HOME", "/h"), ("CCO_HOME", "")]).home(), Some("/h/.cco".into()));
+        assert_eq!(Env::fixed([]).home(), None);
+    }
+
+    #[test]
+    fn the_first_spelling_that_is_set_counts() {
+        let env = Env::fixed([("https_proxy", ""), ("HTTPS_PROXY", "http://b"), ("NO_PROXY", "c"), ("no_proxy", "d")]);
+        assert_eq!(env.read(&HTTPS_PROXY), Some("http://b".into()));
+        assert_eq!(env.read(&NO_PROXY), Some("d".into()));
+        assert_eq!(env.read(&HTTP_PROXY), None);
+    }
+
+    #[test]
+    fn the_environment_of_the_process_is_read() {
+        assert!(Env::process().credential("PATH").is_some(), "every test runs with a PATH");
+    }
+}

@@ -1,0 +1,185 @@
+//! Configuration: text → tree that knows its places → typed [`Config`], with all faults at once.
+
+mod check;
+mod env;
+mod fault;
+mod form;
+mod keys;
+mod proxy;
+mod read;
+mod reference;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use jsonc_parser::ast::Value;
+use jsonc_parser::errors::ParseError;
+
+pub use env::{ALL_PROXY, CCO_CONFIG, CCO_HOME, Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, VARIABLES, Variable};
+pub use fault::{Fault, Faults, Note, NoteLevel};
+pub use form::{Effect, Key, NanoUsd, Shape};
+pub use keys::{
+    Audit, Config, CostTracking, Format, KeyMode, Level, Log, Network, OnFailure, OnLoss, Price, ProviderConfig,
+    Routing, Rule, Server, Target, Translation, Use, When,
+};
+pub use proxy::ProxySetting;
+
+use form::Keys;
+use read::{Place, Reader, Wrong};
+
+/// The largest file that is taken for a configuration.
+const MAX_FILE: u64 = 4 << 20;
+
+/// What paths in a configuration are relative to.
+#[derive(Debug, Clone, Default)]
+pub struct Paths {
+    /// The configuration file's folder.
+    pub folder: Option<PathBuf>,
+    /// What `~` stands for.
+    pub user_home: Option<PathBuf>,
+}
+
+impl Paths {
+    /// `~/` is the user's folder; a relative path begins at the configuration file's.
+    pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), &self.user_home, &self.folder) {
+            (Ok(rest), Some(home), _) => home.join(rest),
+            (Err(_), _, Some(folder)) => folder.join(path),
+            _ => path.to_path_buf(),
+        }
+    }
+}
+
+impl Config {
+    /// All keys of the configuration.
+    pub fn keys() -> Vec<Key> {
+        <Self as Keys>::keys()
+    }
+}
+
+/// The tree of a JSON text with comments and trailing commas.
+fn tree(text: &str) -> Result<Option<Value<'_>>, ParseError> {
+    let options = jsonc_parser::ParseOptions {
+        allow_comments: true,
+        allow_trailing_commas: true,
+        allow_loose_object_property_names: false,
+        allow_missing_commas: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    };
+    jsonc_parser::parse_to_ast(text, &Default::default(), &options).map(|result| result.value)
+}
+
+/// A configuration and where it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Complete and checked.
+    pub config: Config,
+    /// What is worth a line in the log.
+    pub notes: Vec<Note>,
+    /// The file it was read from; `None`: there is none, all values are defaults.
+    pub file: Option<PathBuf>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: std::io::Error,
+        /// Who named it: an option or a variable.
+        named_by: &'static str,
+    },
+    /// The file must be corrected.
+    Faulty(Faults),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, error, named_by } => {
+                write!(f, "cannot read `{}`, named by {named_by}: {error}", file.display())
+            }
+            Self::Faulty(faults) => faults.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Finds and reads the configuration: the file that `--config` names, else `$CCO_CONFIG`, else `config.json` in our
+/// folder if there is one, else the defaults.
+pub fn load(named: Option<&Path>, env: &Env) -> Result<Loaded, LoadError> {
+    let variable = env.read(&CCO_CONFIG).map(PathBuf::from);
+    let (file, named_by) = match (named, variable, env.home()) {
+        (Some(file), ..) => (file.to_path_buf(), "`--config`"),
+        (None, Some(file), _) => (file, "the variable `CCO_CONFIG`"),
+        (None, None, Some(home)) => (home.join("config.json"), "the default"),
+        (None, None, None) => return Ok(Loaded { config: Config::default(), notes: Vec::new(), file: None }),
+    };
+    let bytes = match read_file(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if named_by == "the default" && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Loaded { config: Config::default(), notes: Vec::new(), file: None });
+        }
+        Err(error) => return Err(LoadError::Unreadable { file, error, named_by }),
+    };
+    let faulty = |faults| LoadError::Faulty(Faults { file: file.display().to_string(), faults });
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]).into_owned();
+        let (line, column) = fault::Lines::new(&valid).at(valid.len());
+        let help = Some("save the file as UTF-8".into());
+        faulty(vec![Fault { line, column, path: String::new(), message: "not UTF-8".into(), help }])
+    })?;
+    let folder = std::path::absolute(&file).ok().and_then(|file| file.parent().map(Path::to_path_buf));
+    let (config, notes) = parse(text, &Paths { folder, user_home: env.user_home() }).map_err(faulty)?;
+    Ok(Loaded { config, notes, file: Some(file) })
+}
+
+fn read_file(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Reads a configuration text: the configuration and what is worth a note, or everything that is wrong with it.
+pub fn parse(text: &str, paths: &Paths) -> Result<(Config, Vec<Note>), Vec<Fault>> {
+    // Editors on Windows mark UTF-8 so; positions count from behind the mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader::new(text, paths);
+    let root = match tree(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let wrong = Wrong {
+                message: format!("not well-formed: {}", lower_first(&error.kind().to_string())),
+                help: Some("the file is JSON, in which comments and trailing commas are allowed".into()),
+            };
+            reader.fault(error.range().start, &Place::default(), wrong);
+            return Err(reader.finish().expect_err("a fault was noted"));
+        }
+    };
+    let section = check::content(root.as_ref(), &mut reader);
+    let mut config = Config::read(section, &Place::default(), &mut reader);
+    check::whole(&mut config, section, &mut reader);
+    reader.finish().map(|notes| (config, notes))
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,209 @@
+//! Reading a typed value out of the span-keeping tree: every fault is noted with its place, none stops the reading.
+
+use jsonc_parser::ast::{Object, ObjectProp, Value};
+use jsonc_parser::common::Ranged;
+
+use super::fault::{Fault, Lines, Note, NoteLevel};
+use super::form::{Effect, Kind};
+
+/// Where in the configuration we are, as messages name it: `providers.anthropic.baseUrl`, `routing.fallbackChain[1]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place(pub(super) String);
+
+impl Place {
+    /// The place of a key in this one.
+    pub(super) fn key(&self, key: &str) -> Self {
+        let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-$".contains(&b));
+        let key = if plain { key.to_string() } else { format!("{key:?}") };
+        if self.0.is_empty() { Self(key) } else { Self(format!("{}.{key}", self.0)) }
+    }
+
+    /// The place of an element of the list in this one.
+    pub(super) fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+}
+
+/// What is wrong with one value, before it has a place.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Wrong {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: Some(help.into()) }
+    }
+}
+
+/// A value of the wrong type.
+pub(super) fn mistyped(wanted: &str, example: &str, found: &Value<'_>) -> Wrong {
+    // Numbers and truth values are often put in quotes; nothing else of a text is repeated.
+    if let Some(text) = found.as_string_lit().map(|text| text.value.trim())
+        && !example.starts_with(['"', '[', '{'])
+        && (text.parse::<f64>().is_ok_and(f64::is_finite) || text.parse::<bool>().is_ok())
+    {
+        return Wrong::new(format!("must be {wanted}, not a string"), format!("write `{text}`, without quotes"));
+    }
+    Wrong::new(format!("must be {wanted}, not {}", type_of(found)), format!("write for example `{example}`"))
+}
+
+/// Collects what is found while a text is read.
+#[derive(Debug)]
+pub(super) struct Reader<'t> {
+    lines: Lines<'t>,
+    pub(super) paths: &'t super::Paths,
+    faults: Vec<(usize, Fault)>,
+    notes: Vec<Note>,
+    /// Keys that are set to something but have no effect yet: section, key, offset.
+    idle: Vec<(String, String, usize)>,
+}
+
+impl<'t> Reader<'t> {
+    pub(super) fn new(text: &'t str, paths: &'t super::Paths) -> Self {
+        Self { lines: Lines::new(text), paths, faults: Vec::new(), notes: Vec::new(), idle: Vec::new() }
+    }
+
+    /// Notes a fault at a byte offset.
+    pub(super) fn fault(&mut self, offset: usize, place: &Place, wrong: Wrong) {
+        let (line, column) = self.lines.at(offset);
+        let fault = Fault { line, column, path: place.0.clone(), message: wrong.message, help: wrong.help };
+        self.faults.push((offset, fault));
+    }
+
+    /// Writes a note that belongs to a byte offset.
+    pub(super) fn note(&mut self, level: NoteLevel, offset: usize, place: &Place, message: impl Into<String>) {
+        self.notes.push(Note {
+            level,
+            at: Some(self.lines.at(offset)),
+            path: place.0.clone(),
+            message: message.into(),
+        });
+    }
+
+    /// Remembers a key that is set but does nothing yet.
+    pub(super) fn idle(&mut self, section: &Place, key: &str, offset: usize) {
+        self.idle.push((section.0.clone(), key.to_string(), offset));
+    }
+
+    /// The line of a byte offset.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.lines.at(offset).0
+    }
+
+    /// Whether a fault was found at exactly this place.
+    pub(super) fn is_faulty(&self, place: &str) -> bool {
+        self.faults.iter().any(|(_, fault)| fault.path == place)
+    }
+
+    /// Ends the reading: the faults in the order of the text, or the notes.
+    pub(super) fn finish(mut self) -> Result<Vec<Note>, Vec<Fault>> {
+        if !self.faults.is_empty() {
+            self.faults.sort_by_key(|(offset, _)| *offset);
+            return Err(self.faults.into_iter().map(|(_, fault)| fault).collect());
+        }
+        // One note a section, however many of its keys have no effect.
+        while let Some((section, _, first)) = self.idle.first().cloned() {
+            let (of_it, rest) = self.idle.into_iter().partition(|(s, ..)| *s == section);
+            self.idle = rest;
+            let keys: Vec<_> = of_it.into_iter().map(|(_, key, _)| format!("`{key}`")).collect();
+            let verb = if keys.len() == 1 { "has" } else { "have" };
+            let message = format!("{} {verb} no effect in this version", keys.join(", "));
+            self.note(NoteLevel::Info, first, &Place(section), message);
+        }
+        Ok(self.notes)
+    }
+}
+
+/// Where a value begins.
+pub(super) fn offset(value: &Value<'_>) -> usize {
+    value.range().start
+}
+
+/// What a value is, as messages name it.
+pub(super) fn type_of(value: &Value<'_>) -> &'static str {
+    match value {
+        Value::StringLit(_) => "a string",
+        Value::NumberLit(_) => "a number",
+        Value::BooleanLit(_) => "a boolean",
+        Value::Object(_) => "an object",
+        Value::Array(_) => "a list",
+        Value::NullKeyword(_) => "null",
+    }
+}
+
+/// The properties of an object, each name once: a repetition is a fault, and the first one counts.
+pub(super) fn properties<'v, 't>(
+    object: &'v Object<'t>,
+    place: &Place,
+    reader: &mut Reader<'_>,
+) -> Vec<(&'v str, &'v ObjectProp<'t>)> {
+    let mut seen = std::collections::HashMap::new();
+    let mut once = Vec::with_capacity(object.properties.len());
+    for property in &object.properties {
+        let name = property.name.as_str();
+        match seen.entry(name) {
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(property.range.start);
+                once.push((name, property));
+            }
+            std::collections::hash_map::Entry::Occupied(first) => {
+                let line = reader.line(*first.get());
+                let wrong =
+                    Wrong::new(format!("`{name}` is given twice, first on line {line}"), "remove one of the two");
+                reader.fault(property.range.start, &place.key(name), wrong);
+            }
+        }
+    }
+    once
+}
+
+/// A section that is being read.
+pub(super) struct Section<'v, 't> {
+    place: Place,
+    /// Where the object begins; `None` where there is none.
+    offset: Option<usize>,
+    properties: Vec<(&'v str, &'v ObjectProp<'t>)>,
+}
+
+impl<'v, 't> Section<'v, 't> {
+    /// Opens the object; whatever is not among `known` is a fault.
+    pub(super) fn open(value: Option<&'v Value<'t>>, known: &[&str], place: &Place, reader: &mut Reader<'_>) -> Self {
+        let properties = match value {
+            Some(Value::Object(object)) => properties(object, place, reader),
+            Some(other) => {
+                reader.fault(offset(other), place, mistyped("an object", "{ … }", other));
+                return Self { place: place.clone(), offset: None, properties: Vec::new() };
+            }
+            None => Vec::new(),
+        };
+        for (name, property) in &properties {
+            // Editors find the schema of the file by this key.
+            let schema = *name == "$schema" && place.0.is_empty();
+            if !known.contains(name) && !schema {
+                reader.fault(property.range.start, &place.key(name), super::suggest::unknown_key(name, known));
+            }
+        }
+        Self { place: place.clone(), offset: value.map(offset), properties }
+    }
+
+    /// Reads one key; in its absence, or where it is wrong, the default.
+    pub(super) fn take<T: PartialEq>(&self, key: &str, kind: Kind<T>, effect: Effect, reader: &mut Reader<'_>) -> T {
+        let Some((_, property)) = self.properties.iter().find(|(name, _)| *name == key) else {
+            if let (true, Some(offset)) = (kind.required, self.offset) {
+                reader.fault(offset, &self.place.key(key), Wrong::new("is missing", format!("add `\"{key}\": …`")));
+            }
+            return kind.absent;
+        };
+        match (kind.form.read)(&property.value, &self.place.key(key), reader) {
+            Some(value) => {
+                if effect == Effect::Later && value != kind.absent {
+                    reader.idle(&self.place, key, property.range.start);
+                }
+                value
+            }
+            None => kind.absent,
+        }
+    }
+}

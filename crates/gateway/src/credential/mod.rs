@@ -1,0 +1,301 @@
+//! From a reference in the configuration to the key behind it.
+
+mod private;
+mod reference;
+mod token;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::config::{Env, Note};
+use crate::secret::Secret;
+use private::Refusal;
+
+pub use reference::{BadRef, CredentialRef};
+pub use token::install_token;
+
+/// The largest file that is taken for a key.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Why there is no key behind a reference. It names the reference and the remedy, never the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialError {
+    /// The reference, as it prints.
+    pub reference: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl fmt::Display for CredentialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}; {}", self.reference, self.message, self.help)
+    }
+}
+
+impl std::error::Error for CredentialError {}
+
+/// Where credentials are kept by name.
+pub trait Store: Send + Sync {
+    /// The credential of that name, if there is one.
+    fn get(&self, name: &str) -> Result<Option<Secret>, CredentialError>;
+}
+
+/// Finds the key behind a reference, each time anew.
+#[derive(Clone)]
+pub struct Resolver {
+    env: Env,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.store.is_some() { "Resolver(with a store)" } else { "Resolver" })
+    }
+}
+
+impl Resolver {
+    /// With the environment alone.
+    pub fn new(env: Env) -> Self {
+        Self { env, store: None }
+    }
+
+    /// With a store for `credential:NAME`, and for `env:NAME` where the variable is not set.
+    pub fn with_store(self, store: Arc<dyn Store>) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
+    /// The key. `None`: a variable that is not set, a name that is not stored.
+    pub fn resolve(&self, reference: &CredentialRef) -> Result<Option<Secret>, CredentialError> {
+        let error = |message: &str, help: String| CredentialError {
+            reference: reference.to_string(),
+            message: message.into(),
+            help,
+        };
+        match reference {
+            CredentialRef::Env(name) => match self.env.credential(name) {
+                Some(value) => {
+                    let value = value.into_string().map(Zeroizing::new).map_err(|value| {
+                        drop(Zeroizing::new(value.into_encoded_bytes()));
+                        error("the variable is not UTF-8", "set it anew".into())
+                    })?;
+                    key(value.as_bytes())
+                        .map_err(|what| error(what, format!("set the variable `{name}` to the key alone")))
+                }
+                None => self.store.as_ref().map_or(Ok(None), |store| store.get(name)),
+            },
+            CredentialRef::Stored(name) => match &self.store {
+                Some(store) => store.get(name),
+                None => Err(error(
+                    "stored credentials come with a later version",
+                    format!("put the key into an environment variable and write `env:{}`", as_variable(name)),
+                )),
+            },
+            CredentialRef::File(path) => {
+                let bytes = private::read(path, MAX_FILE).map_err(|refusal| match refusal {
+                    Refusal::Missing => error("the file does not exist", "create it with mode 0600".into()),
+                    Refusal::Unsafe(what, remedy) => error(&format!("the file is not used: {what}"), remedy),
+                    Refusal::Io(why) => {
+                        error(&format!("the file cannot be read: {why}"), "check the path and its owner".into())
+                    }
+                })?;
+                let content = key(&bytes).map_err(|what| error(what, "the file must hold the key alone".into()))?;
+                content.map(Some).ok_or_else(|| error("the file is empty", "write the key into it".into()))
+            }
+            CredentialRef::Exec(_) => Err(error(
+                "helper programs come with a later version",
+                "let the helper fill an environment variable before the start and write `env:NAME`".into(),
+            )),
+        }
+    }
+}
+
+/// The name of a variable like this one of a stored credential.
+fn as_variable(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+}
+
+/// The key in these bytes, without the blanks and line ends around it; `None` if there is nothing else.
+fn key(bytes: &[u8]) -> Result<Option<Secret>, &'static str> {
+    let bytes = bytes.trim_ascii();
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    // Anything else could not stand in a header, or could end it.
+    match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.iter().all(u8::is_ascii_graphic) => Ok(Some(Secret::new(text))),
+        _ => Err("a key is one word of visible ASCII characters, and this is not"),
+    }
+}
+
+/// The token whose bearer may spend stored keys: the configured one, else that of this installation.
+pub fn server_token(
+    configured: Option<&CredentialRef>,
+    home: Option<&Path>,
+    resolver: &Resolver,
+) -> Result<(Secret, Option<Note>), CredentialError> {
+    let Some(reference) = configured else { return Ok(install_token(home)) };
+    match resolver.resolve(reference)? {
+        Some(token) => Ok((token, None)),
+        None => Err(CredentialError {
+            reference: reference.to_string(),
+            message: "there is no token behind this reference of `server.token`".into(),
+            help: "set it, or remove `server.token`".into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const KEY: &str = "sk-ant-api03-secret0123456789";
+
+    fn resolve(reference: &str, env: &Env) -> Result<Option<Secret>, CredentialError> {
+        Resolver::new(env.clone()).resolve(&reference.parse().unwrap())
+    }
+
+    #[track_caller]
+    fn check_refused(reference: &str, env: &Env, why: &str, help: &str) {
+        let error = resolve(reference, env).expect_err("refused");
+        assert!(error.message.contains(why), "{error}");
+        assert!(error.help.contains(help), "{error}");
+        assert!(!format!("{error:?} {error}").contains("secret0123"), "the key shows: {error}");
+    }
+
+    #[test]
+    fn a_variable_holds_the_key_with_or_without_a_line_end() {
+        let env = Env::fixed([("A", KEY), ("B", "  sk-ant-api03-secret0123456789\r\n"), ("EMPTY", " \n")]);
+        assert_eq!(resolve("env:A", &env), Ok(Some(Secret::new(KEY))));
+        assert_eq!(resolve("env:B", &env), Ok(Some(Secret::new(KEY))));
+        assert_eq!(resolve("env:EMPTY", &env), Ok(None));
+        assert_eq!(resolve("env:UNSET", &env), Ok(None));
+    }
+
+    #[test]
+    fn a_value_that_could_break_a_header_is_refused() {
+        for bad in ["secret0123\r\nx-evil: 1", "secret0123 two", "secret0123ß", "secret0123\u{7f}"] {
+            check_refused("env:A", &Env::fixed([("A", bad)]), "visible ASCII", "variable `A`");
+        }
+    }
+
+    #[test]
+    fn references_of_later_versions_say_so_and_name_the_alternative() {
+        let env = Env::fixed([]);
+        check_refused("credential:my-key", &env, "later version", "`env:MY_KEY`");
+        check_refused("exec:pass show x", &env, "later version", "`env:NAME`");
+    }
+
+    #[test]
+    fn a_store_serves_names_and_variables_that_are_not_set() {
+        struct One;
+        impl Store for One {
+            fn get(&self, name: &str) -> Result<Option<Secret>, CredentialError> {
+                Ok((name == "KEPT").then(|| Secret::new(KEY)))
+            }
+        }
+        let resolver = Resolver::new(Env::fixed([("SET", "from-env")])).with_store(Arc::new(One));
+        let get =
+            |reference: &str| resolver.resolve(&reference.parse().unwrap()).unwrap().map(|s| s.expose().to_string());
+        assert_eq!(get("credential:KEPT").as_deref(), Some(KEY));
+        assert_eq!(get("env:KEPT").as_deref(), Some(KEY));
+        assert_eq!(get("env:SET").as_deref(), Some("from-env"));
+        assert_eq!(get("env:OTHER"), None);
+    }
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.path().join(name).display().to_string()
+        }
+
+        fn file(&self, name: &str, content: &[u8], mode: u32) -> String {
+            let path = self.path(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            format!("file:{path}")
+        }
+    }
+
+    #[test]
+    fn a_private_file_holds_the_key() {
+        let (files, env) = (Files::new(), Env::fixed([]));
+        for (name, mode) in [("a", 0o600), ("b", 0o400)] {
+            let reference = files.file(name, format!("{KEY}\n").as_bytes(), mode);
+            assert_eq!(resolve(&reference, &env), Ok(Some(Secret::new(KEY))));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_alone_is_refused() {
+        let (files, env) = (Files::new(), Env::fixed([]));
+        let key = KEY.as_bytes();
+        for mode in [0o640, 0o604, 0o660, 0o611] {
+            check_refused(&files.file("open", key, mode), &env, "others may access it", "chmod 600");
+        }
+        let target = files.file("target", key, 0o600);
+        std::os::unix::fs::symlink(files.path("target"), files.path("link")).unwrap();
+        check_refused(&format!("file:{}", files.path("link")), &env, "symbolic link", "the file itself");
+        std::fs::hard_link(files.path("target"), files.path("twin")).unwrap();
+        check_refused(&target, &env, "hard link", "copy");
+        check_refused(&format!("file:{}", files.path("")), &env, "not a plain file", "name a file");
+        check_refused(&format!("file:{}", files.path("none")), &env, "does not exist", "0600");
+    }
+
+    #[test]
+    fn a_file_without_one_key_is_refused() {
+        let (files, env) = (Files::new(), Env::fixed([]));
+        check_refused(&files.file("empty", b"", 0o600), &env, "empty", "write the key");
+        check_refused(&files.file("blank", b" \n", 0o600), &env, "empty", "write the key");
+        check_refused(&files.file("two", b"secret0123\nsecret0123\n", 0o600), &env, "visible ASCII", "the key alone");
+        check_refused(
+            &files.file("large", &vec![b'a'; MAX_FILE as usize + 1], 0o600),
+            &env,
+            "larger than 64 KiB",
+            "right file",
+        );
+        assert!(resolve(&files.file("full", &vec![b'a'; MAX_FILE as usize], 0o600), &env).is_ok());
+    }
+
+    #[test]
+    fn a_pipe_does_not_hang_the_start() {
+        let files = Files::new();
+        let path = files.path("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        check_refused(&format!("file:{path}"), &Env::fixed([]), "not a plain file", "name a file");
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused() {
+        // Only root can make one: for everybody else the kernel's own files are foreign, and open to all.
+        let (files, env) = (Files::new(), Env::fixed([]));
+        let reference = files.file("foreign", KEY.as_bytes(), 0o600);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(files.path("foreign"), Some(12345), None).unwrap();
+            check_refused(&reference, &env, "another user (uid 12345)", "of your own");
+        } else {
+            check_refused("file:/proc/1/cmdline", &env, "another user (uid 0)", "of your own");
+        }
+    }
+
+    #[test]
+    fn a_configured_token_must_be_there() {
+        let resolver = Resolver::new(Env::fixed([("TOKEN", "secret-token")]));
+        let token = |text: &str| server_token(Some(&text.parse().unwrap()), None, &resolver);
+        assert_eq!(token("env:TOKEN").unwrap().0, Secret::new("secret-token"));
+        assert!(token("env:UNSET").unwrap_err().to_string().contains("`env:UNSET`"));
+        let folder = tempfile::tempdir().unwrap();
+        let (made, note) = server_token(None, Some(folder.path()), &resolver).unwrap();
+        assert!(made.expose().starts_with("cco-") && note.is_none());
+    }
+}

@@ -1,0 +1,156 @@
+//! A provider that can be spoken to: the row of its kind, its configuration and its key.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::catalog::ProviderKind;
+use crate::config::{Config, KeyMode, ProviderConfig};
+use crate::credential::{CredentialError, Resolver};
+use crate::origin::{BaseUrl, Origin};
+use crate::secret::Secret;
+
+/// A key that is given out for one scheme, host and port only. A caller's own key is bound in the same way.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BoundKey {
+    secret: Secret,
+    origin: Origin,
+}
+
+impl BoundKey {
+    /// Binds the key to where it may go.
+    pub fn new(secret: Secret, origin: Origin) -> Self {
+        Self { secret, origin }
+    }
+
+    /// The key, if this is where it may go.
+    pub fn for_origin(&self, origin: &Origin) -> Option<&Secret> {
+        (self.origin == *origin).then_some(&self.secret)
+    }
+
+    /// Where it may go.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+impl fmt::Debug for BoundKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BoundKey(… for {})", self.origin)
+    }
+}
+
+/// How long each part of an exchange may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Opening a connection.
+    pub connect: Duration,
+    /// The head of a streaming answer, from the end of the request on.
+    pub head: Duration,
+    /// Silence within an answer.
+    pub idle: Duration,
+    /// A whole stream.
+    pub max_stream: Duration,
+}
+
+/// A provider that is enabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// As the configuration calls it.
+    pub name: String,
+    /// What it is.
+    pub kind: &'static ProviderKind,
+    /// Where it lives.
+    pub base: BaseUrl,
+    /// Our own key for it, if there is one.
+    pub key: Option<BoundKey>,
+    /// Why there is no key, where there should be one.
+    pub key_error: Option<CredentialError>,
+    /// Whose key is used.
+    pub key_mode: KeyMode,
+    /// Added to every request: names in lower case, values that are fit for a header.
+    pub headers: Vec<(String, Secret)>,
+    /// How long each part may take.
+    pub timeouts: Timeouts,
+    /// Upper limit of tries of one target beside the first.
+    pub max_retries: u32,
+}
+
+impl Provider {
+    /// All enabled providers, in the order of the configuration.
+    pub fn all(config: &Config, resolver: &Resolver) -> Vec<Self> {
+        config.providers.iter().filter_map(|provider| Self::new(provider, resolver)).collect()
+    }
+
+    /// `None` for a provider that is not enabled.
+    pub fn new(config: &ProviderConfig, resolver: &Resolver) -> Option<Self> {
+        let base = config.base_url.clone().filter(|_| config.enabled)?;
+        let (key, key_error) = match config.api_keys.first().map(|reference| resolver.resolve(reference)).transpose() {
+            Ok(key) => (key.flatten().map(|secret| BoundKey::new(secret, base.origin.clone())), None),
+            Err(error) => (None, Some(error)),
+        };
+        Some(Self {
+            name: config.name.clone(),
+            kind: config.kind,
+            base,
+            key,
+            key_error,
+            key_mode: config.key_mode,
+            headers: config.headers.clone(),
+            timeouts: Timeouts {
+                connect: config.connect_timeout,
+                head: config.timeout,
+                idle: config.idle_timeout,
+                max_stream: config.max_stream,
+            },
+            max_retries: config.max_retries,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Env, Paths, parse};
+
+    #[test]
+    fn a_key_goes_only_to_its_scheme_host_and_port() {
+        let origin = |url: &str| url.parse::<BaseUrl>().unwrap().origin;
+        let key = BoundKey::new(Secret::new("sk-ant-api03-abcdefgh"), origin("https://api.example.org/v1"));
+        assert!(key.for_origin(&origin("https://API.example.org:443/other")).is_some());
+        for other in [
+            "http://api.example.org:443",
+            "https://api.example.org:444",
+            "https://example.org",
+            "https://api.example.org.evil.test",
+            "https://api.example.org.",
+        ] {
+            assert_eq!(key.for_origin(&origin(other)), None, "{other}");
+        }
+        assert_eq!(format!("{key:?}"), "BoundKey(… for https://api.example.org)");
+    }
+
+    #[test]
+    fn a_provider_joins_row_configuration_and_key() {
+        let text = r#"{ "providers": {
+            "anthropic": { "timeoutSecs": 7, "headers": { "X-Team": "a" } },
+            "local": { "providerType": "anthropic-compatible", "baseUrl": "http://127.0.0.1:1/x/", "apiKeyRef": "" },
+            "file": { "providerType": "anthropic", "apiKeyRef": "file:/does/not/exist", "apiKeyMode": "stored" },
+            "off": { "providerType": "anthropic", "enabled": false }
+        } }"#;
+        let (config, _) = parse(text, &Paths::default()).unwrap();
+        let resolver = Resolver::new(Env::fixed([("ANTHROPIC_API_KEY", "sk-ant-api03-abcdefgh")]));
+        let providers = Provider::all(&config, &resolver);
+        let [anthropic, local, file] = &providers[..] else { panic!("{providers:?}") };
+        assert_eq!(anthropic.base.to_string(), "https://api.anthropic.com");
+        assert_eq!(anthropic.timeouts.head, Duration::from_secs(7));
+        assert_eq!(anthropic.headers, [("x-team".to_string(), Secret::new("a"))]);
+        let key = anthropic.key.as_ref().unwrap();
+        assert_eq!(key.for_origin(&anthropic.base.origin).unwrap().expose(), "sk-ant-api03-abcdefgh");
+        assert_eq!(key.for_origin(&local.base.origin), None);
+        assert_eq!((local.base.path.as_str(), &local.key, &local.key_error), ("/x", &None, &None));
+        assert_eq!(file.key, None);
+        assert!(file.key_error.as_ref().unwrap().message.contains("does not exist"));
+        assert_eq!(file.key_mode, KeyMode::Stored);
+        assert!(!format!("{providers:?}").contains("abcdefgh"));
+    }
+}
