@@ -82,11 +82,11 @@ impl Servers {
 impl Running {
     /// Starts a server and waits for the line that says where it listens; what follows `said` in it is its URL.
     fn start(mut command: Command, log: PathBuf, said: &str) -> Result<(String, Self), Fault> {
-        let name = format!("{:?}", command.get_args().next().unwrap_or_default());
+        let name = command.get_args().next().unwrap_or_default().to_string_lossy().into_owned();
         let mut file = File::create(&log).map_err(|e| format!("cannot write `{}`: {e}", log.display()))?;
         let errors = file.try_clone().map_err(|e| format!("cannot write `{}`: {e}", log.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
-        let child = command.spawn().map_err(|e| format!("cannot start `cco` {name}: {e}"))?;
+        let child = command.spawn().map_err(|e| format!("cannot start `cco {name}`: {e}"))?;
         let mut running = Self { child, log };
         let (tx, rx) = sync_channel(1024);
         if let Some(out) = running.child.stdout.take() {
@@ -101,7 +101,10 @@ impl Running {
                         break url.trim().to_owned();
                     }
                 }
-                Err(_) => return Err(format!("`cco` {name} did not say where it listens\n{}", running.tail())),
+                Err(_) => {
+                    println!("{}", running.tail());
+                    return Err(format!("`cco {name}` did not say `{said}…`"));
+                }
             }
         };
         thread::spawn(move || {
