@@ -1,9 +1,19 @@
 //! The gateway: configuration, upstreams, relays and the server that joins them.
 
+pub mod admin;
 pub mod catalog;
+pub mod coding;
 pub mod config;
 pub mod credential;
+pub mod daemon;
+pub mod error;
+pub mod headers;
+pub mod io;
 pub mod net;
 pub mod origin;
 pub mod provider;
+pub mod relay;
 pub mod secret;
+pub mod server;
+pub mod setup;
+pub mod upstream;

@@ -1,0 +1,115 @@
+//! `cco serve`: the gateway in the foreground.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use gateway::config::{self, Env, LoadError};
+use gateway::daemon::Server;
+use gateway::net;
+use gateway::server::client::Phases;
+use gateway::setup;
+use tracing::info;
+
+use crate::{EXIT_CONFIG, VERSION, cli, logging, term};
+
+/// Descriptors that are not client connections' or their upstreams': files, log, listener.
+const RESERVED_FDS: u64 = 64;
+
+/// Serves until it is told to stop.
+pub(crate) fn run(options: &cli::Serve) -> ExitCode {
+    let env = Env::process();
+    let loaded = match config::load(options.config.as_deref(), &env) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Faulty(faults)) => {
+            let count = faults.faults.len();
+            let what = if count == 1 {
+                "the configuration has a fault".into()
+            } else {
+                format!("the configuration has {count} faults")
+            };
+            term::error(format!("{what}\n{faults}"), None, Some("correct the file and start again"));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+        Err(error) => {
+            term::error(
+                "there is no configuration",
+                Some(&error),
+                Some("name another file with --config, or none for the defaults"),
+            );
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let listen = options.listen.unwrap_or(loaded.config.server.listen);
+    let token = &loaded.config.server.token;
+    if !listen.ip().is_loopback() && !(loaded.config.server.allow_remote && token.is_some()) {
+        let help = "set `server.allowRemote` and `server.token` in the configuration first";
+        term::error(format!("{listen} can be reached from other machines"), None, Some(help));
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let made =
+        setup::dialer(&loaded.config, &env).and_then(|dialer| setup::gateway(&loaded.config, &env, VERSION, dialer));
+    let (gateway, notes) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            term::error("the configuration cannot be used", Some(&error), None);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let _log = logging::start(&loaded.config.log);
+    logging::notes(&loaded.notes);
+    logging::notes(&notes);
+    let listener = match net::listen(listen) {
+        Ok(listener) => listener,
+        Err(error) => {
+            let (cause, help) = cannot_listen(listen, &error);
+            term::error(format!("cannot listen on {listen}"), Some(&cause), Some(&help));
+            return ExitCode::FAILURE;
+        }
+    };
+    let descriptors = net::raise_nofile_limit();
+    let affordable = usize::try_from(descriptors.saturating_sub(RESERVED_FDS) / 2).unwrap_or(usize::MAX).max(1);
+    let wanted = loaded.config.server.max_connections;
+    if affordable < wanted {
+        info!(
+            wanted,
+            used = affordable,
+            "fewer connections than `server.maxConnections`: the limit of open files is {descriptors}"
+        );
+    }
+    let bound = listener.local_addr().unwrap_or(listen);
+    let server = Server {
+        listener,
+        gateway: Arc::new(gateway),
+        phases: Phases::default(),
+        workers: options.workers.map_or_else(default_workers, usize::from),
+        max_connections: wanted.min(affordable),
+        drain: loaded.config.server.drain,
+    };
+    term::line(format_args!("listening on http://{bound}"));
+    let file = loaded.file.as_ref().map(|file| file.display().to_string());
+    info!(version = VERSION, address = %bound, workers = server.workers, config = file.as_deref().unwrap_or("defaults"), "serving");
+    match server.run_until_signalled() {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            term::error("the gateway failed", Some(&error), None);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn cannot_listen(address: SocketAddr, error: &io::Error) -> (String, String) {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        let holder = net::port_holder(address).unwrap_or_else(|| "another program".into());
+        return (format!("the port is held by {holder}"), "stop it, or choose another port with --listen".into());
+    }
+    (error.to_string(), "choose another address with --listen".into())
+}

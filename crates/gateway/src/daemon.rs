@@ -1,0 +1,317 @@
+//! Start, serve, drain, stop: the threads, the accept loop, and the way out.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::net;
+use crate::server::client::Phases;
+use crate::server::connection::serve_connection;
+use crate::server::gateway::{Gateway, Worker};
+use crate::server::peer::Peer;
+use crate::server::respond::Answer;
+
+/// Accepted connections that may wait for a worker to take them.
+const HANDED_OVER: usize = 1024;
+/// How often a worker closes upstream connections that nobody needs.
+const SWEEP: Duration = Duration::from_secs(10);
+/// After running streams were told to end, they have this long to say so.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Pause after an accept failed for lack of something that others may give back.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// What is needed to serve.
+#[derive(Debug)]
+pub struct Server {
+    /// The bound socket, ours or a parent's.
+    pub listener: std::net::TcpListener,
+    /// The configuration in use.
+    pub gateway: Arc<Gateway>,
+    /// The steps of a shutdown: cancelled from outside.
+    pub phases: Phases,
+    /// Threads that serve, the calling one among them.
+    pub workers: usize,
+    /// Client connections at a time, in all workers.
+    pub max_connections: usize,
+    /// How long running answers may finish once draining has begun.
+    pub drain: Duration,
+}
+
+/// A connection on its way to the worker that will serve it.
+type Accepted = (std::net::TcpStream, Peer);
+
+/// A worker thread, as the acceptor sees it.
+struct Remote {
+    connections: mpsc::Sender<Accepted>,
+    load: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves until draining begins and everything that was running has ended, or its time is up. Blocks the thread.
+    pub fn run(self) -> io::Result<()> {
+        let runtime = runtime()?;
+        let served = LocalSet::new().block_on(&runtime, self.accept_until_drained());
+        // A thread that does not end in time must not keep the process: it is told off by the process's own end.
+        runtime.shutdown_background();
+        served
+    }
+
+    /// As [`run`](Self::run), where SIGTERM or SIGINT begins the draining and a second one ends everything at once.
+    pub fn run_until_signalled(self) -> io::Result<()> {
+        let runtime = runtime()?;
+        let served = LocalSet::new().block_on(&runtime, async {
+            let phases = self.phases.clone();
+            let (signalled, served) = (signals(phases)?, self.accept_until_drained());
+            tokio::select! {
+                never = signalled => match never {},
+                served = served => served,
+            }
+        });
+        runtime.shutdown_background();
+        served
+    }
+
+    async fn accept_until_drained(self) -> io::Result<()> {
+        let (gateway, phases) = (self.gateway.clone(), self.phases.clone());
+        let remotes = (1..self.workers.max(1))
+            .map(|n| spawn_worker(n, gateway.clone(), &phases))
+            .collect::<io::Result<Vec<_>>>()?;
+        let listener = TcpListener::from_std(self.listener)?;
+        let here = Local::new(gateway.clone(), &phases);
+        let mut failing = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = phases.drain.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => {
+                    failing = false;
+                    accepted
+                }
+                Err(e) => {
+                    // Once per episode: a full table of descriptors must not fill the disk as well.
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(error = %e, "no connection can be accepted: waiting");
+                    }
+                    tokio::time::sleep(BACK_OFF).await;
+                    continue;
+                }
+            };
+            let counters = &gateway.counters;
+            if counters.connections.load(Ordering::Relaxed) >= self.max_connections as u64 {
+                counters.connections_refused.fetch_add(1, Ordering::Relaxed);
+                turn_away(&stream);
+                continue;
+            }
+            let Some(peer) = prepared(&stream, remote) else { continue };
+            let least = remotes.iter().min_by_key(|r| r.load.load(Ordering::Relaxed));
+            match least.filter(|r| r.load.load(Ordering::Relaxed) < here.load.load(Ordering::Relaxed)) {
+                None => here.serve(stream, peer),
+                Some(remote) => {
+                    let Ok(stream) = stream.into_std() else { continue };
+                    remote.load.fetch_add(1, Ordering::Relaxed);
+                    if remote.connections.send((stream, peer)).await.is_err() {
+                        error!("a worker thread has ended: its connections are lost");
+                    }
+                }
+            }
+        }
+        drop(listener);
+        let threads: Vec<_> = remotes.into_iter().map(|remote| remote.thread).collect();
+        drain(here, threads, &phases, self.drain).await;
+        Ok(())
+    }
+}
+
+/// Returns when SIGTERM or SIGINT arrives.
+#[cfg(unix)]
+pub async fn signalled() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// Returns when Ctrl-C is typed.
+#[cfg(not(unix))]
+pub async fn signalled() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// Turns signals into the steps of a shutdown.
+#[cfg(unix)]
+fn signals(phases: Phases) -> io::Result<impl Future<Output = std::convert::Infallible>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if phases.drain.is_cancelled() {
+                phases.kill.cancel();
+            } else {
+                info!("stopping: running streams may finish, a second signal ends them at once");
+                phases.drain.cancel();
+            }
+        }
+    })
+}
+
+/// Turns Ctrl-C into the steps of a shutdown.
+#[cfg(not(unix))]
+fn signals(phases: Phases) -> io::Result<impl Future<Output = std::convert::Infallible>> {
+    Ok(async move {
+        loop {
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if phases.drain.is_cancelled() { phases.kill.cancel() } else { phases.drain.cancel() }
+        }
+    })
+}
+
+/// Waits for what is running, for as long as it may.
+async fn drain(here: Local, threads: Vec<JoinHandle<()>>, phases: &Phases, limit: Duration) {
+    let done = async {
+        here.end().await;
+        for thread in threads {
+            // Joining blocks; the runtime has nothing else to do any more than to keep time.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    };
+    let mut done = std::pin::pin!(done);
+    tokio::select! {
+        biased;
+        () = &mut done => return,
+        () = phases.kill.cancelled() => return,
+        () = tokio::time::sleep(limit) => phases.cut.cancel(),
+    }
+    tokio::select! {
+        biased;
+        () = done => {}
+        () = phases.kill.cancelled() => {}
+        () = tokio::time::sleep(LAST_WORDS) => warn!("some connections did not end in time and were closed"),
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Socket options, and who is on the other end; `None`: it is gone already.
+fn prepared(stream: &TcpStream, remote: SocketAddr) -> Option<Peer> {
+    net::accepted(stream).ok()?;
+    Some(Peer::new(remote, stream.local_addr().ok()?))
+}
+
+/// Tells a client that there are too many, without waiting for it.
+fn turn_away(stream: &TcpStream) {
+    let message = "the gateway has as many connections as it may (`server.maxConnections`): try again";
+    let refusal = Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(5));
+    let [head, body] = Answer::refusal(&refusal, "").encode("none", false, false);
+    // A fresh socket takes this much at once, or its client does without.
+    let _ = stream.try_write(&[head, body].concat());
+}
+
+/// The connections of one thread.
+struct Local {
+    worker: Rc<Worker>,
+    tasks: TaskTracker,
+    load: Arc<AtomicUsize>,
+}
+
+/// Counts a connection while it lives.
+struct Open {
+    load: Arc<AtomicUsize>,
+    gateway: Arc<Gateway>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.gateway.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Local {
+    fn new(gateway: Arc<Gateway>, phases: &Phases) -> Self {
+        let this =
+            Self { worker: Rc::new(Worker::new(gateway, phases)), tasks: TaskTracker::new(), load: Arc::default() };
+        let worker = this.worker.clone();
+        this.tasks.spawn_local(async move {
+            let mut ticks = tokio::time::interval(SWEEP);
+            while !worker.phases.drain.is_cancelled() {
+                tokio::select! {
+                    () = worker.phases.drain.cancelled() => {}
+                    _ = ticks.tick() => worker.pool.sweep(),
+                }
+            }
+            worker.pool.clear();
+        });
+        this
+    }
+
+    fn serve(&self, stream: TcpStream, peer: Peer) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        self.serve_counted(stream, peer);
+    }
+
+    /// As [`serve`](Self::serve), for a connection that is in `load` already.
+    fn serve_counted(&self, stream: TcpStream, peer: Peer) {
+        self.worker.gateway.counters.connections.fetch_add(1, Ordering::Relaxed);
+        let open = Open { load: self.load.clone(), gateway: self.worker.gateway.clone() };
+        let worker = self.worker.clone();
+        self.tasks.spawn_local(async move {
+            serve_connection(stream, peer, worker).await;
+            drop(open);
+        });
+    }
+
+    async fn end(self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn spawn_worker(n: usize, gateway: Arc<Gateway>, phases: &Phases) -> io::Result<Remote> {
+    let (connections, mut accepted) = mpsc::channel::<Accepted>(HANDED_OVER);
+    let (load, phases) = (Arc::new(AtomicUsize::new(0)), phases.clone());
+    let runtime = runtime()?;
+    let counted = load.clone();
+    let thread = std::thread::Builder::new().name(format!("cco-{n}")).spawn(move || {
+        LocalSet::new().block_on(&runtime, async move {
+            let mut here = Local::new(gateway, &phases);
+            here.load = counted;
+            while let Some((stream, peer)) = accepted.recv().await {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => here.serve_counted(stream, peer),
+                    Err(e) => {
+                        here.load.fetch_sub(1, Ordering::Relaxed);
+                        warn!(error = %e, "an accepted connection could not be used");
+                    }
+                }
+            }
+            here.end().await;
+        });
+    })?;
+    Ok(Remote { connections, load, thread })
+}

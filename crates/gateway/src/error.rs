@@ -1,0 +1,49 @@
+//! What we answer when we do not relay: one type, worded in the caller's protocol at the very end.
+
+use std::borrow::Cow;
+
+pub use wire::error::ErrorKind;
+
+/// Whether repeating the same request can help, as we tell clients that retry by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retry {
+    /// Say nothing: the client's own rules hold.
+    #[default]
+    Unsaid,
+    /// `x-should-retry: false`: nothing changes until a human does something.
+    Never,
+    /// `retry-after`, in seconds.
+    After(u32),
+}
+
+/// An answer of our own: what is wrong and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind, which gives the HTTP status.
+    pub kind: ErrorKind,
+    /// A sentence for a person; never a key, never a prompt.
+    pub message: Cow<'static, str>,
+    /// Whether trying again makes sense.
+    pub retry: Retry,
+    /// Whether the connection ends with this answer because what follows on it cannot be trusted.
+    pub close: bool,
+}
+
+impl Refusal {
+    /// A refusal that says nothing about retries and keeps the connection.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, message: message.into(), retry: Retry::Unsaid, close: false }
+    }
+
+    /// With advice on retrying.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// With the connection ended.
+    pub fn close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+}

@@ -1,0 +1,265 @@
+//! The one table of what we change in the heads that pass through us. Whatever is not in it arrives as it was sent.
+
+use std::sync::LazyLock;
+
+use bytes::{BufMut, BytesMut};
+use http1::head::tokens;
+use http1::{Field, RequestHead, ResponseHead, write};
+
+use crate::secret::Secret;
+
+/// Why a field does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is about this connection only (RFC 9110 §7.6.1), or about the framing that each side does itself.
+    Connection,
+    /// It holds a credential: what travels on is decided by the caller's rules, never by copying.
+    Credential,
+    /// It tells the upstream about the network in front of us, or us about the one behind it.
+    Network,
+    /// It makes a browser do something in our name.
+    Browser,
+    /// It is spoken between the caller and us.
+    Private,
+}
+
+/// Fields of a request that stay here. `accept-encoding` is in [`IDENTITY`].
+pub const REQUEST: &[(&str, Why)] = &[
+    ("host", Why::Connection),
+    ("connection", Why::Connection),
+    ("keep-alive", Why::Connection),
+    ("proxy-authorization", Why::Credential),
+    ("proxy-connection", Why::Connection),
+    ("te", Why::Connection),
+    ("trailer", Why::Connection),
+    ("transfer-encoding", Why::Connection),
+    ("upgrade", Why::Connection),
+    ("expect", Why::Connection),
+    ("content-length", Why::Connection),
+    ("authorization", Why::Credential),
+    ("x-api-key", Why::Credential),
+    ("api-key", Why::Credential),
+    ("x-goog-api-key", Why::Credential),
+    ("cookie", Why::Credential),
+    ("forwarded", Why::Network),
+    ("x-forwarded-for", Why::Network),
+    ("x-forwarded-host", Why::Network),
+    ("x-forwarded-proto", Why::Network),
+    ("x-forwarded-port", Why::Network),
+    ("x-forwarded-server", Why::Network),
+    ("x-real-ip", Why::Network),
+    ("via", Why::Network),
+];
+
+/// Fields of an answer that stay here.
+pub const RESPONSE: &[(&str, Why)] = &[
+    ("connection", Why::Connection),
+    ("keep-alive", Why::Connection),
+    ("proxy-connection", Why::Connection),
+    ("te", Why::Connection),
+    ("trailer", Why::Connection),
+    ("transfer-encoding", Why::Connection),
+    ("upgrade", Why::Connection),
+    ("content-length", Why::Connection),
+    ("proxy-authenticate", Why::Credential),
+    ("proxy-authorization", Why::Credential),
+    ("www-authenticate", Why::Credential),
+    ("authorization", Why::Credential),
+    ("x-api-key", Why::Credential),
+    ("api-key", Why::Credential),
+    ("x-goog-api-key", Why::Credential),
+    ("set-cookie", Why::Browser),
+    ("set-cookie2", Why::Browser),
+    ("location", Why::Browser),
+    ("alt-svc", Why::Browser),
+    ("strict-transport-security", Why::Browser),
+    ("clear-site-data", Why::Browser),
+    ("nel", Why::Browser),
+    ("report-to", Why::Browser),
+    ("reporting-endpoints", Why::Browser),
+    ("refresh", Why::Browser),
+    ("access-control-allow-origin", Why::Browser),
+    ("access-control-allow-credentials", Why::Browser),
+    ("access-control-allow-headers", Why::Browser),
+    ("access-control-allow-methods", Why::Browser),
+    ("access-control-expose-headers", Why::Browser),
+    ("access-control-max-age", Why::Browser),
+    ("access-control-allow-private-network", Why::Browser),
+    ("server", Why::Network),
+    ("via", Why::Network),
+];
+
+/// Every field of this prefix is spoken between the caller and us, in both directions.
+pub const PRIVATE_PREFIX: &str = "x-cco-";
+
+/// What replaces the caller's `accept-encoding` where we must read the answer.
+pub const IDENTITY: (&str, &str) = ("accept-encoding", "identity");
+
+/// What a stream of events is sent with where the upstream sent no field of that name.
+pub const STREAM: &[(&str, &str)] = &[("cache-control", "no-cache"), ("x-accel-buffering", "no")];
+
+/// The name under which the exchange's id goes out.
+pub const REQUEST_ID: &str = "x-cco-request-id";
+
+/// A table by the length of its names: most fields are told from all of them by that alone.
+type ByLength = [Vec<(&'static str, Why)>; 40];
+
+fn by_length(table: &[(&'static str, Why)]) -> ByLength {
+    let mut lists = [const { Vec::new() }; 40];
+    for entry in table {
+        lists[entry.0.len()].push(*entry);
+    }
+    lists
+}
+
+static REQUEST_BY_LENGTH: LazyLock<ByLength> = LazyLock::new(|| by_length(REQUEST));
+static RESPONSE_BY_LENGTH: LazyLock<ByLength> = LazyLock::new(|| by_length(RESPONSE));
+
+fn look_up(table: &ByLength, field: &Field<'_>) -> Option<Why> {
+    let listed = table.get(field.name.len())?.iter().find(|(name, _)| field.is(name)).map(|(_, why)| *why);
+    listed.or_else(|| {
+        let prefix = field.name.get(..PRIVATE_PREFIX.len())?;
+        prefix.eq_ignore_ascii_case(PRIVATE_PREFIX.as_bytes()).then_some(Why::Private)
+    })
+}
+
+/// Why a request's field stays here; `None`: it passes.
+pub fn request_rule(field: &Field<'_>) -> Option<Why> {
+    look_up(&REQUEST_BY_LENGTH, field)
+}
+
+/// Why an answer's field stays here; `None`: it passes.
+pub fn response_rule(field: &Field<'_>) -> Option<Why> {
+    look_up(&RESPONSE_BY_LENGTH, field)
+}
+
+/// The names that `connection` fields declare to be about this connection only, apart from those in the tables.
+fn named<'a>(fields: impl Iterator<Item = Field<'a>>) -> Vec<&'a [u8]> {
+    fields
+        .filter(|f| f.is("connection"))
+        .flat_map(|f| tokens(f.value))
+        .filter(|t| !t.eq_ignore_ascii_case(b"close") && !t.eq_ignore_ascii_case(b"keep-alive"))
+        .collect()
+}
+
+fn is_named(names: &[&[u8]], field: &Field<'_>) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(field.name))
+}
+
+/// How much of the answer we must be able to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// The caller's `accept-encoding` passes.
+    Callers,
+    /// We ask for [`IDENTITY`].
+    Identity,
+}
+
+/// Appends the fields of `head` that pass, apart from those that `instead` (lower-case names) sets anew.
+pub fn request_fields(out: &mut BytesMut, head: &RequestHead, coding: Coding, instead: &[(String, Secret)]) {
+    let named = named(head.fields());
+    for field in head.fields() {
+        let ours = coding == Coding::Identity && field.is(IDENTITY.0);
+        if ours || request_rule(&field).is_some() || is_named(&named, &field) {
+            continue;
+        }
+        if instead.iter().any(|(name, _)| field.is(name)) {
+            continue;
+        }
+        write::field(out, field.name, field.value);
+    }
+    if coding == Coding::Identity {
+        write::field(out, IDENTITY.0.as_bytes(), IDENTITY.1.as_bytes());
+    }
+    for (name, value) in instead {
+        write::field(out, name.as_bytes(), value.expose().as_bytes());
+    }
+}
+
+/// Appends the fields of an answer that pass.
+pub fn response_fields(out: &mut BytesMut, head: &ResponseHead) {
+    let named = named(head.fields());
+    for field in head.fields() {
+        if response_rule(&field).is_none() && !is_named(&named, &field) {
+            write::field(out, field.name, field.value);
+        }
+    }
+}
+
+/// Appends what a stream of events carries besides: only what the upstream did not say itself.
+pub fn stream_fields(out: &mut BytesMut, head: &ResponseHead) {
+    for (name, value) in STREAM {
+        if head.get(name).is_none() {
+            write::field(out, name.as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+/// Ends a head.
+pub fn end(out: &mut BytesMut) {
+    out.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http1::{Limits, Scan};
+
+    fn request(fields: &str) -> RequestHead {
+        let text = format!("POST /v1/messages HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        RequestHead::take(&mut BytesMut::from(&*text), &mut Scan::default(), &Limits::default()).unwrap().unwrap()
+    }
+
+    fn response(fields: &str) -> ResponseHead {
+        let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        let head = ResponseHead::take(&mut BytesMut::from(&*text), &mut Scan::default(), &Limits::default(), false);
+        head.unwrap().unwrap()
+    }
+
+    #[track_caller]
+    fn check_request(fields: &str, coding: Coding, want: &str) {
+        let mut out = BytesMut::new();
+        request_fields(&mut out, &request(fields), coding, &[("x-set".into(), Secret::new("ours"))]);
+        assert_eq!(out, format!("{want}x-set: ours\r\n"));
+    }
+
+    #[test]
+    fn fields_that_are_in_no_table_pass_in_order_and_spelling() {
+        let fields = "anthropic-Version: 2023-06-01\r\nX-Stainless-Lang: js\r\nanthropic-beta: a,b\r\nanthropic-beta: c\r\n\
+                      x-claude-code-session-id: s\r\nUser-Agent: x\r\nContent-Encoding: zstd\r\nAccept-Encoding: gzip\r\n";
+        check_request(fields, Coding::Callers, fields);
+    }
+
+    #[test]
+    fn every_entry_of_the_tables_stays_here_in_any_spelling() {
+        for (name, why) in
+            REQUEST.iter().filter(|(name, _)| !["host", "content-length", "transfer-encoding"].contains(name))
+        {
+            check_request(&format!("{}: v\r\nx-y: z\r\n", name.to_uppercase()), Coding::Callers, "x-y: z\r\n");
+            assert_eq!(request_rule(&Field { name: name.as_bytes(), value: b"" }), Some(*why));
+        }
+        for (name, _) in RESPONSE.iter().filter(|(name, _)| !["content-length", "transfer-encoding"].contains(name)) {
+            let mut out = BytesMut::new();
+            response_fields(&mut out, &response(&format!("{}: v\r\nx-y: z\r\n", name.to_uppercase())));
+            assert_eq!(out, "x-y: z\r\n", "{name}");
+        }
+        check_request("X-Cco-Agent: scout\r\nX-Set: theirs\r\n", Coding::Callers, "");
+    }
+
+    #[test]
+    fn what_a_connection_field_names_stays_here() {
+        check_request("Connection: close, X-Hop\r\nx-hop: 1\r\nx-y: z\r\n", Coding::Callers, "x-y: z\r\n");
+    }
+
+    #[test]
+    fn identity_is_asked_for_in_place_of_the_callers_codings() {
+        check_request("Accept-Encoding: gzip\r\n", Coding::Identity, "accept-encoding: identity\r\n");
+    }
+
+    #[test]
+    fn stream_fields_fill_in_what_the_upstream_left_out() {
+        let mut out = BytesMut::new();
+        stream_fields(&mut out, &response("Cache-Control: no-store\r\n"));
+        assert_eq!(out, "x-accel-buffering: no\r\n");
+    }
+}

@@ -1,0 +1,187 @@
+//! What was read and not yet understood.
+
+use std::cell::RefCell;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
+
+/// Bytes that a read has room for at first. Large enough for a Claude Code head or a burst of events.
+const READ: usize = 16 * 1024;
+/// What it grows to while reads keep filling it: fewer system calls for large bodies.
+const READ_MAX: usize = 256 * 1024;
+/// Buffers that a thread keeps for its next reader.
+const SPARES: usize = 8;
+
+thread_local! {
+    /// Empty buffers of exactly the first size, so that the thousands of connections that wait own none.
+    static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+fn spare() -> BytesMut {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ))
+}
+
+/// A read buffer that owns memory only while it holds bytes. What is split off it is the received memory itself.
+#[derive(Debug)]
+pub struct Inbox {
+    bytes: BytesMut,
+    /// Room that the next read should have.
+    room: usize,
+    eof: bool,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { bytes: BytesMut::new(), room: READ, eof: false }
+    }
+}
+
+impl Deref for Inbox {
+    type Target = BytesMut;
+    fn deref(&self) -> &BytesMut {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Inbox {
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        &mut self.bytes
+    }
+}
+
+impl Inbox {
+    /// Reads once. `Ok(0)` is the end of the stream, now and for ever.
+    pub fn poll_fill<R: AsyncRead + Unpin>(&mut self, io: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare();
+        }
+        // Takes the memory back where nobody holds a slice of it any more, else allocates.
+        self.bytes.reserve(self.room);
+        let room = self.bytes.capacity() - self.bytes.len();
+        let Poll::Ready(read) = poll_read_buf(Pin::new(io), cx, &mut self.bytes) else {
+            self.rest();
+            return Poll::Pending;
+        };
+        let n = read?;
+        self.eof = n == 0;
+        if n == room && self.room < READ_MAX {
+            self.room *= 2;
+        } else if n < READ {
+            self.room = READ;
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), but stops at `limit` unread bytes: pending until some are taken out.
+    pub fn poll_fill_to<R: AsyncRead + Unpin>(
+        &mut self,
+        limit: usize,
+        io: &mut R,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.bytes.len() >= limit { Poll::Pending } else { self.poll_fill(io, cx) }
+    }
+
+    /// Reads into room for `bytes` in all, for a body whose length is known.
+    pub fn expect(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes.saturating_sub(self.bytes.len()));
+    }
+
+    /// Gives the memory back if nothing is in it.
+    fn rest(&mut self) {
+        if !self.bytes.is_empty() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.try_reclaim(READ) && bytes.capacity() <= 2 * READ {
+            SPARE.with_borrow_mut(|spares| {
+                if spares.len() < SPARES {
+                    spares.push(bytes);
+                }
+            });
+        }
+    }
+
+    /// Whether the other side has closed its direction.
+    pub fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Reads once.
+    pub async fn fill<R: AsyncRead + Unpin>(&mut self, io: &mut R) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(io, cx)).await
+    }
+}
+
+/// Whether a pooled connection is quiet: neither closed by its peer nor with bytes that nobody asked for.
+pub(crate) fn is_quiet<R: AsyncRead + Unpin>(inbox: &mut Inbox, io: &mut R) -> bool {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    inbox.is_empty() && inbox.poll_fill(io, &mut cx).is_pending()
+}
+
+/// Reads and throws away, at most `limit` bytes, until the other side closes: closing a socket with unread bytes would
+/// reset it, and with it the answer that is still under way.
+pub(crate) async fn discard<R: AsyncRead + Unpin>(inbox: &mut Inbox, io: &mut R, mut limit: usize) {
+    inbox.clear();
+    std::future::poll_fn(|cx| {
+        loop {
+            match ready!(inbox.poll_fill(io, cx)) {
+                Ok(n) if n > 0 && n < limit => limit -= n,
+                _ => return Poll::Ready(()),
+            }
+            inbox.clear();
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn what_is_split_off_is_the_memory_that_was_read() {
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let mut inbox = Inbox::default();
+        far.write_all(b"hello").await.unwrap();
+        assert_eq!(inbox.fill(&mut near).await.unwrap(), 5);
+        let at = inbox.as_ptr();
+        assert_eq!(inbox.split_to(5).freeze().as_ptr(), at);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_owns_no_memory() {
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let mut inbox = Inbox::default();
+        assert!(is_quiet(&mut inbox, &mut near));
+        assert_eq!(inbox.bytes.capacity(), 0);
+        far.write_all(b"hello").await.unwrap();
+        inbox.fill(&mut near).await.unwrap();
+        drop(inbox.split_to(5).freeze());
+        assert!(is_quiet(&mut inbox, &mut near));
+        assert_eq!(inbox.bytes.capacity(), 0);
+        drop(far);
+        assert!(!is_quiet(&mut inbox, &mut near) && inbox.is_eof());
+    }
+
+    #[tokio::test]
+    async fn a_full_inbox_does_not_read_on() {
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let mut inbox = Inbox::default();
+        far.write_all(&[1; 100]).await.unwrap();
+        inbox.fill(&mut near).await.unwrap();
+        far.write_all(b"more").await.unwrap();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(inbox.poll_fill_to(100, &mut near, &mut cx).is_pending());
+        assert!(inbox.poll_fill_to(101, &mut near, &mut cx).is_ready());
+    }
+}

@@ -1,0 +1,119 @@
+//! What a stream of events looks like while it passes: where events end, and how far the answer has come.
+
+use bytes::Bytes;
+use wire::meter::{Meter, Progress};
+use wire::sse::Splitter;
+
+/// Bytes of an unfinished event that wait for their end. A longer event passes as it comes.
+const TAIL: usize = 256 * 1024;
+/// Bytes of one event that are kept for the observer.
+const KEPT: usize = 1024 * 1024;
+
+/// Follows the events of one answer; holds back an unfinished one as slices of the received memory.
+#[derive(Debug)]
+pub struct Events {
+    splitter: Splitter,
+    meter: Meter,
+    tail: Vec<Bytes>,
+    tail_len: usize,
+    /// Whether the client has the beginning of an event whose end has not come.
+    within: bool,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { splitter: Splitter::new(KEPT), meter: Meter::default(), tail: Vec::new(), tail_len: 0, within: false }
+    }
+}
+
+impl Events {
+    /// How far the answer has come.
+    pub fn progress(&self) -> Progress {
+        self.meter.progress()
+    }
+
+    /// Whether the event that ends the answer has been seen.
+    pub fn is_over(&self) -> bool {
+        self.meter.is_over()
+    }
+
+    /// Whether an event of our own may be put in now: the client has whole events only.
+    pub fn at_border(&self) -> bool {
+        !self.within
+    }
+
+    /// Looks at bytes that are relayed in another form (a compressed stream): nothing is held back.
+    pub fn look(&mut self, plain: &[u8]) {
+        self.splitter.push(plain, |event| self.meter.event(&event));
+    }
+
+    /// Takes the pieces that one read brought; what is to be sent now is appended to `ready`.
+    pub fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) {
+        for piece in fresh.drain(..) {
+            match self.splitter.push(&piece, |event| self.meter.event(&event)) {
+                Some(border) => {
+                    ready.append(&mut self.tail);
+                    (self.tail_len, self.within) = (0, false);
+                    if border == piece.len() {
+                        ready.push(piece);
+                    } else {
+                        ready.push(piece.slice(..border));
+                        self.hold(piece.slice(border..), ready);
+                    }
+                }
+                None => self.hold(piece, ready),
+            }
+        }
+    }
+
+    fn hold(&mut self, piece: Bytes, ready: &mut Vec<Bytes>) {
+        self.tail_len += piece.len();
+        self.tail.push(piece);
+        if self.within || self.tail_len > TAIL {
+            self.release(ready);
+            self.within = true;
+        }
+    }
+
+    /// Sends what is held back although its end has not come.
+    pub fn release(&mut self, ready: &mut Vec<Bytes>) {
+        ready.append(&mut self.tail);
+        self.tail_len = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pass(events: &mut Events, piece: &Bytes) -> Vec<Bytes> {
+        let mut ready = vec![];
+        events.pass(&mut vec![piece.clone()], &mut ready);
+        ready
+    }
+
+    #[test]
+    fn whole_events_pass_as_the_memory_they_came_in_and_the_rest_waits() {
+        let mut events = Events::default();
+        let first = Bytes::from_static(b"event: a\ndata: 1\n\nevent: b\nda");
+        let second = Bytes::from_static(b"ta: 2\n\n");
+        let sent = pass(&mut events, &first);
+        assert_eq!((sent.len(), sent[0].as_ptr(), sent[0].len()), (1, first.as_ptr(), 18));
+        let sent = pass(&mut events, &second);
+        assert_eq!(sent.concat(), b"event: b\ndata: 2\n\n");
+        assert_eq!((sent[0].as_ptr(), sent[1].as_ptr()), (first[18..].as_ptr(), second.as_ptr()));
+        assert!(events.at_border());
+    }
+
+    #[test]
+    fn an_event_beyond_the_bound_passes_as_it_comes() {
+        let mut events = Events::default();
+        let part = Bytes::from(vec![b'x'; 100 * 1024]);
+        assert!(pass(&mut events, &part).is_empty() && pass(&mut events, &part).is_empty());
+        assert_eq!(pass(&mut events, &part).len(), 3);
+        assert!(!events.at_border());
+        assert_eq!(pass(&mut events, &part).len(), 1);
+        assert_eq!(pass(&mut events, &Bytes::from_static(b"\n\n")).len(), 1);
+        assert!(events.at_border());
+    }
+}

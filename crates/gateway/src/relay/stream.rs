@@ -1,0 +1,342 @@
+//! The relay loop: read once from the upstream, look, write once to the client.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use wire::anthropic;
+use wire::error::ErrorKind;
+use wire::meter::Progress;
+
+use super::Events;
+use crate::coding::Decoder;
+use crate::io::Io;
+use crate::server::client::Client;
+use crate::upstream::{UploadError, UpstreamBody};
+
+/// How the client learns where the body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framed {
+    /// `transfer-encoding: chunked`.
+    Chunked,
+    /// `content-length`, which the upstream gave.
+    Length,
+    /// By the end of the connection: HTTP/1.0.
+    Close,
+}
+
+/// What we know of the bytes that pass.
+#[derive(Debug)]
+pub enum View {
+    /// Nothing.
+    Plain,
+    /// A stream of events, into which events of our own can be put.
+    Events(Box<Events>),
+    /// A compressed one: looked at through a decoder (`None` once that has failed), never touched.
+    Coded(Box<Events>, Option<Box<Decoder>>),
+}
+
+/// How long a relay may be without what.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Silence towards the client after which we put in a ping.
+    pub ping: Duration,
+    /// Silence of the upstream, and of a client that takes nothing, after which we end.
+    pub idle: Duration,
+    /// When the longest stream ends.
+    pub end: Instant,
+}
+
+/// How an exchange ended, as its log line says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The upstream's answer arrived whole.
+    Complete,
+    /// The upstream said within its stream that it failed, and so the client was told.
+    UpstreamError,
+    /// The answer broke off, with the reason.
+    Truncated(String),
+    /// The client closed before the end.
+    ClientGone,
+    /// The client took nothing for too long.
+    ClientStalled,
+    /// The upstream was silent for too long, or the stream too long in all.
+    Timeout(&'static str),
+    /// The process ended first.
+    Shutdown,
+}
+
+/// One answer on its way.
+pub struct Relay<'a, S> {
+    client: &'a mut Client<S>,
+    source: &'a mut UpstreamBody,
+    framed: Framed,
+    view: View,
+    limits: Limits,
+    /// For the error event.
+    request_id: &'a str,
+    fresh: Vec<Bytes>,
+    ready: Vec<Bytes>,
+    last_read: Instant,
+    last_sent: Instant,
+    ended: Option<Ended>,
+    /// Whether the client is left without a proper end of its message, so that it knows.
+    aborted: bool,
+    payload: u64,
+}
+
+impl<S> std::fmt::Debug for Relay<'_, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Relay({:?})", self.view)
+    }
+}
+
+/// What a relay leaves behind.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub ended: Ended,
+    /// Whether the client's connection must end with it.
+    pub aborted: bool,
+    /// Bytes of the upstream's body that were sent on.
+    pub payload: u64,
+}
+
+impl<'a, S: Io> Relay<'a, S> {
+    /// A relay whose head stands in the client's outbox.
+    pub fn new(
+        client: &'a mut Client<S>,
+        source: &'a mut UpstreamBody,
+        framed: Framed,
+        view: View,
+        limits: Limits,
+        request_id: &'a str,
+    ) -> Self {
+        let now = Instant::now();
+        let (fresh, ready) = (Vec::new(), Vec::new());
+        let (last_read, last_sent) = (now, now);
+        let (ended, aborted, payload) = (None, false, 0);
+        Self {
+            client,
+            source,
+            framed,
+            view,
+            limits,
+            request_id,
+            fresh,
+            ready,
+            last_read,
+            last_sent,
+            ended,
+            aborted,
+            payload,
+        }
+    }
+
+    /// Relays to the end.
+    pub async fn run(mut self) -> Report {
+        let mut first = true;
+        let ended = std::future::poll_fn(|cx| {
+            if std::mem::take(&mut first) {
+                // What came with the head goes out with the head.
+                let _ = self.poll_source(cx);
+            }
+            self.poll(cx)
+        })
+        .await;
+        Report { ended, aborted: self.aborted, payload: self.payload }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            let before = self.client.out.written();
+            let blocked = match self.client.out.poll_flush(&mut self.client.io, cx) {
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(_)) => return self.abandon(Ended::ClientGone),
+                Poll::Pending => true,
+            };
+            if self.client.out.written() != before {
+                self.last_sent = Instant::now();
+            }
+            if !blocked {
+                if let Some(ended) = self.ended.take() {
+                    return Poll::Ready(ended);
+                }
+                // While the client takes nothing, nothing is read: the upstream feels its pace.
+                if self.poll_source(cx).is_ready() {
+                    continue;
+                }
+            }
+            match self.poll_client(cx) {
+                Poll::Ready(ended) => return self.abandon(ended),
+                Poll::Pending => {}
+            }
+            if self.ended.is_none() && self.client.poll_cut(cx).is_ready() {
+                self.fail(ErrorKind::Unavailable, "the gateway is shutting down: try again", Ended::Shutdown);
+                if blocked {
+                    return self.abandon(Ended::Shutdown);
+                }
+                continue;
+            }
+            let idle = if blocked { self.last_sent } else { self.last_read } + self.limits.idle;
+            let ping = if blocked || !self.may_ping() { None } else { Some(self.last_sent + self.limits.ping) };
+            let deadline = ping.map_or(idle, |ping| ping.min(idle)).min(self.limits.end);
+            if self.client.alarm.poll(deadline, cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if blocked && idle <= now {
+                return self.abandon(Ended::ClientStalled);
+            } else if idle <= now {
+                let message = format!("the upstream sent nothing for {} s", self.limits.idle.as_secs());
+                self.fail(ErrorKind::UpstreamTimeout, &message, Ended::Timeout("idle"));
+            } else if self.limits.end <= now {
+                if blocked {
+                    return self.abandon(Ended::Timeout("too long"));
+                }
+                self.fail(ErrorKind::UpstreamTimeout, "the stream reached `maxStreamSecs`", Ended::Timeout("too long"));
+            } else if ping.is_some_and(|ping| ping <= now) {
+                self.ready.push(Bytes::from_static(anthropic::error::PING));
+                self.send();
+            }
+        }
+    }
+
+    /// Reads the upstream once and puts what it brought into the outbox. Ready when something changed.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended.is_some() {
+            return Poll::Pending;
+        }
+        match self.source.poll_read(&mut self.fresh, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(end)) => {
+                self.last_read = Instant::now();
+                self.deliver();
+                if end {
+                    self.finish();
+                }
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(broken)) => {
+                self.broke(broken.to_string());
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Watches the client's direction: the rest of its upload, or its going away.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let (sender, connection) = self.source.sending();
+        if sender.is_uploading() {
+            let Client { io, inbox, .. } = &mut *self.client;
+            return match sender.poll_upload(&mut connection.io, io, inbox, cx) {
+                Poll::Ready(Err(UploadError::ClientGone)) => Poll::Ready(Ended::ClientGone),
+                Poll::Ready(Err(UploadError::Framing(e))) => Poll::Ready(Ended::Truncated(e.to_string())),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+            };
+        }
+        self.client.poll_gone(cx).map(|()| Ended::ClientGone)
+    }
+
+    /// Looks at what one read brought and lets go of what may be sent.
+    fn deliver(&mut self) {
+        match &mut self.view {
+            View::Plain => self.ready.append(&mut self.fresh),
+            View::Events(events) => events.pass(&mut self.fresh, &mut self.ready),
+            View::Coded(events, decoder) => {
+                for piece in &self.fresh {
+                    if decoder.as_mut().is_some_and(|d| !d.push(piece, |plain| events.look(plain))) {
+                        *decoder = None;
+                    }
+                }
+                self.ready.append(&mut self.fresh);
+            }
+        }
+        self.payload += self.ready.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        self.send();
+    }
+
+    fn send(&mut self) {
+        match self.framed {
+            Framed::Chunked => self.client.out.push_chunk(self.ready.drain(..)),
+            Framed::Length | Framed::Close => self.ready.drain(..).for_each(|piece| self.client.out.push(piece)),
+        }
+    }
+
+    fn close(&mut self) {
+        if self.framed == Framed::Chunked {
+            self.client.out.push_last_chunk();
+        }
+    }
+
+    /// The upstream's body is over: whole, or only its framing is.
+    fn finish(&mut self) {
+        let whole = match &mut self.view {
+            View::Plain => true,
+            View::Events(events) => {
+                if events.is_over() {
+                    events.release(&mut self.ready);
+                }
+                events.is_over()
+            }
+            // A decoder that has failed knows nothing against the stream.
+            View::Coded(events, decoder) => decoder.is_none() || events.is_over(),
+        };
+        if !whole {
+            return self.broke("the upstream's stream ended before its last event".into());
+        }
+        self.payload += self.ready.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        self.send();
+        self.close();
+        self.ended = Some(match &self.view {
+            View::Events(events) | View::Coded(events, _) if events.progress() == Progress::Failed => {
+                Ended::UpstreamError
+            }
+            _ => Ended::Complete,
+        });
+    }
+
+    /// The upstream's body broke off.
+    fn broke(&mut self, why: String) {
+        self.fail(ErrorKind::BadGateway, &why, Ended::Truncated(why.clone()));
+    }
+
+    /// Ends the answer so that the client cannot take it for whole: with an error event where one can be put in, else
+    /// by breaking the connection.
+    fn fail(&mut self, kind: ErrorKind, message: &str, ended: Ended) {
+        if self.is_over() {
+            // The last event is with the client: what happens afterwards is of no interest to it.
+            self.close();
+            self.ended = Some(Ended::Complete);
+            return;
+        }
+        match &self.view {
+            View::Events(events) if events.at_border() && self.framed != Framed::Length => {
+                self.ready.clear();
+                self.ready.push(anthropic::error::event(kind, message, self.request_id).into());
+                self.send();
+                self.close();
+            }
+            _ => self.aborted = true,
+        }
+        self.ended = Some(ended);
+    }
+
+    /// Whether the event that ends the answer has been seen.
+    fn is_over(&self) -> bool {
+        match &self.view {
+            View::Plain => false,
+            View::Events(events) | View::Coded(events, _) => events.is_over(),
+        }
+    }
+
+    fn may_ping(&self) -> bool {
+        self.ended.is_none() && matches!(&self.view, View::Events(e) if e.at_border() && !e.is_over())
+    }
+
+    fn abandon(&mut self, ended: Ended) -> Poll<Ended> {
+        self.aborted = true;
+        Poll::Ready(ended)
+    }
+}

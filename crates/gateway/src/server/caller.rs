@@ -1,0 +1,198 @@
+//! Who calls, and whose key travels on.
+
+use http1::RequestHead;
+
+use crate::catalog::Auth;
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::secret::Secret;
+use crate::server::peer::Peer;
+
+/// The text that a client which insists on a key is given when it should spend ours.
+pub const PLACEHOLDER: &str = "cco";
+
+/// Where a remote caller that brings its own key shows our token.
+pub const TOKEN_HEADER: &str = "x-cco-token";
+
+/// Whose key an exchange spends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payer {
+    /// The caller's own key, and the form it is to go up in.
+    Own(Auth, Secret),
+    /// The key that the provider's configuration refers to.
+    Stored,
+}
+
+/// What a caller may do here.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The gateway's token.
+    pub token: Option<&'a Secret>,
+    /// Whether every local caller may spend stored keys.
+    pub open: bool,
+    /// Whether the provider's configuration says that its own key is always used.
+    pub always_stored: bool,
+    /// The form in which the provider's row wants a key that came in two.
+    pub form: Auth,
+}
+
+/// The one or two keys of a request.
+struct Presented<'a> {
+    bearer: Option<&'a str>,
+    api_key: Option<&'a str>,
+}
+
+impl<'a> Presented<'a> {
+    fn of(head: &'a RequestHead) -> Result<Self, Refusal> {
+        let mut found = Self { bearer: None, api_key: None };
+        for field in head.fields() {
+            let (slot, value) = if field.is("authorization") {
+                let Some(token) = bearer(field.value) else { continue };
+                (&mut found.bearer, token)
+            } else if field.is("x-api-key") || field.is("api-key") {
+                (&mut found.api_key, field.value)
+            } else {
+                continue;
+            };
+            let Ok(value) = std::str::from_utf8(value) else { return Err(unreadable()) };
+            if value.is_empty() {
+                continue;
+            }
+            if slot.replace(value).is_some_and(|earlier| earlier != value) {
+                let message = "the same credential header is given twice with different values: send one";
+                return Err(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never));
+            }
+        }
+        Ok(found)
+    }
+
+    fn any(&self, test: impl Fn(&str) -> bool) -> bool {
+        self.bearer.is_some_and(&test) || self.api_key.is_some_and(&test)
+    }
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let scheme = value.get(..7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| value[7..].trim_ascii())
+}
+
+fn unreadable() -> Refusal {
+    Refusal::new(ErrorKind::Authentication, "the credential is not readable text").retry(Retry::Never)
+}
+
+/// Decides whose key is spent. Pure but for the look-up of the peer's user, which happens only when it matters.
+pub fn payer(head: &RequestHead, peer: &Peer, rules: &Rules<'_>) -> Result<Payer, Refusal> {
+    let presented = Presented::of(head)?;
+    let is_token = |value: &str| rules.token.is_some_and(|token| token.matches(value.as_bytes()));
+    let has_token =
+        presented.any(is_token) || head.get(TOKEN_HEADER).is_some_and(|v| rules.token.is_some_and(|t| t.matches(v)));
+    if !peer.is_loopback() && !has_token {
+        let message = "this gateway is reached over a network: send its token as the key, or your own key and the token in `x-cco-token`";
+        return Err(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never));
+    }
+    let own = own_key(&presented, rules, is_token);
+    match own {
+        Some((form, key)) if !rules.always_stored => Ok(Payer::Own(form, Secret::new(key))),
+        _ if has_token || rules.open && peer.is_loopback() || peer.is_own_user() => Ok(Payer::Stored),
+        _ => {
+            let message = "no key: send your own in `x-api-key` or `authorization`, or the gateway's token (`token` in CCO_HOME), \
+                           or set `server.openStoredKeys`";
+            Err(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never))
+        }
+    }
+}
+
+/// The caller's own key and the form it goes up in; our token and the placeholder are none.
+fn own_key<'a>(
+    presented: &Presented<'a>,
+    rules: &Rules<'_>,
+    is_token: impl Fn(&str) -> bool,
+) -> Option<(Auth, &'a str)> {
+    let foreign = |value: &&str| *value != PLACEHOLDER && !is_token(value);
+    match (presented.bearer.filter(foreign), presented.api_key.filter(foreign)) {
+        // A subscription's token is only ever accepted as a bearer.
+        (Some(bearer), _) if bearer.starts_with("sk-ant-oat") => Some((Auth::Bearer, bearer)),
+        (Some(bearer), Some(key)) if bearer == key => Some((rules.form, key)),
+        (Some(bearer), Some(_)) if bearer.starts_with("sk-ant-") => Some((Auth::Bearer, bearer)),
+        (_, Some(key)) if key.starts_with("sk-ant-oat") => Some((Auth::Bearer, key)),
+        (_, Some(key)) => Some((Auth::XApiKey, key)),
+        (Some(bearer), None) => Some((Auth::Bearer, bearer)),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use http1::{Limits, Scan};
+
+    fn decide(fields: &str, remote: &str, own_user: bool, open: bool, always_stored: bool) -> Result<Payer, u16> {
+        let text = format!("POST /v1/messages HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        let head = RequestHead::take(&mut BytesMut::from(&*text), &mut Scan::default(), &Limits::default());
+        let peer = Peer::known(remote.parse().unwrap(), "127.0.0.1:54548".parse().unwrap(), own_user);
+        let token = Secret::new("cco-token-0123456789");
+        let rules = Rules { token: Some(&token), open, always_stored, form: Auth::XApiKey };
+        payer(&head.unwrap().unwrap(), &peer, &rules).map_err(|refusal| {
+            assert_eq!(refusal.retry, Retry::Never);
+            refusal.kind.status()
+        })
+    }
+
+    #[track_caller]
+    fn local(fields: &str, want: Result<Payer, u16>) {
+        assert_eq!(decide(fields, "127.0.0.1:40000", false, false, false), want, "{fields}");
+    }
+
+    fn own(form: Auth, key: &str) -> Result<Payer, u16> {
+        Ok(Payer::Own(form, Secret::new(key)))
+    }
+
+    #[test]
+    fn a_callers_own_key_goes_up_in_the_form_it_came_in() {
+        local("x-api-key: sk-ant-api03-x\r\n", own(Auth::XApiKey, "sk-ant-api03-x"));
+        local("Authorization: Bearer sk-ant-api03-x\r\n", own(Auth::Bearer, "sk-ant-api03-x"));
+        local("authorization: bearer  sk-ant-oat01-x\r\n", own(Auth::Bearer, "sk-ant-oat01-x"));
+        local("x-api-key: sk-ant-oat01-x\r\n", own(Auth::Bearer, "sk-ant-oat01-x"));
+    }
+
+    #[test]
+    fn of_two_forms_one_goes_up() {
+        local("x-api-key: k\r\nauthorization: Bearer k\r\n", own(Auth::XApiKey, "k"));
+        local("x-api-key: k\r\nauthorization: Bearer sk-ant-api03-y\r\n", own(Auth::Bearer, "sk-ant-api03-y"));
+        local("x-api-key: k\r\nauthorization: Bearer other\r\n", own(Auth::XApiKey, "k"));
+        local("x-api-key: cco\r\nauthorization: Bearer other\r\n", own(Auth::Bearer, "other"));
+        local("x-api-key: a\r\nx-api-key: b\r\n", Err(401));
+    }
+
+    #[test]
+    fn the_token_spends_the_stored_key() {
+        local("x-api-key: cco-token-0123456789\r\n", Ok(Payer::Stored));
+        local("authorization: Bearer cco-token-0123456789\r\n", Ok(Payer::Stored));
+        local("x-cco-token: cco-token-0123456789\r\n", Ok(Payer::Stored));
+        local("x-cco-token: cco-token-0123456789\r\nx-api-key: k\r\n", own(Auth::XApiKey, "k"));
+    }
+
+    #[test]
+    fn without_a_key_only_our_own_user_spends_the_stored_one() {
+        for fields in ["", "x-api-key: cco\r\n", "authorization: Bearer cco\r\n", "x-api-key:\r\n"] {
+            local(fields, Err(401));
+            assert_eq!(decide(fields, "127.0.0.1:1", true, false, false), Ok(Payer::Stored), "{fields}");
+            assert_eq!(decide(fields, "127.0.0.1:1", false, true, false), Ok(Payer::Stored), "{fields}");
+        }
+    }
+
+    #[test]
+    fn where_the_provider_always_uses_its_own_key_the_caller_needs_a_right_to_it() {
+        assert_eq!(decide("x-api-key: k\r\n", "127.0.0.1:1", false, false, true), Err(401));
+        assert_eq!(decide("x-api-key: k\r\n", "127.0.0.1:1", true, false, true), Ok(Payer::Stored));
+    }
+
+    #[test]
+    fn over_a_network_nothing_goes_without_the_token() {
+        assert_eq!(decide("x-api-key: k\r\n", "10.0.0.9:1", false, true, false), Err(401));
+        assert_eq!(decide("", "10.0.0.9:1", true, true, false), Err(401));
+        assert_eq!(decide("x-api-key: cco-token-0123456789\r\n", "10.0.0.9:1", false, false, false), Ok(Payer::Stored));
+        let both = "x-cco-token: cco-token-0123456789\r\nx-api-key: k\r\n";
+        assert_eq!(decide(both, "10.0.0.9:1", false, false, false), own(Auth::XApiKey, "k"));
+    }
+}

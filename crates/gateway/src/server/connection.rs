@@ -1,0 +1,81 @@
+//! One connection from its first byte to its last.
+
+use std::rc::Rc;
+
+use http1::{Framing, HeadError, RequestHead};
+use uuid::Uuid;
+
+use crate::admin;
+use crate::error::{ErrorKind, Refusal};
+use crate::io::Io;
+use crate::server::client::{Client, NoRequest};
+use crate::server::exchange::exchange;
+use crate::server::gateway::Worker;
+use crate::server::inbound::Operation;
+use crate::server::peer::Peer;
+use crate::server::respond::Answer;
+
+/// Serves requests off one connection until it ends.
+pub async fn serve_connection<S: Io>(io: S, peer: Peer, worker: Rc<Worker>) {
+    let mut client = Client::new(io, peer, &worker.phases);
+    loop {
+        match client.next_head().await {
+            Ok(head) => {
+                client.unread = head.framing != Framing::None;
+                if !serve(&mut client, &head, &worker).await {
+                    break;
+                }
+                client.unread = false;
+            }
+            Err(NoRequest::Closed) => break,
+            Err(NoRequest::Slow) => {
+                let refusal = Refusal::new(ErrorKind::RequestTimeout, "the request's head did not arrive in time");
+                client.unread = true;
+                refuse(&mut client, &refusal).await;
+                break;
+            }
+            Err(NoRequest::Bad(error)) => {
+                let kind = match error {
+                    HeadError::TooLarge | HeadError::TooManyFields => ErrorKind::HeadTooLarge,
+                    _ => ErrorKind::InvalidRequest,
+                };
+                client.unread = true;
+                refuse(&mut client, &Refusal::new(kind, error.to_string())).await;
+                break;
+            }
+        }
+    }
+    client.close().await;
+}
+
+async fn refuse<S: Io>(client: &mut Client<S>, refusal: &Refusal) -> bool {
+    let id = new_id();
+    tracing::debug!(target: "cco::request", id, status = refusal.kind.status(), "request refused: {}", refusal.message);
+    client.answer(&Answer::refusal(refusal, &id), &id, false, false).await
+}
+
+/// The id of an exchange: UUIDv7, so that ids sort by time.
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// One request. `true`: the connection can carry another.
+async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Worker>) -> bool {
+    let id = new_id();
+    let answered = match worker.gateway.edge.check(head, &client.peer) {
+        Ok(()) => match Operation::of(head.method(), head.path()) {
+            Some(operation) => return exchange(client, head, operation, worker, id).await,
+            None => admin::answer(head, worker),
+        },
+        Err(refusal) => Err(refusal),
+    };
+    let (answer, close) = match answered {
+        Ok(answer) => (answer, false),
+        Err(refusal) => {
+            tracing::debug!(target: "cco::request", id, status = refusal.kind.status(), "request refused: {}", refusal.message);
+            (Answer::refusal(&refusal, &id), refusal.close)
+        }
+    };
+    let keep_alive = head.keep_alive && !close && !worker.phases.drain.is_cancelled();
+    client.answer(&answer, &id, keep_alive, head.method() == "HEAD").await
+}

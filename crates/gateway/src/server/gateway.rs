@@ -1,0 +1,150 @@
+//! What all connections share: the checked configuration in use, and what one worker thread has of its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::net::Dial;
+use crate::provider::Provider;
+use crate::secret::Secret;
+use crate::server::client::Phases;
+use crate::server::edge::Edge;
+use crate::server::inbound::Held;
+use crate::upstream::Pool;
+
+/// The gateway as its configuration made it.
+pub struct Gateway {
+    /// As `cco --version` prints it.
+    pub version: String,
+    /// When it began to serve.
+    pub started: SystemTime,
+    /// Who may talk to us.
+    pub edge: Edge,
+    /// Who presents it may spend stored keys.
+    pub token: Option<Secret>,
+    /// Whether every local caller may.
+    pub open_stored_keys: bool,
+    /// Bytes that one held body may have.
+    pub max_body: usize,
+    /// All held bodies.
+    pub held: Arc<Held>,
+    /// Silence towards a client after which a stream gets a ping.
+    pub ping: Duration,
+    /// The enabled providers, in the order of the configuration.
+    pub providers: Vec<Provider>,
+    /// The names of the others.
+    pub disabled: Vec<String>,
+    /// The names that requests go to, the default first; all of them are configured.
+    pub chain: Vec<String>,
+    /// Makes connections to upstreams.
+    pub dialer: Arc<dyn Dial>,
+    /// What has happened so far.
+    pub counters: Counters,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gateway({})", self.version)
+    }
+}
+
+impl Gateway {
+    /// The provider that serves: the first enabled one of the chain.
+    pub fn target(&self) -> Result<&Provider, Refusal> {
+        let mut named = self.chain.iter().filter_map(|name| self.providers.iter().find(|p| p.name == *name));
+        named.next().ok_or_else(|| {
+            let message = "no provider is enabled: enable one of `routing.defaultProvider` and `routing.fallbackChain`";
+            Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never)
+        })
+    }
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    requests: AtomicU64,
+    running: AtomicU64,
+    relayed_bytes: AtomicU64,
+    /// Connections that were turned away at the bound.
+    pub connections_refused: AtomicU64,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// By outcome; the outcomes are a short closed list.
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// The outcomes that are told apart; what follows a colon in a log line is not part of it.
+const OUTCOMES: &[&str] = &[
+    "success",
+    "upstream_error",
+    "truncated",
+    "client_disconnected",
+    "client_stalled",
+    "timeout",
+    "shutdown",
+    "rejected",
+];
+
+/// Counts one request as running while it lives.
+#[derive(Debug)]
+pub struct Running<'a>(&'a Counters);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Counters {
+    /// A request begins.
+    pub fn running(&self) -> Running<'_> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(self)
+    }
+
+    /// A request ended so.
+    pub fn ended(&self, outcome: &str) {
+        let kind = outcome.split(':').next().unwrap_or_default();
+        if let Some(kind) = OUTCOMES.iter().find(|o| **o == kind) {
+            *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+        }
+    }
+
+    /// So many bytes of an answer were sent on.
+    pub fn relayed(&self, bytes: u64) {
+        self.relayed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Requests so far, those running now, bytes of answers relayed.
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        (get(&self.requests), get(&self.running), get(&self.relayed_bytes))
+    }
+
+    /// How requests ended.
+    pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What one thread has of its own: nothing in it is shared, so nothing in it is locked.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all share.
+    pub gateway: Arc<Gateway>,
+    /// Idle upstream connections.
+    pub pool: Pool,
+    /// The steps of a shutdown.
+    pub phases: Phases,
+}
+
+impl Worker {
+    /// A worker of this gateway.
+    pub fn new(gateway: Arc<Gateway>, phases: &Phases) -> Self {
+        Self { gateway, pool: Pool::default(), phases: phases.child() }
+    }
+}

@@ -1,0 +1,308 @@
+//! What a request asks for, and its body where that is held whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http1::{BodyDecoder, Framing, RequestHead, Step};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use wire::envelope::{Envelope, EnvelopeError};
+
+use crate::coding::{self, Coding};
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::headers;
+use crate::io::Io;
+use crate::server::client::{Client, Interrupted};
+
+/// What is asked of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// An answer of a model.
+    Generation,
+    /// The size of a prompt.
+    CountTokens,
+    /// The list of models, or one of them.
+    Models,
+    /// Batches: their objects hold a URL of the upstream's.
+    Batches,
+    /// Anything else, which is forwarded unread.
+    Opaque,
+}
+
+impl Operation {
+    /// Of a path below `/v1`; `None` for paths that are not an upstream's.
+    pub fn of(method: &str, path: &str) -> Option<Self> {
+        let rest = path.strip_prefix("/v1/")?;
+        Some(match (method, rest) {
+            ("POST", "messages") => Self::Generation,
+            ("POST", "messages/count_tokens") => Self::CountTokens,
+            ("GET", "models") => Self::Models,
+            ("GET", _) if rest.starts_with("models/") => Self::Models,
+            (_, "messages/batches") => Self::Batches,
+            (_, _) if rest.starts_with("messages/batches/") && !rest.ends_with("/results") => Self::Batches,
+            _ => Self::Opaque,
+        })
+    }
+
+    /// As the log names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Generation => "generation",
+            Self::CountTokens => "count_tokens",
+            Self::Models => "models",
+            Self::Batches | Self::Opaque => "opaque",
+        }
+    }
+
+    /// Whether the request's body is held, because another attempt may need it.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Generation | Self::CountTokens)
+    }
+
+    /// Whether we must be able to read the answer.
+    pub fn coding(self) -> headers::Coding {
+        match self {
+            Self::Generation | Self::CountTokens | Self::Batches => headers::Coding::Identity,
+            Self::Models | Self::Opaque => headers::Coding::Callers,
+        }
+    }
+}
+
+/// The sum of all request bodies that are held, and its bound.
+#[derive(Debug)]
+pub struct Held {
+    used: AtomicUsize,
+    limit: usize,
+    freed: Notify,
+}
+
+impl Held {
+    /// At most `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The bound in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// One body's share of what is held; given back on drop.
+#[derive(Debug)]
+struct Claim {
+    held: Arc<Held>,
+    bytes: usize,
+}
+
+impl Claim {
+    /// Claims `more` bytes if they fit.
+    fn grow(&mut self, more: usize) -> bool {
+        let before = self.held.used.fetch_add(more, Ordering::Relaxed);
+        if before + more > self.held.limit {
+            self.held.used.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += more;
+        true
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.held.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.held.freed.notify_waiters();
+    }
+}
+
+/// A request's body, whole.
+#[derive(Debug)]
+pub struct HeldBody {
+    /// As it came.
+    pub bytes: Bytes,
+    /// What it says at its top level.
+    pub envelope: Envelope,
+    _claim: Claim,
+}
+
+/// Why there is no body.
+#[derive(Debug)]
+pub enum NoBody {
+    /// The client is to be told.
+    Refused(Refusal),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl From<Refusal> for NoBody {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// No byte of a body for so long: the client is asked no further.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Bytes a second that a body must come with, on the average, once [`SILENCE`] is over.
+const SLOWEST: u64 = 1024;
+/// Reading stops for so long when too much is held.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Memory that a body is given room for before its bytes are there, however long it says it is.
+const FIRST_ROOM: u64 = 1024 * 1024;
+
+/// Reads a body that is held whole.
+pub async fn read_held<S: Io>(
+    client: &mut Client<S>,
+    head: &RequestHead,
+    held: &Arc<Held>,
+    max: usize,
+) -> Result<HeldBody, NoBody> {
+    let too_large = || {
+        let message =
+            format!("the request body is larger than {} MB: raise `server.maxBodyMb` if it should pass", max >> 20);
+        NoBody::Refused(Refusal::new(ErrorKind::TooLarge, message).retry(Retry::Never).close())
+    };
+    if matches!(head.framing, Framing::Length(n) if n > max as u64) {
+        return Err(too_large());
+    }
+    let coding = Coding::of(head.get("content-encoding"));
+    let mut claim = Claim { held: held.clone(), bytes: 0 };
+    if head.expects_continue {
+        client.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+    }
+    let bytes = match head.framing {
+        Framing::Length(n) => {
+            client.inbox.expect(n.min(FIRST_ROOM) as usize);
+            let n = n as usize;
+            while client.inbox.len() < n {
+                let missing = n - claim.bytes;
+                arrive(client, &mut claim, missing).await?;
+            }
+            if claim.bytes < n && !claim.grow(n - claim.bytes) {
+                return Err(overloaded().into());
+            }
+            client.inbox.split_to(n).freeze()
+        }
+        Framing::None => Bytes::new(),
+        Framing::Chunked | Framing::UntilClose => {
+            let (mut decoder, mut body) = (BodyDecoder::new(head.framing), BytesMut::new());
+            loop {
+                match decoder.next(&mut client.inbox) {
+                    Ok(Step::Data(data)) if body.len() + data.len() > max => return Err(too_large()),
+                    Ok(Step::Data(data)) => body.extend_from_slice(&data),
+                    Ok(Step::End) => break body.freeze(),
+                    Ok(Step::More) => arrive(client, &mut claim, max + 1).await?,
+                    Err(e) => return Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into()),
+                }
+            }
+        }
+    };
+    client.unread = false;
+    let envelope = match coding {
+        Ok(None) => Envelope::read(&bytes),
+        Ok(Some(coding)) => {
+            coding::decode(coding, &bytes, max).map_or(Ok(Envelope::default()), |plain| Envelope::read(&plain))
+        }
+        Err(coding::Unknown) => Ok(Envelope::default()),
+    };
+    let envelope = envelope.map_err(|e @ EnvelopeError::Twice(_)| {
+        Refusal::new(ErrorKind::InvalidRequest, format!("{e}: send it once")).retry(Retry::Never)
+    })?;
+    Ok(HeldBody { bytes, envelope, _claim: claim })
+}
+
+/// Waits for more bytes of a body and claims them.
+async fn arrive<S: Io>(client: &mut Client<S>, claim: &mut Claim, at_most: usize) -> Result<(), NoBody> {
+    let slowest = Duration::from_secs(claim.bytes as u64 / SLOWEST);
+    let deadline = Instant::now() + SILENCE.max(slowest.min(SILENCE));
+    let read = {
+        let Client { io, inbox, out, alarm, .. } = &mut *client;
+        std::future::poll_fn(|cx| {
+            let flushed = out.poll_flush(io, cx);
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                return Poll::Ready(Err(Interrupted::Gone));
+            }
+            match inbox.poll_fill(io, cx) {
+                Poll::Ready(Ok(n)) if n > 0 => Poll::Ready(Ok(n)),
+                Poll::Ready(_) => Poll::Ready(Err(Interrupted::Gone)),
+                Poll::Pending => alarm.poll(deadline, cx).map(|()| Err(Interrupted::Deadline)),
+            }
+        })
+        .await
+    };
+    let read = match read {
+        Ok(n) => n.min(at_most),
+        Err(Interrupted::Deadline) => {
+            return Err(Refusal::new(ErrorKind::RequestTimeout, "the request body did not arrive in time")
+                .close()
+                .into());
+        }
+        Err(_) => return Err(NoBody::Gone),
+    };
+    if claim.grow(read) {
+        return Ok(());
+    }
+    // Others may finish soon; until then nothing is read, and the client's sending comes to rest.
+    let until = Instant::now() + WAIT_FOR_ROOM;
+    let held = claim.held.clone();
+    let room = client.alarm.within(until, async {
+        loop {
+            let freed = held.freed.notified();
+            if claim.grow(read) {
+                break;
+            }
+            freed.await;
+        }
+    });
+    room.await.ok_or_else(|| overloaded().into())
+}
+
+fn overloaded() -> Refusal {
+    let message = "the gateway holds as many request bodies as it may (`server.maxHeldMb`): try again";
+    Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(5)).close()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_tell_what_is_asked() {
+        for (method, path, want) in [
+            ("POST", "/v1/messages", Some(Operation::Generation)),
+            ("GET", "/v1/messages", Some(Operation::Opaque)),
+            ("POST", "/v1/messages/count_tokens", Some(Operation::CountTokens)),
+            ("GET", "/v1/models", Some(Operation::Models)),
+            ("GET", "/v1/models/claude-x", Some(Operation::Models)),
+            ("POST", "/v1/messages/batches", Some(Operation::Batches)),
+            ("GET", "/v1/messages/batches/b1", Some(Operation::Batches)),
+            ("GET", "/v1/messages/batches/b1/results", Some(Operation::Opaque)),
+            ("POST", "/v1/files", Some(Operation::Opaque)),
+            ("GET", "/v1", None),
+            ("GET", "/v2/messages", None),
+            ("GET", "/health", None),
+        ] {
+            assert_eq!(Operation::of(method, path), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_never_exceeds_its_bound_and_is_given_back() {
+        let held = Held::new(100);
+        let mut one = Claim { held: held.clone(), bytes: 0 };
+        let mut two = Claim { held: held.clone(), bytes: 0 };
+        assert!(one.grow(60) && !two.grow(41) && two.grow(40));
+        assert_eq!(held.used(), 100);
+        drop(one);
+        assert!(two.grow(60));
+        drop(two);
+        assert_eq!(held.used(), 0);
+    }
+}

@@ -1,0 +1,75 @@
+//! Answers of our own, in the caller's protocol.
+
+use bytes::{Bytes, BytesMut};
+use http1::write;
+use wire::anthropic;
+
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::headers::{self, REQUEST_ID};
+
+/// An answer that is whole in memory.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Its reason phrase.
+    pub reason: &'static str,
+    /// `content-type`.
+    pub content_type: &'static str,
+    /// Further fields.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// 200 with JSON.
+    pub fn json(value: &serde_json::Value) -> Self {
+        let body = Bytes::from(value.to_string());
+        Self { status: 200, reason: "OK", content_type: "application/json", fields: Vec::new(), body }
+    }
+
+    /// 200 with text.
+    pub fn text(body: impl Into<Bytes>) -> Self {
+        Self {
+            status: 200,
+            reason: "OK",
+            content_type: "text/plain; charset=utf-8",
+            fields: Vec::new(),
+            body: body.into(),
+        }
+    }
+
+    /// A refusal in the caller's protocol.
+    pub fn refusal(refusal: &Refusal, request_id: &str) -> Self {
+        let mut fields = Vec::new();
+        match refusal.retry {
+            Retry::Unsaid => {}
+            Retry::Never => fields.push(("x-should-retry", "false".into())),
+            Retry::After(seconds) => fields.push(("retry-after", seconds.to_string())),
+        }
+        if refusal.kind == ErrorKind::MethodNotAllowed {
+            fields.push(("allow", "GET, HEAD".into()));
+        }
+        let body = anthropic::error::body(refusal.kind, &refusal.message, request_id).into();
+        let (status, reason) = (refusal.kind.status(), refusal.kind.reason());
+        Self { status, reason, content_type: "application/json", fields, body }
+    }
+
+    /// Head and body as bytes.
+    pub fn encode(&self, request_id: &str, keep_alive: bool, to_head: bool) -> [Bytes; 2] {
+        let mut head = BytesMut::with_capacity(256);
+        write::status_line(&mut head, self.status, self.reason.as_bytes());
+        write::field(&mut head, b"content-type", self.content_type.as_bytes());
+        for (name, value) in &self.fields {
+            write::field(&mut head, name.as_bytes(), value.as_bytes());
+        }
+        write::field(&mut head, REQUEST_ID.as_bytes(), request_id.as_bytes());
+        if !keep_alive {
+            write::field(&mut head, b"connection", b"close");
+        }
+        write::content_length(&mut head, self.body.len() as u64);
+        headers::end(&mut head);
+        [head.freeze(), if to_head { Bytes::new() } else { self.body.clone() }]
+    }
+}
