@@ -1,5 +1,7 @@
 //! Writes the version: the commit's date in UTC and its hash, `-dirty` where the tree was changed.
 
+#![expect(clippy::disallowed_methods, reason = "a build script is told everything through the environment")]
+
 use std::process::Command;
 
 fn git(args: &[&str]) -> Option<String> {

@@ -42,8 +42,8 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         }
     };
     let listen = options.listen.unwrap_or(loaded.config.server.listen);
-    let token = &loaded.config.server.token;
-    if !listen.ip().is_loopback() && !(loaded.config.server.allow_remote && token.is_some()) {
+    let guarded = loaded.config.server.allow_remote && loaded.config.server.token.is_some();
+    if !listen.ip().is_loopback() && !guarded {
         let help = "set `server.allowRemote` and `server.token` in the configuration first";
         term::error(format!("{listen} can be reached from other machines"), None, Some(help));
         return ExitCode::from(EXIT_CONFIG);

@@ -185,11 +185,7 @@ fn meaning<'a>(fields: impl Iterator<Item = Field<'a>>, minor: u8) -> Result<Mea
     let (mut length, mut chunked, mut close) = (None, false, None);
     for field in fields {
         match field.name.len() {
-            14 if field.is("content-length") => {
-                if length.replace(decimal(field.value)?).is_some() {
-                    return Err(HeadError::LengthTwice);
-                }
-            }
+            14 if field.is("content-length") => length = Some(only(length, field.value)?),
             17 if field.is("transfer-encoding") => {
                 if chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(HeadError::Encoding);
@@ -220,6 +216,11 @@ fn meaning<'a>(fields: impl Iterator<Item = Field<'a>>, minor: u8) -> Result<Mea
 /// The comma-separated tokens of a field's value.
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(trim).filter(|t| !t.is_empty())
+}
+
+/// A length where none was given before.
+fn only(before: Option<u64>, value: &[u8]) -> Result<u64, HeadError> {
+    if before.is_some() { Err(HeadError::LengthTwice) } else { decimal(value) }
 }
 
 fn decimal(value: &[u8]) -> Result<u64, HeadError> {
