@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::answer::{Answer, reason};
 use crate::coding;
 use crate::conn::{Conn, Gone, Sent};
-use crate::fault::{At, Fault, Kind};
+use crate::fault::{At, Coding, Fault, Kind};
 use crate::reply::{Piece, Pieces};
 use crate::script::Turn;
 
@@ -40,13 +40,152 @@ pub(crate) struct Occasion {
     pub(crate) old_client: bool,
 }
 
+#[derive(Clone, Copy, Debug)]
 enum Framing {
     Length(u64),
-    Chunked { bad: bool },
+    Chunked,
     UntilClose,
 }
 
-/// The tools of one delivery.
+/// What the faults of a turn mean for its delivery.
+#[derive(Debug, Default)]
+struct Plan<'a> {
+    /// Takes the place of any answer.
+    instead: Option<&'a Fault>,
+    delay_head: Duration,
+    drip_head: Option<Duration>,
+    header_bomb: u64,
+    coding: Option<Coding>,
+    http10: bool,
+    wrong_length: Option<(&'a Fault, i64)>,
+    bad_chunk: Option<&'a Fault>,
+    stop: Option<(&'a Fault, At)>,
+    surplus: Option<&'a Fault>,
+    drip: Option<Duration>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(faults: &'a [Fault]) -> Self {
+        let mut plan = Self::default();
+        for fault in faults {
+            match &fault.kind {
+                Kind::NoBytes | Kind::CloseBeforeHead | Kind::Garbage => plan.instead = plan.instead.or(Some(fault)),
+                Kind::DelayHead(ms) => plan.delay_head = Duration::from_millis(*ms),
+                Kind::Drip(ms) => plan.drip = Some(Duration::from_millis(*ms)),
+                Kind::DripHead(ms) => plan.drip_head = Some(Duration::from_millis(*ms)),
+                Kind::HeaderBomb(lines) => plan.header_bomb = *lines,
+                Kind::Cut(at) | Kind::Reset(at) | Kind::Stall(at) => plan.stop = Some((fault, *at)),
+                Kind::Surplus => plan.surplus = Some(fault),
+                Kind::WrongLength(difference) => plan.wrong_length = Some((fault, *difference)),
+                Kind::BadChunk => plan.bad_chunk = Some(fault),
+                Kind::Http10 => plan.http10 = true,
+                Kind::Coded(coding) => plan.coding = Some(*coding),
+                // These have shaped the answer already.
+                Kind::Status { .. }
+                | Kind::Html502
+                | Kind::ErrorFirst { .. }
+                | Kind::ErrorMid { .. }
+                | Kind::Truncate(_)
+                | Kind::Endless
+                | Kind::LongLine
+                | Kind::Bomb(_)
+                | Kind::Redirect(_)
+                | Kind::SetCookie => {}
+            }
+        }
+        plan
+    }
+
+    /// Packs the body if so ordered, and decides how its end will be known.
+    fn frame(&self, answer: &mut Answer, occasion: Occasion) -> Framing {
+        if let Some(coding) = self.coding {
+            answer.headers.push(("Content-Encoding".to_owned(), coding.name().to_owned()));
+            let body = std::mem::replace(&mut answer.body, Box::new(std::iter::empty()));
+            answer.body = coding::pack(body, coding);
+            if answer.length.is_some() {
+                answer.length = Some(collect(answer));
+            }
+        }
+        if let Some((_, difference)) = self.wrong_length {
+            return Framing::Length(collect(answer).saturating_add_signed(difference));
+        }
+        match answer.length {
+            _ if self.http10 => Framing::UntilClose,
+            _ if self.bad_chunk.is_some() => Framing::Chunked,
+            Some(length) => Framing::Length(length),
+            None if occasion.old_client => Framing::UntilClose,
+            None => Framing::Chunked,
+        }
+    }
+
+    /// What becomes of the connection behind a body that was written to its end.
+    fn finish(&self, ends: bool) -> Finish {
+        match (self.bad_chunk.or(self.wrong_length.map(|(fault, _)| fault)), self.surplus) {
+            (Some(fault), _) => broken(fault, Then::Close),
+            (None, Some(fault)) => broken(fault, if ends { Then::Close } else { Then::Keep }),
+            (None, None) if ends => Finish::Close,
+            (None, None) => Finish::Keep,
+        }
+    }
+}
+
+fn broken(fault: &Fault, then: Then) -> Finish {
+    Finish::Broken { fault: fault.to_string(), then }
+}
+
+pub(crate) async fn deliver<S>(
+    conn: &mut Conn<S>,
+    mut answer: Answer,
+    turn: &Turn,
+    occasion: Occasion,
+    sent: &Sent,
+) -> Result<Finish, Gone>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let plan = Plan::new(&turn.faults);
+    let mut writer = Writer { conn, sent, out: BytesMut::new() };
+    if let Some(fault) = plan.instead {
+        return writer.instead(fault).await;
+    }
+    // A whole answer is made before its head is sent; a stream's head comes at once.
+    let making = if answer.length.is_some() { turn.first } else { Duration::ZERO };
+    writer.conn.pause(plan.delay_head + making).await?;
+
+    let framing = plan.frame(&mut answer, occasion);
+    let ends = occasion.last || plan.http10 || matches!(framing, Framing::UntilClose);
+    let head = head(&answer, framing, ends, plan.http10);
+    writer.head(&head, &plan).await?;
+    if occasion.head_only {
+        writer.flush().await?;
+        return Ok(if ends { Finish::Close } else { Finish::Keep });
+    }
+    let (body, stop_at) = match plan.stop {
+        Some((_, At::Byte(at))) => (answer.body, at),
+        // Events are counted before they are cut into other pieces.
+        Some((_, At::Event(count))) => {
+            let events: Pieces = Box::new(answer.body.take(usize::try_from(count).unwrap_or(usize::MAX)));
+            (events, u64::MAX)
+        }
+        None => (answer.body, u64::MAX),
+    };
+    let chunk = if plan.drip.is_some() { Some(1) } else { turn.chunk };
+    let body = recut(body, chunk, turn.cuts.clone());
+    writer.body(body, stop_at, framing, plan.drip.unwrap_or(turn.gap), plan.bad_chunk.is_some()).await?;
+    if let Some((fault, _)) = plan.stop {
+        return writer.stop(fault).await;
+    }
+    if let Framing::Chunked = framing {
+        writer.out.extend_from_slice(b"0\r\n\r\n");
+    }
+    if plan.surplus.is_some() {
+        writer.out.extend_from_slice(SURPLUS);
+    }
+    writer.flush().await?;
+    Ok(plan.finish(ends))
+}
+
+/// The hand that writes one answer; what is in `out` is not sent yet.
 struct Writer<'a, S> {
     conn: &'a mut Conn<S>,
     sent: &'a Sent,
@@ -66,167 +205,83 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<'_, S> {
         }
         Ok(())
     }
-}
 
-pub(crate) async fn deliver<S>(
-    conn: &mut Conn<S>,
-    mut answer: Answer,
-    turn: &Turn,
-    occasion: Occasion,
-    sent: &Sent,
-) -> Result<Finish, Gone>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut writer = Writer { conn, sent, out: BytesMut::new() };
-    let broken = |fault: &Fault, then| Ok(Finish::Broken { fault: fault.to_string(), then });
-    let (mut gap, mut chunk) = (turn.gap, turn.chunk);
-    let (mut place, mut surplus, mut wrong_length, mut drip_head) = (None, None, None, None);
-    let mut framing = match answer.length {
-        Some(length) => Framing::Length(length),
-        None if occasion.old_client => Framing::UntilClose,
-        None => Framing::Chunked { bad: false },
-    };
-    let mut http10 = false;
-    let mut bad_chunk = None;
-    let mut header_bomb = 0;
-    for fault in &turn.faults {
-        match &fault.kind {
-            Kind::NoBytes => return Err(writer.conn.hang().await),
-            Kind::CloseBeforeHead => return broken(fault, Then::Close),
-            Kind::Garbage => {
-                writer.out.extend(garbage(4096));
-                writer.flush().await?;
-                return broken(fault, Then::Close);
-            }
-            Kind::DelayHead(ms) => writer.conn.pause(Duration::from_millis(*ms)).await?,
-            Kind::Drip(ms) => (gap, chunk) = (Duration::from_millis(*ms), Some(1)),
-            Kind::DripHead(ms) => drip_head = Some(Duration::from_millis(*ms)),
-            Kind::HeaderBomb(lines) => header_bomb = *lines,
-            Kind::Cut(at) | Kind::Reset(at) | Kind::Stall(at) => place = Some((fault, *at)),
-            Kind::Surplus => surplus = Some(fault),
-            Kind::WrongLength(difference) => wrong_length = Some((fault, *difference)),
-            Kind::BadChunk => {
-                framing = Framing::Chunked { bad: true };
-                bad_chunk = Some(fault);
-            }
-            Kind::Http10 => {
-                framing = Framing::UntilClose;
-                http10 = true;
-            }
-            Kind::Coded(how) => {
-                answer.headers.push(("Content-Encoding".to_owned(), how.name().to_owned()));
-                answer.body = coding::pack(answer.body, *how);
-                if matches!(framing, Framing::Length(_)) {
-                    framing = collect(&mut answer);
+    async fn instead(&mut self, fault: &Fault) -> Result<Finish, Gone> {
+        match fault.kind {
+            Kind::NoBytes => return Err(self.conn.hang().await),
+            Kind::Garbage => self.out.extend(garbage(4096)),
+            _ => {}
+        }
+        self.flush().await?;
+        Ok(broken(fault, Then::Close))
+    }
+
+    async fn head(&mut self, head: &[u8], plan: &Plan<'_>) -> Result<(), Gone> {
+        match plan.drip_head {
+            Some(gap) => {
+                for byte in head {
+                    self.out.extend_from_slice(std::slice::from_ref(byte));
+                    self.flush().await?;
+                    self.conn.pause(gap).await?;
                 }
             }
-            // These have shaped the answer already.
-            Kind::Status { .. }
-            | Kind::Html502
-            | Kind::ErrorFirst { .. }
-            | Kind::ErrorMid { .. }
-            | Kind::Truncate(_)
-            | Kind::Endless
-            | Kind::LongLine
-            | Kind::Bomb(_)
-            | Kind::Redirect(_)
-            | Kind::SetCookie => {}
+            None => self.out.extend_from_slice(head),
         }
-    }
-    if let Some((_, difference)) = wrong_length
-        && let Framing::Length(length) = collect(&mut answer)
-    {
-        framing = Framing::Length(length.saturating_add_signed(difference));
-    }
-    let mut stop_at = u64::MAX;
-    match place {
-        Some((_, At::Byte(at))) => stop_at = at,
-        // Events are counted before they are cut into other pieces.
-        Some((_, At::Event(events))) => {
-            answer.body = Box::new(answer.body.take(usize::try_from(events).unwrap_or(usize::MAX)));
-        }
-        None => {}
-    }
-    let body = recut(answer.body, chunk, turn.cuts.clone());
-
-    // A whole answer is made before its head is sent; a stream's head comes at once.
-    if answer.length.is_some() {
-        writer.conn.pause(turn.first).await?;
-    }
-    let ends = occasion.last || http10 || matches!(framing, Framing::UntilClose);
-    let version = if http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    let head = head(version, &answer.status, &answer.headers, &framing, ends);
-    match drip_head {
-        Some(gap) => {
-            for byte in &head {
-                writer.conn.send(std::slice::from_ref(byte), sent).await?;
-                writer.conn.pause(gap).await?;
+        for line in 0..plan.header_bomb {
+            self.out.extend_from_slice(format!("x-bomb-{line:08}: {}\r\n", "b".repeat(81)).as_bytes());
+            if self.out.len() > 16 << 10 {
+                self.flush().await?;
             }
         }
-        None => writer.out.extend_from_slice(&head),
-    }
-    for line in 0..header_bomb {
-        writer.out.extend_from_slice(format!("x-bomb-{line:08}: {}\r\n", "b".repeat(80)).as_bytes());
-        if writer.out.len() > 16 << 10 {
-            writer.flush().await?;
-        }
-    }
-    writer.out.extend_from_slice(b"\r\n");
-    if occasion.head_only {
-        writer.flush().await?;
-        return Ok(if ends { Finish::Close } else { Finish::Keep });
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
     }
 
-    let mut written = 0;
-    if stop_at > 0 {
-        for piece in body {
-            writer.wait(piece.after).await?;
-            let left = stop_at - written;
+    /// Writes pieces up to the byte `stop_at`.
+    async fn body(
+        &mut self,
+        body: Pieces,
+        stop_at: u64,
+        framing: Framing,
+        gap: Duration,
+        bad: bool,
+    ) -> Result<(), Gone> {
+        let chunked = matches!(framing, Framing::Chunked);
+        let mut left = stop_at;
+        // Nothing may be asked of the body beyond the place where it stops: its next piece may be long in coming.
+        let mut body = body;
+        while left > 0
+            && let Some(piece) = body.next()
+        {
+            self.wait(piece.after).await?;
             let now = usize::try_from(left).unwrap_or(usize::MAX).min(piece.bytes.len());
             // What is cut off was announced all the same, as in a real break.
-            if let Framing::Chunked { .. } = framing {
-                writer.out.extend_from_slice(format!("{:x}\r\n", piece.bytes.len()).as_bytes());
+            if chunked {
+                self.out.extend_from_slice(format!("{:x}\r\n", piece.bytes.len()).as_bytes());
             }
-            writer.out.extend_from_slice(&piece.bytes[..now]);
-            written += now as u64;
-            if now == piece.bytes.len()
-                && written < stop_at
-                && let Framing::Chunked { bad } = framing
-            {
-                writer.out.extend_from_slice(if bad { b"\r\nxyz\r\n" } else { b"\r\n" });
+            self.out.extend_from_slice(&piece.bytes[..now]);
+            left -= now as u64;
+            if chunked && left > 0 {
+                self.out.extend_from_slice(if bad { b"\r\nxyz\r\n" } else { b"\r\n" });
             }
-            writer.flush().await?;
-            if written >= stop_at {
-                break;
+            self.flush().await?;
+            if left > 0 {
+                self.wait(gap).await?;
             }
-            writer.wait(gap).await?;
         }
+        self.flush().await
     }
-    writer.flush().await?;
-    if let Some((fault, _)) = place {
+
+    async fn stop(&mut self, fault: &Fault) -> Result<Finish, Gone> {
         match fault.kind {
-            Kind::Stall(_) => return Err(writer.conn.hang().await),
+            Kind::Stall(_) => Err(self.conn.hang().await),
             Kind::Reset(_) => {
                 // A reset overtakes what is still under way; what was sent shall arrive.
-                writer.conn.pause(Duration::from_millis(10)).await?;
-                return broken(fault, Then::Reset);
+                self.conn.pause(Duration::from_millis(10)).await?;
+                Ok(broken(fault, Then::Reset))
             }
-            _ => return broken(fault, Then::Close),
+            _ => Ok(broken(fault, Then::Close)),
         }
-    }
-    if let Framing::Chunked { .. } = framing {
-        writer.out.extend_from_slice(b"0\r\n\r\n");
-    }
-    if surplus.is_some() {
-        writer.out.extend_from_slice(SURPLUS);
-    }
-    writer.flush().await?;
-    match (bad_chunk.or(wrong_length.map(|(fault, _)| fault)), surplus) {
-        (Some(fault), _) => broken(fault, Then::Close),
-        (None, Some(fault)) => broken(fault, if ends { Then::Close } else { Then::Keep }),
-        (None, None) if ends => Ok(Finish::Close),
-        (None, None) => Ok(Finish::Keep),
     }
 }
 
@@ -234,15 +289,16 @@ where
 const SURPLUS: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{\"surplus\":true}";
 
-fn head(version: &str, status: &u16, headers: &[(String, String)], framing: &Framing, ends: bool) -> BytesMut {
-    let mut head = BytesMut::with_capacity(512);
-    head.extend_from_slice(format!("{version} {status} {}\r\n", reason(*status)).as_bytes());
-    for (name, value) in headers {
+fn head(answer: &Answer, framing: Framing, ends: bool, http10: bool) -> BytesMut {
+    let version = if http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+    let mut head = BytesMut::with_capacity(1024);
+    head.extend_from_slice(format!("{version} {} {}\r\n", answer.status, reason(answer.status)).as_bytes());
+    for (name, value) in &answer.headers {
         head.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
     match framing {
         Framing::Length(length) => head.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes()),
-        Framing::Chunked { .. } => head.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::Chunked => head.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::UntilClose => {}
     }
     head.extend_from_slice(if ends { b"Connection: close\r\n" } else { b"Connection: keep-alive\r\n" });
@@ -250,7 +306,7 @@ fn head(version: &str, status: &u16, headers: &[(String, String)], framing: &Fra
 }
 
 /// Makes one piece of a body, and tells its length.
-fn collect(answer: &mut Answer) -> Framing {
+fn collect(answer: &mut Answer) -> u64 {
     let body = std::mem::replace(&mut answer.body, Box::new(std::iter::empty()));
     let whole: BytesMut = body.fold(BytesMut::new(), |mut whole, piece| {
         whole.extend_from_slice(&piece.bytes);
@@ -258,7 +314,7 @@ fn collect(answer: &mut Answer) -> Framing {
     });
     let length = whole.len() as u64;
     answer.body = Box::new(std::iter::once(Piece::now(whole.freeze())).filter(|piece| !piece.bytes.is_empty()));
-    Framing::Length(length)
+    length
 }
 
 /// Cuts a body into pieces of `chunk` bytes, or at the offsets `cuts`. A wait ends a piece early.

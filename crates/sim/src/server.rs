@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::answer::Refusal;
 use crate::api::Api;
 use crate::config::SimConfig;
 use crate::conn::{Conn, Gone};
@@ -37,6 +38,7 @@ pub struct Sim {
     by_default: AtomicU64,
     open: watch::Sender<usize>,
     connections: AtomicU64,
+    body_bytes: watch::Sender<u64>,
 }
 
 /// How many scripts may wait, and how many `times` are remembered.
@@ -56,6 +58,7 @@ impl Sim {
             by_default: AtomicU64::new(0),
             open: watch::Sender::new(0),
             connections: AtomicU64::new(0),
+            body_bytes: watch::Sender::new(0),
             config,
         }))
     }
@@ -142,6 +145,13 @@ impl Sim {
         open.wait_for(|open| holds(*open)).await.expect("the simulator itself holds the sender");
     }
 
+    /// Waits until `holds` is true of the number of bytes of request bodies that have come in, over all requests, those
+    /// included that are still coming: a request is in the journal only when it is there.
+    pub async fn wait_for_body_bytes(&self, mut holds: impl FnMut(u64) -> bool) {
+        let mut bytes = self.body_bytes.subscribe();
+        bytes.wait_for(|bytes| holds(*bytes)).await.expect("the simulator itself holds the sender");
+    }
+
     /// The next queued behaviour.
     pub(crate) fn next_queued(&self) -> Option<Turn> {
         lock(&self.queue).pop_front()
@@ -190,22 +200,15 @@ impl Sim {
         let sent = nothing_sent();
         let chunked = head.body == BodyState::ChunkSize;
         let mut body = Body::new(&head, &self.config);
-        let came = match head.refuse {
-            Some(_) => Err(None),
-            None => body.receive(conn, &mut head, &sent).await,
+        let came = match head.refuse.take() {
+            Some((status, why)) => Came::Refused(status, why),
+            None => body.receive(conn, &mut head, &sent, &self.body_bytes).await,
         };
-        let refused = match came {
-            Ok(()) => None,
-            Err(None) => head.refuse.clone(),
-            Err(Some(BadBody::Framing(why))) => {
-                head.oddities.push(why.clone());
-                Some((400, why))
-            }
-            Err(Some(BadBody::Gone)) => {
-                head.oddities.push("the client went inside of the body".to_owned());
-                Some((0, String::new()))
-            }
-        };
+        match &came {
+            Came::Refused(400, why) if !head.oddities.contains(why) => head.oddities.push(why.clone()),
+            Came::Gone => head.oddities.push("the client went inside of the body".to_owned()),
+            Came::Refused(..) | Came::Whole => {}
+        }
         let (bytes, body_len, body_sha256) = body.finish();
         let began = Instant::now();
         let arrival = Arrival {
@@ -218,13 +221,13 @@ impl Sim {
             body: bytes.clone(),
             body_len,
             body_sha256: body_sha256.clone(),
-            body_complete: refused.is_none(),
+            body_complete: matches!(came, Came::Whole),
             chunked,
             oddities: head.oddities.clone(),
         };
-        let (seq, unwritten) = match self.journal.received(arrival, sent.clone()) {
-            Ok(seq) => (seq, None),
-            Err((seq, why)) => (seq, Some((500, format!("the simulator's journal cannot be written: {why}")))),
+        let (seq, came) = match self.journal.received(arrival, sent.clone()) {
+            Ok(seq) => (seq, came),
+            Err((seq, why)) => (seq, Came::Refused(500, format!("the simulator's journal cannot be written: {why}"))),
         };
         let mut ending = Ending {
             journal: &self.journal,
@@ -236,23 +239,20 @@ impl Sim {
             kind: EndKind::Stopped,
         };
         let request = Request { head: &head, body: bytes, body_sha256, upload: body.upload, seq };
-        let (answer, turn) = match refused.or(unwritten) {
-            Some((0, _)) => {
+        let (answer, turn) = match &came {
+            Came::Gone => {
                 ending.kind = EndKind::ClientGone;
                 return Then::Close;
             }
-            Some((status, why)) => {
-                let refusal = crate::answer::Refusal::new(status, why);
-                (refusal.answer(&request.id()), Turn::default())
-            }
-            None => self.answer(&request),
+            Came::Refused(status, why) => (Refusal::new(*status, why).answer(&request.id()), Turn::default()),
+            Came::Whole => self.answer(&request),
         };
-        let whole = ending_is_sure(&head);
         ending.status = Some(answer.status);
         ending.faults = turn.faults.iter().map(ToString::to_string).collect();
         let occasion = Occasion {
             head_only: head.method == "HEAD",
-            last: !whole || head.wants_close() || answer.status == 431,
+            // Where a refused request ends is not known beyond doubt.
+            last: head.wants_close() || !matches!(came, Came::Whole),
             old_client: head.minor == 0,
         };
         match deliver(conn, answer, &turn, occasion, &sent).await {
@@ -276,9 +276,21 @@ impl Sim {
     }
 }
 
-/// Whether the next request starts where this one ends, beyond doubt.
-fn ending_is_sure(head: &Head) -> bool {
-    head.refuse.is_none() && head.body == BodyState::Done
+/// What became of reading a request.
+enum Came {
+    Whole,
+    /// It is not read any further, and gets this answer.
+    Refused(u16, String),
+    Gone,
+}
+
+impl From<BadBody> for Came {
+    fn from(bad: BadBody) -> Self {
+        match bad {
+            BadBody::Gone => Self::Gone,
+            BadBody::Framing(why) => Self::Refused(400, why),
+        }
+    }
 }
 
 /// A request that has arrived whole.
@@ -321,27 +333,37 @@ impl Body {
         Self { hash: Sha256::new(), length: 0, kept: BytesMut::new(), keep, limit, upload }
     }
 
-    /// Reads the whole of it. `Err(None)`: it is longer than allowed, and the head now says so.
-    async fn receive<S>(&mut self, conn: &mut Conn<S>, head: &mut Head, sent: &AtomicU64) -> Result<(), Option<BadBody>>
+    /// Reads the whole of it, as far as it may be read.
+    async fn receive<S>(
+        &mut self,
+        conn: &mut Conn<S>,
+        head: &mut Head,
+        sent: &AtomicU64,
+        all: &watch::Sender<u64>,
+    ) -> Came
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let too_large = || Some((413, "Request exceeds the maximum size".to_owned()));
-        if let BodyState::Length(length) = head.body
-            && length > self.limit
-        {
-            head.refuse = too_large();
-            return Err(None);
+        let too_large = || Came::Refused(413, "Request exceeds the maximum size".to_owned());
+        if matches!(head.body, BodyState::Length(length) if length > self.limit) {
+            return too_large();
         }
         if head.body != BodyState::Done && head.awaits_continue() && conn.input.is_empty() {
-            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-            conn.send(go_on, sent).await.map_err(|gone| Some(gone.into()))?;
+            let go_on = conn.send(b"HTTP/1.1 100 Continue\r\n\r\n", sent).await;
+            if go_on.is_err() {
+                return Came::Gone;
+            }
         }
-        while let Some(piece) = read_piece(conn, &mut head.body).await.map_err(Some)? {
+        loop {
+            let piece = match read_piece(conn, &mut head.body).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Came::Whole,
+                Err(bad) => return bad.into(),
+            };
             self.length += piece.len() as u64;
+            all.send_modify(|all| *all += piece.len() as u64);
             if self.length > self.limit {
-                head.refuse = too_large();
-                return Err(None);
+                return too_large();
             }
             self.hash.update(&piece);
             if let Some(upload) = &mut self.upload {
@@ -350,7 +372,6 @@ impl Body {
             let room = self.keep - self.kept.len();
             self.kept.extend_from_slice(&piece[..piece.len().min(room)]);
         }
-        Ok(())
     }
 
     fn finish(&mut self) -> (Bytes, u64, String) {

@@ -184,18 +184,6 @@ async fn endless_answers_go_on_until_the_client_goes() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_answer_up() {
-    let server = start(SimConfig::default()).await;
-    let mut client = server.client().await;
-    client.send(streamed("[[sim text=a fault=long-line]]")).await;
-    assert!(client.read_until(|input| input.len() > 100_000).await);
-    // What is written stays within what the sockets hold, and grows again when somebody reads.
-    let held = server.sim.requests()[0].sent_bytes();
-    assert!(client.read_until(|input| input.len() as u64 > held + (20 << 20)).await);
-    assert!(server.sim.requests()[0].sent_bytes() > held);
-}
-
-#[tokio::test]
 async fn a_drip_delivers_the_same_answer_byte_by_byte() {
     let server = start(SimConfig::default()).await;
     let response = server.ask(&streamed("[[sim text=x fault=drip=0]]")).await;

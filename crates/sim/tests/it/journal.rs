@@ -104,6 +104,15 @@ fn a_journal_that_cannot_be_opened_is_named() {
     assert!(Sim::new(config).unwrap_err().to_string().contains("`/none/journal.jsonl`"));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_request_that_cannot_be_written_down_is_not_answered_as_if_it_were() {
+    let server = start(SimConfig { journal: Some("/dev/full".into()), ..SimConfig::default() }).await;
+    let response = server.ask(&whole("[[sim text=x]]")).await;
+    assert_eq!(response.status, 500);
+    assert!(response.json()["error"]["message"].as_str().unwrap().contains("journal"));
+}
+
 #[tokio::test]
 async fn the_memory_of_requests_is_bounded_and_counts_what_fell_out() {
     let server = start(SimConfig { keep_requests: 3, ..SimConfig::default() }).await;
@@ -179,6 +188,20 @@ async fn a_client_that_goes_inside_of_its_body_is_seen() {
     let received = server.last_ended().await;
     assert!(received.client_gone() && !received.body_complete);
     assert_eq!(received.body_len, body("never whole", false).len() as u64 - 5);
+}
+
+#[tokio::test]
+async fn a_body_is_counted_while_it_comes() {
+    let server = start(SimConfig::default()).await;
+    let mut client = server.client().await;
+    let whole = whole("never whole");
+    let missing = 5;
+    client.send(&whole[..whole.len() - missing]).await;
+    let came = (body("never whole", false).len() - missing) as u64;
+    soon(server.sim.wait_for_body_bytes(|bytes| bytes == came)).await;
+    assert!(server.sim.requests().is_empty());
+    client.send(&whole[whole.len() - missing..]).await;
+    assert_eq!(client.response(false).await.unwrap().status, 200);
 }
 
 #[tokio::test]
