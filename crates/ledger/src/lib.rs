@@ -1,0 +1,3 @@
+//! What happened and what it cost: prices, records, journal, store. No HTTP.
+
+pub mod money;
