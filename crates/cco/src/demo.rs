@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway::client::Phases;
 use gateway::config::{self, Env, Paths};
 use gateway::daemon::Server;
 use gateway::net;
-use gateway::server::client::Phases;
 use gateway::setup;
 use sim::{Sim, SimConfig};
 use tokio::time::Instant;

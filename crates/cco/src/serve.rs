@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use gateway::client::Phases;
 use gateway::config::{self, Env, LoadError};
 use gateway::daemon::Server;
 use gateway::net;
-use gateway::server::client::Phases;
 use gateway::setup;
 use tracing::info;
 

@@ -14,13 +14,13 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::client::Phases;
+use crate::client::peer::Peer;
+use crate::client::respond::Answer;
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::gateway::{Gateway, Worker};
 use crate::net;
-use crate::server::client::Phases;
 use crate::server::connection::serve_connection;
-use crate::server::gateway::{Gateway, Worker};
-use crate::server::peer::Peer;
-use crate::server::respond::Answer;
 
 /// Accepted connections that may wait for a worker to take them.
 const HANDED_OVER: usize = 1024;

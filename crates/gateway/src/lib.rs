@@ -2,11 +2,13 @@
 
 pub mod admin;
 pub mod catalog;
+pub mod client;
 pub mod coding;
 pub mod config;
 pub mod credential;
 pub mod daemon;
 pub mod error;
+pub mod gateway;
 pub mod headers;
 pub mod io;
 pub mod net;

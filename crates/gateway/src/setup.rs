@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::client::edge::Edge;
+use crate::client::inbound::Held;
 use crate::config::{Config, Env, Note, NoteLevel};
 use crate::credential::{self, CredentialError, Resolver};
+use crate::gateway::{Counters, Gateway};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
-use crate::server::edge::Edge;
-use crate::server::gateway::{Counters, Gateway};
-use crate::server::inbound::Held;
 
 /// Why a configuration that reads well cannot be used on this machine.
 #[derive(Debug)]

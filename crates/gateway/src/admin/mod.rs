@@ -4,11 +4,11 @@ use http1::RequestHead;
 use serde_json::{Map, Value, json};
 use std::sync::atomic::Ordering;
 
+use crate::client::respond::Answer;
 use crate::config::KeyMode;
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::gateway::{Gateway, Worker};
 use crate::provider::Provider;
-use crate::server::gateway::{Gateway, Worker};
-use crate::server::respond::Answer;
 
 /// Answers a request whose path is no upstream's.
 pub fn answer(head: &RequestHead, worker: &Worker) -> Result<Answer, Refusal> {

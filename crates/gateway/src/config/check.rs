@@ -73,7 +73,7 @@ fn server(server: &Server, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
     // A token that was wrong has its own fault; it is not missing.
     let mut assumed = server.clone();
     if reader.is_faulty("server.token") {
-        assumed.token = Some(crate::credential::CredentialRef::Env("TOKEN".into()));
+        assumed.token = Some(super::credential::CredentialRef::Env("TOKEN".into()));
     }
     if let Err(help) = assumed.may_listen_on(server.listen) {
         let message = format!("`{}` can be reached by other machines", server.listen);

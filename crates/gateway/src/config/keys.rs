@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jsonc_parser::ast::Value;
 
+use super::credential::CredentialRef;
 use super::form::Effect::{Later, Now};
 use super::form::{
     Key, Keys, Kind, NanoUsd, any_name, boolean, choice, days, dollars, gibibytes, integer, mebibytes, millis, path,
@@ -22,7 +23,6 @@ use super::values::{
     providers, proxy, target,
 };
 use crate::catalog::{Protocol, ProviderKind};
-use crate::credential::CredentialRef;
 use crate::origin::BaseUrl;
 use crate::secret::Secret;
 

@@ -1,6 +1,7 @@
 //! Configuration: text → tree that knows its places → typed [`Config`], with all faults at once.
 
 mod check;
+mod credential;
 mod env;
 mod fault;
 mod form;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use jsonc_parser::ast::Value;
 use jsonc_parser::errors::ParseError;
 
+pub use credential::{BadRef, CredentialRef};
 pub use env::{ALL_PROXY, CCO_CONFIG, CCO_HOME, Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, VARIABLES, Variable};
 pub use fault::{Fault, Faults, Note, NoteLevel};
 pub use form::{Effect, Key, NanoUsd, Shape};

@@ -7,9 +7,9 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::common::Ranged;
 use proptest::prelude::*;
 
+use super::credential::CredentialRef;
 use super::reference::EXAMPLES;
 use super::*;
-use crate::credential::CredentialRef;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config-full.jsonc");
 

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use jsonc_parser::ast::Value;
 
+use super::credential::CredentialRef;
 use super::form::{Form, Kind, Shape, map_with, section, text};
 use super::keys::{Entry, ProviderConfig, Target};
 use super::proxy::ProxySetting;
 use super::read::{Place, Reader, Wrong, mistyped, offset};
 use super::suggest::nearest;
 use crate::catalog::{self, Protocol, ProviderKind};
-use crate::credential::CredentialRef;
 use crate::net::ProxyUrl;
 use crate::origin::BaseUrl;
 use crate::secret::Secret;

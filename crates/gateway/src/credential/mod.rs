@@ -1,7 +1,6 @@
 //! From a reference in the configuration to the key behind it.
 
 mod private;
-mod reference;
 mod token;
 
 use std::fmt;
@@ -10,11 +9,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::config::{Env, Note};
+use crate::config::{CredentialRef, Env, Note};
 use crate::secret::Secret;
 use private::Refusal;
 
-pub use reference::{BadRef, CredentialRef};
 pub use token::install_token;
 
 /// The largest file that is taken for a key.

@@ -10,9 +10,9 @@ use wire::error::ErrorKind;
 use wire::meter::Progress;
 
 use super::Events;
+use crate::client::Client;
 use crate::coding::Decoder;
 use crate::io::Io;
-use crate::server::client::Client;
 use crate::upstream::{UploadError, UpstreamBody};
 
 /// How the client learns where the body ends.

@@ -3,9 +3,9 @@
 use http1::RequestHead;
 
 use crate::catalog::Auth;
+use crate::client::peer::Peer;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::secret::Secret;
-use crate::server::peer::Peer;
 
 /// The text that a client which insists on a key is given when it should spend ours.
 pub const PLACEHOLDER: &str = "cco";

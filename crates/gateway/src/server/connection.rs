@@ -6,14 +6,14 @@ use http1::{Framing, HeadError, RequestHead};
 use uuid::Uuid;
 
 use crate::admin;
+use crate::client::inbound::Operation;
+use crate::client::peer::Peer;
+use crate::client::respond::Answer;
+use crate::client::{Client, NoRequest};
 use crate::error::{ErrorKind, Refusal};
+use crate::gateway::Worker;
 use crate::io::Io;
-use crate::server::client::{Client, NoRequest};
 use crate::server::exchange::exchange;
-use crate::server::gateway::Worker;
-use crate::server::inbound::Operation;
-use crate::server::peer::Peer;
-use crate::server::respond::Answer;
 
 /// Serves requests off one connection until it ends.
 pub async fn serve_connection<S: Io>(io: S, peer: Peer, worker: Rc<Worker>) {

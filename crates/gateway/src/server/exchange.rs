@@ -9,9 +9,13 @@ use http1::{Framing, RequestHead, ResponseHead, write};
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::client::inbound::{HeldBody, NoBody, Operation, read_held};
+use crate::client::respond::Answer;
+use crate::client::{Client, Interrupted};
 use crate::coding::{Coding, Decoder};
 use crate::config::KeyMode;
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::gateway::{Gateway, Worker};
 use crate::headers::{self, REQUEST_ID};
 use crate::io::Io;
 use crate::net::DialError;
@@ -19,10 +23,6 @@ use crate::provider::Provider;
 use crate::relay::{Ended, Events, Framed, Limits, Relay, View};
 use crate::secret::Secret;
 use crate::server::caller::{self, Payer, Rules};
-use crate::server::client::{Client, Interrupted};
-use crate::server::gateway::{Gateway, Worker};
-use crate::server::inbound::{HeldBody, NoBody, Operation, read_held};
-use crate::server::respond::Answer;
 use crate::upstream::{Connection, Flight, SendError, Sender, Upload, UploadError, UpstreamBody};
 
 /// A non-stream answer may take this long, whatever `timeoutSecs` says: models think.

@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use wire::envelope::{Envelope, EnvelopeError};
 
+use crate::client::{Client, Interrupted};
 use crate::coding::{self, Coding};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::headers;
 use crate::io::Io;
-use crate::server::client::{Client, Interrupted};
 
 /// What is asked of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use http1::RequestHead;
 
+use crate::client::peer::Peer;
 use crate::error::{ErrorKind, Refusal};
-use crate::server::peer::Peer;
 
 /// The names and pages that may talk to us beside ourselves.
 #[derive(Debug, Clone, Default)]

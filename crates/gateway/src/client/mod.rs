@@ -1,5 +1,10 @@
 //! One accepted connection: reading requests off it, writing answers to it, noticing when nobody is there any more.
 
+pub mod edge;
+pub mod inbound;
+pub mod peer;
+pub mod respond;
+
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,9 +13,9 @@ use http1::{HeadError, Limits, RequestHead, Scan};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::client::peer::Peer;
+use crate::client::respond::Answer;
 use crate::io::{Alarm, Inbox, Io, Outbox, discard};
-use crate::server::peer::Peer;
-use crate::server::respond::Answer;
 
 /// What a client's head may be at most.
 const LIMITS: Limits = Limits { bytes: 64 * 1024, fields: 128 };

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::client::Phases;
+use crate::client::edge::Edge;
+use crate::client::inbound::Held;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::net::Dial;
 use crate::provider::Provider;
 use crate::secret::Secret;
-use crate::server::client::Phases;
-use crate::server::edge::Edge;
-use crate::server::inbound::Held;
 use crate::upstream::Pool;
 
 /// The gateway as its configuration made it.
