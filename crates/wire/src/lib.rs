@@ -6,3 +6,4 @@ pub mod error;
 pub mod meter;
 pub mod protocol;
 pub mod sse;
+pub mod usage;
