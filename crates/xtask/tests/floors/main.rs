@@ -214,7 +214,7 @@ fn reserved(name: &str, it: &Crate, faults: &mut Vec<String>) {
                     Some(beginning) => text.starts_with(beginning),
                     None => text == *pattern,
                 };
-                if rule.patterns.iter().any(|pattern| fits(pattern)) {
+                if rule.patterns.iter().any(fits) {
                     faults.push(format!("{}:{}: `{text}`: {}", file.display(), path.line, rule.what));
                 }
             }
