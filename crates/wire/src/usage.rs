@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Bytes that are kept of a tier, speed or region that has no name here.
 const WORD: usize = 64;
 /// Bytes that are kept of a model's name.
-const MODEL: usize = 256;
+pub(crate) const MODEL: usize = 256;
 /// Iterations that are kept of one message.
-const ITERATIONS: usize = 64;
+pub(crate) const ITERATIONS: usize = 64;
 
 /// The longest beginning of `text` that is at most `most` bytes long.
 pub(crate) fn bounded(text: &str, most: usize) -> Box<str> {
@@ -147,7 +147,7 @@ impl Usage {
 
     /// Takes a later report. Reports are totals, so a value replaces the earlier one and is never added to it; what a
     /// report does not name stays.
-    pub fn set(&mut self, report: Report<'_>) {
+    pub fn set(&mut self, report: Report) {
         fn put<T>(to: &mut T, value: Option<T>) {
             if let Some(value) = value {
                 *to = value;
@@ -173,15 +173,9 @@ impl Usage {
                 self.ttl_assumed = total > 0;
             }
         }
-        if let Some(tier) = report.service_tier {
-            self.service_tier = Some(tier.into());
-        }
-        if let Some(speed) = report.speed {
-            self.speed = Some(speed.into());
-        }
-        if let Some(region) = report.region {
-            self.region = Some(bounded(region, WORD));
-        }
+        put(&mut self.service_tier, report.service_tier.map(Some));
+        put(&mut self.speed, report.speed.map(Some));
+        put(&mut self.region, report.region.map(|region| Some(bounded(&region, WORD))));
         if let Some(mut iterations) = report.iterations {
             self.incomplete |= iterations.len() > ITERATIONS;
             iterations.truncate(ITERATIONS);
@@ -194,7 +188,7 @@ impl Usage {
 /// What one message of a provider says about the usage so far; `None` where it says nothing.
 #[derive(Debug, Clone, Default)]
 #[expect(missing_docs, reason = "each field is that of the same name in `Usage` and `Tokens`")]
-pub struct Report<'a> {
+pub struct Report {
     pub input: Option<u64>,
     pub cache_read: Option<u64>,
     /// All cache writes together.
@@ -204,9 +198,9 @@ pub struct Report<'a> {
     pub reasoning: Option<u64>,
     pub web_search: Option<u64>,
     pub web_fetch: Option<u64>,
-    pub service_tier: Option<&'a str>,
-    pub speed: Option<&'a str>,
-    pub region: Option<&'a str>,
+    pub service_tier: Option<ServiceTier>,
+    pub speed: Option<Speed>,
+    pub region: Option<Box<str>>,
     pub iterations: Option<Vec<Iteration>>,
     pub incomplete: bool,
 }
@@ -229,7 +223,7 @@ pub struct Iteration {
 
 impl Iteration {
     /// A turn as a provider reports it.
-    pub fn new(kind: IterationKind, model: Option<&str>, report: Report<'_>) -> Self {
+    pub fn new(kind: IterationKind, model: Option<&str>, report: Report) -> Self {
         let mut usage = Usage::default();
         usage.set(report);
         let model = model.map(|name| bounded(name, MODEL));
@@ -341,7 +335,7 @@ mod tests {
         CacheWrite { m5, h1, ..Default::default() }
     }
 
-    fn after(reports: Vec<Report<'_>>) -> Usage {
+    fn after(reports: Vec<Report>) -> Usage {
         let mut usage = Usage::default();
         reports.into_iter().for_each(|report| usage.set(report));
         usage
@@ -361,7 +355,7 @@ mod tests {
     fn a_total_after_a_split_keeps_the_split_and_follows_the_sum() {
         let split = |total, by_ttl| Report { cache_write: total, cache_write_by_ttl: by_ttl, ..Default::default() };
         #[track_caller]
-        fn check(reports: Vec<Report<'_>>, want: CacheWrite, assumed: bool) {
+        fn check(reports: Vec<Report>, want: CacheWrite, assumed: bool) {
             let usage = after(reports);
             assert_eq!((usage.tokens.cache_write, usage.ttl_assumed), (want, assumed));
         }
@@ -398,9 +392,9 @@ mod tests {
             input: Some(u64::MAX),
             cache_write_by_ttl: Some(CacheWrite { m5: 1, m30: 2, h1: 3, h12: 4 }),
             output: Some(9),
-            service_tier: Some("batch"),
-            speed: Some("warp"),
-            region: Some("us"),
+            service_tier: Some(ServiceTier::Batch),
+            speed: Some("warp".into()),
+            region: Some("us".into()),
             iterations: Some(vec![advice, odd]),
             ..Default::default()
         }]);
@@ -415,8 +409,8 @@ mod tests {
         let turn = Iteration::new(IterationKind::Compaction, Some(&"é".repeat(500)), Report::default());
         assert_eq!(turn.model.as_deref().map(str::len), Some(256));
         let usage = after(vec![Report {
-            region: Some(&"r".repeat(500)),
-            service_tier: Some(&"t".repeat(500)),
+            region: Some("r".repeat(500).into()),
+            service_tier: Some((&*"t".repeat(500)).into()),
             iterations: Some(vec![turn; 70]),
             ..Default::default()
         }]);

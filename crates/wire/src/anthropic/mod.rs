@@ -1,3 +1,4 @@
 //! Anthropic Messages.
 
 pub mod error;
+pub(crate) mod usage;
