@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use http1::{Framing, HeadError, RequestHead};
+use tracing::{debug, info};
 use uuid::Uuid;
 
 use crate::admin;
@@ -50,8 +51,15 @@ pub async fn serve_connection<S: Io>(io: S, peer: Peer, worker: Rc<Worker>) {
 
 async fn refuse<S: Io>(client: &mut Client<S>, refusal: &Refusal) -> bool {
     let id = new_id();
-    tracing::debug!(target: "cco::request", id, status = refusal.kind.status(), "request refused: {}", refusal.message);
+    log_refusal(&id, None, refusal);
     client.answer(&Answer::refusal(refusal, &id), &id, false, false).await
+}
+
+/// The one line of a request that never became an exchange.
+fn log_refusal(id: &str, head: Option<&RequestHead>, refusal: &Refusal) {
+    let (method, path) = (head.map(RequestHead::method), head.map(RequestHead::path));
+    let status = refusal.kind.status();
+    info!(target: "cco::request", id, method, path, status, outcome = "rejected", cause = %refusal.message, "request");
 }
 
 /// The id of an exchange: UUIDv7, so that ids sort by time.
@@ -70,9 +78,13 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
         Err(refusal) => Err(refusal),
     };
     let (answer, close) = match answered {
-        Ok(answer) => (answer, false),
+        Ok(answer) => {
+            // Whoever watches asks every few seconds: such lines are for those who look for them.
+            debug!(target: "cco::request", id, method = head.method(), path = head.path(), status = answer.status, "request");
+            (answer, false)
+        }
         Err(refusal) => {
-            tracing::debug!(target: "cco::request", id, status = refusal.kind.status(), "request refused: {}", refusal.message);
+            log_refusal(&id, Some(head), &refusal);
             (Answer::refusal(&refusal, &id), refusal.close)
         }
     };

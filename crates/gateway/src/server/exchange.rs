@@ -83,16 +83,17 @@ pub async fn exchange<S: Io>(
     let _running = gateway.counters.running();
     match this.run(client, head, worker).await {
         Ok((ended, keep)) => {
-            this.log(head, &ended_name(&ended), gateway);
+            let (outcome, cause) = outcome(&ended, this.status);
+            this.log(head, outcome, cause, gateway);
             keep
         }
         Err(Failure::Gone) => {
-            this.log(head, "client_disconnected", gateway);
+            this.log(head, "client_disconnected", None, gateway);
             false
         }
         Err(Failure::Refused(refusal)) => {
             this.status = refusal.kind.status();
-            this.log(head, "rejected", gateway);
+            this.log(head, "rejected", Some(&refusal.message), gateway);
             let keep_alive = head.keep_alive && !refusal.close && !worker.phases.drain.is_cancelled();
             client.answer(&Answer::refusal(&refusal, &this.id), &this.id, keep_alive, head.method() == "HEAD").await
         }
@@ -345,7 +346,7 @@ impl Exchange {
         Ok((if flushed { Ended::Complete } else { Ended::ClientGone }, keep_alive && flushed))
     }
 
-    fn log(&self, head: &RequestHead, outcome: &str, gateway: &Gateway) {
+    fn log(&self, head: &RequestHead, outcome: &'static str, cause: Option<&str>, gateway: &Gateway) {
         gateway.counters.ended(outcome);
         let (ms, first_ms) = (self.started.elapsed().as_millis() as u64, self.first_byte.map(|d| d.as_millis() as u64));
         info!(
@@ -359,6 +360,7 @@ impl Exchange {
             stream = self.stream,
             status = self.status,
             outcome,
+            cause,
             attempts = self.attempts,
             first_ms,
             ms,
@@ -382,15 +384,17 @@ fn shutting_down() -> Refusal {
     Refusal::new(ErrorKind::Unavailable, "the gateway is shutting down: try again").retry(Retry::After(1)).close()
 }
 
-fn ended_name(ended: &Ended) -> String {
+/// How an exchange ended, and why where that is not plain.
+fn outcome(ended: &Ended, status: u16) -> (&'static str, Option<&str>) {
     match ended {
-        Ended::Complete => "success".into(),
-        Ended::UpstreamError => "upstream_error".into(),
-        Ended::Truncated(why) => format!("truncated: {why}"),
-        Ended::ClientGone => "client_disconnected".into(),
-        Ended::ClientStalled => "client_stalled".into(),
-        Ended::Timeout(what) => format!("timeout: {what}"),
-        Ended::Shutdown => "shutdown".into(),
+        Ended::Complete if status >= 400 => ("upstream_error", None),
+        Ended::Complete => ("success", None),
+        Ended::UpstreamError => ("upstream_error", None),
+        Ended::Truncated(why) => ("truncated", Some(why)),
+        Ended::ClientGone => ("client_disconnected", None),
+        Ended::ClientStalled => ("client_disconnected", Some("it took nothing for too long")),
+        Ended::Timeout(what) => ("timeout", Some(what)),
+        Ended::Shutdown => ("shutdown", None),
     }
 }
 
