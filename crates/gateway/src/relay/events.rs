@@ -8,6 +8,10 @@ use wire::sse::Splitter;
 const TAIL: usize = 256 * 1024;
 /// Bytes of one event that are kept for the observer.
 const KEPT: usize = 1024 * 1024;
+/// Bytes of the longest event that passes. Providers send some of 30 MB; one without an end has to end somewhere.
+const LONGEST: u64 = 64 * 1024 * 1024;
+/// Pieces that wait as they came. More of them are so small that joining them costs less than keeping them apart.
+const PIECES: usize = 256;
 
 /// Follows the events of one answer; holds back an unfinished one as slices of the received memory.
 #[derive(Debug)]
@@ -16,13 +20,16 @@ pub struct Events {
     meter: Meter,
     tail: Vec<Bytes>,
     tail_len: usize,
+    /// Bytes of the unfinished event, those that have passed included.
+    unfinished: u64,
     /// Whether the client has the beginning of an event whose end has not come.
     within: bool,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { splitter: Splitter::new(KEPT), meter: Meter::default(), tail: Vec::new(), tail_len: 0, within: false }
+        let (splitter, meter) = (Splitter::new(KEPT), Meter::default());
+        Self { splitter, meter, tail: Vec::new(), tail_len: 0, unfinished: 0, within: false }
     }
 }
 
@@ -42,6 +49,11 @@ impl Events {
         !self.within
     }
 
+    /// Whether the unfinished event is longer than any may be.
+    pub fn is_endless(&self) -> bool {
+        self.unfinished > LONGEST
+    }
+
     /// Looks at bytes that are relayed in another form (a compressed stream): nothing is held back.
     pub fn look(&mut self, plain: &[u8]) {
         self.splitter.push(plain, |event| self.meter.event(&event));
@@ -53,7 +65,7 @@ impl Events {
             match self.splitter.push(&piece, |event| self.meter.event(&event)) {
                 Some(border) => {
                     ready.append(&mut self.tail);
-                    (self.tail_len, self.within) = (0, false);
+                    (self.tail_len, self.unfinished, self.within) = (0, 0, false);
                     if border == piece.len() {
                         ready.push(piece);
                     } else {
@@ -68,7 +80,13 @@ impl Events {
 
     fn hold(&mut self, piece: Bytes, ready: &mut Vec<Bytes>) {
         self.tail_len += piece.len();
+        self.unfinished += piece.len() as u64;
         self.tail.push(piece);
+        if self.tail.len() > PIECES {
+            let joined = self.tail.concat();
+            self.tail.clear();
+            self.tail.push(joined.into());
+        }
         if self.within || self.tail_len > TAIL {
             self.release(ready);
             self.within = true;
@@ -103,6 +121,30 @@ mod tests {
         assert_eq!(sent.concat(), b"event: b\ndata: 2\n\n");
         assert_eq!((sent[0].as_ptr(), sent[1].as_ptr()), (first[18..].as_ptr(), second.as_ptr()));
         assert!(events.at_border());
+    }
+
+    #[test]
+    fn an_event_that_comes_in_crumbs_waits_in_few_pieces() {
+        let mut events = Events::default();
+        for _ in 0..10_000 {
+            assert!(pass(&mut events, &Bytes::from_static(b"x")).is_empty());
+            assert!(events.tail.len() <= PIECES + 1);
+        }
+        assert_eq!(pass(&mut events, &Bytes::from_static(b"\n\n")).concat(), [&[b'x'; 10_000][..], b"\n\n"].concat());
+    }
+
+    #[test]
+    fn an_event_without_an_end_is_known_as_such() {
+        let mut events = Events::default();
+        let part = Bytes::from(vec![b'x'; 1024 * 1024]);
+        for _ in 0..64 {
+            pass(&mut events, &part);
+            assert!(!events.is_endless());
+        }
+        pass(&mut events, &part);
+        assert!(events.is_endless());
+        pass(&mut events, &Bytes::from_static(b"\n\n"));
+        assert!(!events.is_endless());
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl<'a, S: Io> Relay<'a, S> {
             Poll::Ready(Ok(end)) => {
                 self.last_read = Instant::now();
                 self.deliver();
-                if end {
+                if end && self.ended.is_none() {
                     self.finish();
                 }
                 Poll::Ready(())
@@ -255,6 +255,9 @@ impl<'a, S: Io> Relay<'a, S> {
         }
         self.payload += self.ready.iter().map(|piece| piece.len() as u64).sum::<u64>();
         self.send();
+        if matches!(&self.view, View::Events(events) if events.is_endless()) {
+            self.broke("an event of the upstream's has no end".into());
+        }
     }
 
     fn send(&mut self) {
