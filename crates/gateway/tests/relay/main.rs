@@ -1,0 +1,8 @@
+//! The whole way of a request, from the client's bytes to the upstream's and back, in memory and in a time of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod faults;
