@@ -181,18 +181,20 @@ pub async fn read_held<S: Io>(
         Framing::Length(n) => {
             client.inbox.expect(n.min(FIRST_ROOM) as usize);
             let n = n as usize;
+            // What came with the head is held like the rest.
+            let at_hand = client.inbox.len().min(n);
+            room_for(client, &mut claim, at_hand).await?;
             while client.inbox.len() < n {
                 let missing = n - claim.bytes;
                 arrive(client, &mut claim, missing).await?;
-            }
-            if claim.bytes < n && !claim.grow(n - claim.bytes) {
-                return Err(overloaded().into());
             }
             client.inbox.split_to(n).freeze()
         }
         Framing::None => Bytes::new(),
         Framing::Chunked | Framing::UntilClose => {
             let (mut decoder, mut body) = (BodyDecoder::new(head.framing), BytesMut::new());
+            let at_hand = client.inbox.len();
+            room_for(client, &mut claim, at_hand).await?;
             loop {
                 match decoder.next(&mut client.inbox) {
                     Ok(Step::Data(data)) if body.len() + data.len() > max => return Err(too_large()),
@@ -246,7 +248,12 @@ async fn arrive<S: Io>(client: &mut Client<S>, claim: &mut Claim, at_most: usize
         }
         Err(_) => return Err(NoBody::Gone),
     };
-    if claim.grow(read) {
+    room_for(client, claim, read).await
+}
+
+/// Claims `more` bytes, which have been read, and waits for room where there is none.
+async fn room_for<S: Io>(client: &mut Client<S>, claim: &mut Claim, more: usize) -> Result<(), NoBody> {
+    if claim.grow(more) {
         return Ok(());
     }
     // Others may finish soon; until then nothing is read, and the client's sending comes to rest.
@@ -255,7 +262,7 @@ async fn arrive<S: Io>(client: &mut Client<S>, claim: &mut Claim, at_most: usize
     let room = client.alarm.within(until, async {
         loop {
             let freed = held.freed.notified();
-            if claim.grow(read) {
+            if claim.grow(more) {
                 break;
             }
             freed.await;
