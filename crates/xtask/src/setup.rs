@@ -18,6 +18,8 @@ pub(crate) struct Kit {
     manifests: &'static [&'static str],
     /// The programs that must be there, and where they come from.
     programs: &'static [&'static str],
+    /// The Debian packages that hold them.
+    packages: &'static [&'static str],
     remedy: &'static str,
     /// A file that a good installation has.
     proof: &'static str,
@@ -29,6 +31,7 @@ pub(crate) const PYTHON: Kit = Kit {
     name: "python",
     manifests: &["requirements.txt"],
     programs: &["python3"],
+    packages: &["python3", "python3-venv"],
     remedy: "install Python 3.10 or newer (Debian: `apt-get install python3 python3-venv`)",
     proof: "bin/python",
     install: install_python,
@@ -39,6 +42,7 @@ pub(crate) const NODE: Kit = Kit {
     name: "node",
     manifests: &["package.json", "package-lock.json", ".npmrc"],
     programs: &["node", "npm"],
+    packages: &["nodejs", "npm"],
     remedy: "install Node.js 20 or newer with npm (Debian: `apt-get install nodejs npm`)",
     proof: "node_modules/@anthropic-ai/sdk/package.json",
     install: install_node,
@@ -49,7 +53,7 @@ pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE];
 /// Makes sure that `kit` is installed as its manifests say; tells in words what was done.
 pub(crate) fn ensure(kit: &Kit, places: &Places) -> Result<String, Fault> {
     if let Some(missing) = kit.programs.iter().find(|program| !shell::exists(program)) {
-        return Err(format!("`{missing}` is not here: {}", kit.remedy));
+        debian(kit.packages).map_err(|why| format!("`{missing}` is not here, and {why}: {}", kit.remedy))?;
     }
     let clients = places.clients();
     fs::create_dir_all(&clients).map_err(|e| format!("cannot create `{}`: {e}", clients.display()))?;
@@ -99,8 +103,28 @@ impl Kit {
     }
 }
 
+/// Installs Debian packages, where this is a Debian and we may: as root, or with a `sudo` that asks nothing.
+pub(crate) fn debian(packages: &[&str]) -> Result<(), Fault> {
+    if !shell::exists("apt-get") {
+        return Err("there is no `apt-get` to install it with".into());
+    }
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0");
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new(if is_root { "env" } else { "sudo" });
+        if !is_root {
+            command.args(["-n", "env"]);
+        }
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]).args(arguments);
+        step(&mut command)
+    };
+    apt_get(&["update"])?;
+    apt_get(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
+}
+
 fn install_python(places: &Places, home: &Path) -> Result<(), Fault> {
-    step(Command::new("python3").args(["-m", "venv"]).arg(home))?;
+    let venv = || step(Command::new("python3").args(["-m", "venv"]).arg(home));
+    // Debian's python3 comes without what `venv` needs.
+    venv().or_else(|why| debian(&["python3-venv"]).map_err(|_| why).and_then(|()| venv()))?;
     step(
         Command::new(home.join("bin/python"))
             .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"])
