@@ -1,3 +1,4 @@
 //! What happened and what it cost: prices, records, journal, store. No HTTP.
 
 pub mod money;
+pub mod price;
