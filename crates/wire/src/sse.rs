@@ -12,11 +12,13 @@ use memchr::{memchr, memchr2};
 pub struct RawEvent<'a> {
     bytes: &'a [u8],
     cut: bool,
+    /// Whether the stream begins with it.
+    first: bool,
+    lines: usize,
 }
 
 /// A line's field name and value (one space after the colon removed); comments and blank lines are skipped.
-fn fields(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+fn fields(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
         while !rest.is_empty() {
             let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
@@ -48,21 +50,27 @@ impl<'a> RawEvent<'a> {
         self.bytes
     }
 
+    fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        // A byte order mark may begin a stream; anywhere else it is part of a field's name.
+        let mark: &[u8] = if self.first { b"\xef\xbb\xbf" } else { b"" };
+        fields(self.bytes.strip_prefix(mark).unwrap_or(self.bytes))
+    }
+
     /// The value of the last `event:` line.
     pub fn name(&self) -> Option<&'a [u8]> {
-        // Nearly every event of every provider begins with its name, and has one.
-        if let Some(rest) = self.bytes.strip_prefix(b"event: ") {
+        // Nearly every event of every provider is a line with its name and a line of data.
+        if let (Some(rest), ..=2) = (self.bytes.strip_prefix(b"event: "), self.lines) {
             let end = memchr2(b'\n', b'\r', rest)?;
-            if !rest[end..].starts_with(b"\nevent") {
+            if !rest[end..].trim_ascii_start().starts_with(b"event") {
                 return Some(&rest[..end]);
             }
         }
-        fields(self.bytes).filter(|(name, _)| *name == b"event").last().map(|(_, value)| value)
+        self.fields().filter(|(name, _)| *name == b"event").last().map(|(_, value)| value)
     }
 
     /// The `data:` lines, joined by LF; `None` where there are none, in which case the event is never dispatched.
     pub fn data(&self) -> Option<Cow<'a, [u8]>> {
-        let mut lines = fields(self.bytes).filter(|(name, _)| *name == b"data").map(|(_, value)| value);
+        let mut lines = self.fields().filter(|(name, _)| *name == b"data").map(|(_, value)| value);
         let first = lines.next()?;
         let Some(second) = lines.next() else { return Some(Cow::Borrowed(first)) };
         let mut joined = [first, second].join(&b'\n');
@@ -84,25 +92,30 @@ pub struct Splitter {
     cut: bool,
     /// Whether the current line has bytes in an earlier piece.
     in_line: bool,
-    /// Whether the unfinished event has a line already.
-    has_line: bool,
+    /// Lines that the unfinished event has already.
+    lines: usize,
     /// Whether the last byte was a CR that ended a line: an LF right after it belongs to it.
     after_cr: bool,
+    /// Whether no border has been seen yet.
+    first: bool,
 }
 
 impl Splitter {
     /// A splitter that keeps at most `cap` bytes of an event that arrives in several pieces.
     pub fn new(cap: usize) -> Self {
-        Self { carry: Vec::new(), cap, cut: false, in_line: false, has_line: false, after_cr: false }
+        Self { carry: Vec::new(), cap, cut: false, in_line: false, lines: 0, after_cr: false, first: true }
     }
 
     /// Looks at the next piece; hands each event that ends in it to `each`. Returns the offset after the last event
     /// border in this piece: up to there, everything that was ever pushed is whole events.
     pub fn push(&mut self, piece: &[u8], mut each: impl FnMut(RawEvent<'_>)) -> Option<usize> {
+        if piece.is_empty() {
+            return None;
+        }
         let (mut start, mut at, mut border) = (0, 0, None);
         if std::mem::take(&mut self.after_cr) && piece.first() == Some(&b'\n') {
             at = 1;
-            if !self.has_line {
+            if self.lines == 0 {
                 // The second half of the border itself.
                 (start, border) = (1, Some(1));
             }
@@ -119,13 +132,14 @@ impl Splitter {
                 }
             }
             if blank {
-                if self.has_line {
+                if self.lines > 0 {
                     self.emit(&piece[start..next], &mut each);
                 }
+                self.first = false;
                 border = Some(next);
                 start = next;
             }
-            self.has_line = !blank;
+            self.lines = if blank { 0 } else { self.lines + 1 };
             self.in_line = false;
             at = next;
         }
@@ -138,7 +152,12 @@ impl Splitter {
 
     /// Whether everything that was pushed is whole events.
     pub fn at_border(&self) -> bool {
-        !self.has_line && !self.in_line
+        self.lines == 0 && !self.in_line
+    }
+
+    /// Bytes kept of the unfinished event: at most what [`new`](Self::new) allows.
+    pub fn kept(&self) -> usize {
+        self.carry.len()
     }
 
     fn keep(&mut self, part: &[u8]) {
@@ -149,11 +168,11 @@ impl Splitter {
 
     fn emit(&mut self, last: &[u8], each: &mut impl FnMut(RawEvent<'_>)) {
         if self.carry.is_empty() && !self.cut {
-            each(RawEvent { bytes: last, cut: false });
+            each(RawEvent { bytes: last, cut: false, first: self.first, lines: self.lines });
             return;
         }
         self.keep(last);
-        each(RawEvent { bytes: &self.carry, cut: std::mem::take(&mut self.cut) });
+        each(RawEvent { bytes: &self.carry, cut: std::mem::take(&mut self.cut), first: self.first, lines: self.lines });
         self.carry.clear();
         // Idle streams are many: a buffer that one large event needed is not kept for the next hour.
         self.carry.shrink_to(4096);
@@ -227,6 +246,31 @@ mod tests {
             assert_eq!(split(&bytes).1, want, "{:?} byte by byte", String::from_utf8_lossy(stream));
         }
         assert!(split(&[b"data: x\n\n"]).2 && !split(&[b"data: x\n\nd"]).2 && !split(&[b"data: x\n"]).2);
+    }
+
+    #[test]
+    fn an_empty_piece_does_not_part_cr_and_lf() {
+        for stream in [[&b"event: a\r"[..], b"", b"\ndata: x\r\n\r\n"], [b"event: a\r\ndata: x\r\n\r", b"", b"\n"]] {
+            assert_eq!(split(&stream), split(&[&stream.concat()]));
+        }
+    }
+
+    #[test]
+    fn the_last_name_counts_wherever_it_stands() {
+        for end in ["\n", "\r", "\r\n"] {
+            let stream = |lines: &[&str]| (lines.join(end) + end + end).into_bytes();
+            check(&stream(&["event: a", "data: 1", "event: b"]), &[(Some("b"), Some("1"))]);
+            check(&stream(&["event: a", "event: b"]), &[(Some("b"), None)]);
+            check(&stream(&["event: a", "eventful: b"]), &[(Some("a"), None)]);
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_one_only_where_the_stream_begins() {
+        let bom = "\u{feff}";
+        check(format!("{bom}data: x\n\ndata: y\n{bom}data: z\n\n").as_bytes(), &[(None, Some("x")), (None, Some("y"))]);
+        check(format!("data: x\n\n{bom}event: message_stop\n\n").as_bytes(), &[(None, Some("x")), (None, None)]);
+        check(format!("\n{bom}data: x\n\n").as_bytes(), &[(None, None)]);
     }
 
     #[test]

@@ -1,0 +1,22 @@
+//! The fuzz targets' checks, on their committed corpora.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "../../../fuzz/checks/corpus.rs"]
+mod corpus;
+#[path = "../../../fuzz/checks/cuts.rs"]
+mod cuts;
+#[path = "../../../fuzz/checks/envelope.rs"]
+mod envelope;
+#[path = "../../../fuzz/checks/sse.rs"]
+mod sse;
+
+#[test]
+fn every_stream_of_the_corpus_splits_as_its_lines_say_wherever_it_is_cut() {
+    corpus::each("sse", sse::check);
+}
+
+#[test]
+fn every_body_of_the_corpus_has_the_envelope_that_a_full_parser_finds() {
+    corpus::each("envelope", envelope::check);
+}
