@@ -1,7 +1,7 @@
 //! Ways in which one stream of bytes can arrive.
 
 /// Inputs up to this length are cut at every byte.
-const EVERY: usize = 96;
+const EVERY: usize = 48;
 
 /// Calls `each` with the stream whole, byte by byte, cut in two at every byte (at some bytes where it is long), and in
 /// pieces of mixed lengths. The same stream is always cut in the same places.
@@ -15,12 +15,12 @@ pub(crate) fn each_way(stream: &[u8], mut each: impl FnMut(&[&[u8]])) {
     if stream.len() <= EVERY {
         (0..=stream.len()).for_each(|at| each(&[&stream[..at], &stream[at..]]));
     } else {
-        for _ in 0..16 {
+        for _ in 0..6 {
             let at = random.below(stream.len() + 1);
             each(&[&stream[..at], &stream[at..]]);
         }
     }
-    for most in [3, 17, 400] {
+    for most in [3, 60] {
         let (mut pieces, mut rest) = (Vec::new(), stream);
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(random.below(most + 1).min(rest.len()));

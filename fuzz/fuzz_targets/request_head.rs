@@ -3,6 +3,7 @@
 
 #[path = "../checks/cuts.rs"]
 mod cuts;
+#[allow(dead_code, reason = "the other kind of head has a target of its own")]
 #[path = "../checks/head.rs"]
 mod head;
 

@@ -7,6 +7,7 @@
 )]
 
 mod clients;
+mod fuzz;
 mod parts;
 mod report;
 mod servers;
@@ -24,7 +25,9 @@ Commands:
   test                  run every check: format, lints, tests, real clients, licences
     --only PART[,PART]  run only these parts (a group name such as `clients` takes all of its parts)
     --skip-clients      leave the real clients out (they are then listed as not run)
-    --list              print the parts and end";
+    --list              print the parts and end
+  fuzz [TARGET…]        fuzz the parsers (needs a nightly toolchain and cargo-fuzz)
+    --seconds N         so long each [default: 60]";
 
 /// A fault that ends the command, said in words for the user.
 type Fault = String;
@@ -54,6 +57,7 @@ fn run(args: &[String]) -> Result<ExitCode, Fault> {
             Some(other) => Err(format!("`setup` takes no argument, but got `{other}`\n\n{USAGE}")),
         },
         Some("test") => test(words),
+        Some("fuzz") => fuzz::fuzz(words, USAGE),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
