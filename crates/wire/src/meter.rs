@@ -654,6 +654,13 @@ mod tests {
             let expect: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             let name = expect["file"].as_str().unwrap();
             let body = std::fs::read(path.with_file_name(name)).unwrap();
+            if expect["outcome"] == "http_error" {
+                let got = whole(&body);
+                assert_eq!(got.progress, Progress::Failed, "{name}");
+                assert_eq!(got.error.unwrap().kind.as_ref(), expect["error"]["type"], "{name}");
+                assert_eq!(got.usage, Counts::Known(Usage::default()), "{name}");
+                continue;
+            }
             if name.ends_with(".json") {
                 let got = whole(&body);
                 assert_eq!(got, expected(&expect, &got), "{name}");
@@ -741,5 +748,25 @@ mod tests {
         let mut meter = Meter::default();
         run("with meter", &mut |event| meter.event(event));
         std::hint::black_box(meter.metered());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_spoilt_stream_harms_nothing_and_reads_the_same_at_every_cut(
+            which in 0_usize..100,
+            spoilt in proptest::collection::vec((0_usize..4000, proptest::prelude::any::<u8>()), 0..4),
+            cut in 0_usize..4000,
+        ) {
+            let files = transcripts();
+            let path = files[which % files.len()].to_string_lossy().replace(".expect.json", ".sse");
+            let mut body = std::fs::read(path).unwrap_or_else(|_| b"event: message_stop\n\n".to_vec());
+            for (at, byte) in spoilt {
+                let at = at % body.len();
+                body[at] = byte;
+            }
+            let (a, b) = body.split_at(cut % body.len());
+            proptest::prop_assert_eq!(metered(&[a, b]), metered(&[&body]));
+            whole(&body);
+        }
     }
 }
