@@ -479,6 +479,30 @@ fn what_is_built_in_is_read_and_every_price_of_it_is_sane() {
     }
 }
 
+#[test]
+fn of_several_tiers_the_highest_that_the_prompt_exceeds_holds() {
+    let tiers = "\"tiers\": [{ \"above\": 10, \"input\": 2, \"output\": 2 }, { \"above\": 20, \"input\": 3 }]";
+    let table = PriceTable::load(&file(&format!("\"m\": {{ \"input\": 1, \"output\": 1, {tiers} }}"))).unwrap();
+    for (words, want) in [
+        ("in=10", "0.00001"),
+        ("in=11", "0.000022"),
+        ("in=20", "0.00004"),
+        ("in=21", "0.000063"),
+        ("in=21 out=1", "~0.000064"),
+    ] {
+        assert_eq!(said(table.cost(&billed("anthropic", "m", &usage(words)))), want, "{words}");
+    }
+}
+
+#[test]
+fn a_lifetime_that_was_assumed_for_a_turn_is_assumed_in_the_cost() {
+    let mut usage = usage("in=1");
+    let report = Report { cache_write: Some(1), ..Report::default() };
+    usage.iterations = vec![Iteration::new(IterationKind::Compaction, None, report)];
+    let cost = PriceTable::built_in().cost(&billed("anthropic", "claude-opus-5-5", &usage)).unwrap();
+    assert!(cost.flags.ttl_assumed && cost.components.turns == PicoUsd(5_000_000));
+}
+
 /// `cargo test --release -p ledger -- --ignored --nocapture time_to`
 #[test]
 #[ignore = "prints numbers and asserts none"]
