@@ -495,6 +495,23 @@ fn of_several_tiers_the_highest_that_the_prompt_exceeds_holds() {
 }
 
 #[test]
+fn batch_rates_of_short_prompts_are_not_those_of_long_ones() {
+    let row = "\"m\": { \"input\": 2, \"output\": 2, \"batch_rates\": { \"input\": 1 }, \"tiers\": [{ \"above\": 10, \"input\": 4, \"output\": 4 }] }";
+    let table = PriceTable::load(&file(row)).unwrap();
+    let cost = |words: &str| said(table.cost(&billed("anthropic", "m", &usage(words))));
+    assert_eq!((cost("in=10 tier:batch"), cost("in=11 tier:batch")), ("0.00001".into(), "~0.000044".into()));
+}
+
+#[test]
+fn what_a_file_says_of_a_provider_comes_before_what_it_says_of_every_one() {
+    let every = "\"*\": { \"models\": { \"m\": { \"input\": 9, \"output\": 9 } } }, \"anthropic\"";
+    let text = file("\"m\": { \"input\": 1, \"output\": 2 }").replace("\"anthropic\"", every);
+    let table = PriceTable::load(&text).unwrap();
+    let input = |provider| table.find(provider, "m").unwrap().price.rates.input.unwrap().to_string();
+    assert_eq!((input("anthropic"), input("openai")), ("1".into(), "9".into()));
+}
+
+#[test]
 fn a_lifetime_that_was_assumed_for_a_turn_is_assumed_in_the_cost() {
     let mut usage = usage("in=1");
     let report = Report { cache_write: Some(1), ..Report::default() };
