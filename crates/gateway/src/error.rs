@@ -35,6 +35,11 @@ impl Refusal {
         Self { kind, message: message.into(), retry: Retry::Unsaid, close: false }
     }
 
+    /// What everybody is told who still waits when the process ends.
+    pub fn shutting_down() -> Self {
+        Self::new(ErrorKind::Unavailable, "the gateway is shutting down: try again").retry(Retry::After(1)).close()
+    }
+
     /// With advice on retrying.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;

@@ -148,14 +148,65 @@ impl From<Refusal> for NoBody {
     }
 }
 
-/// No byte of a body for so long: the client is asked no further.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Bytes a second that a body must come with, on the average, once [`SILENCE`] is over.
-const SLOWEST: u64 = 1024;
 /// Reading stops for so long when too much is held.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 /// Memory that a body is given room for before its bytes are there, however long it says it is.
 const FIRST_ROOM: u64 = 1024 * 1024;
+
+/// No byte of a body for so long: the client is asked no further.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Bytes a second that a body must come with, on the average, once [`SILENCE`] is over.
+const SLOWEST: u64 = 1024;
+
+/// How slowly a body may arrive.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    began: Instant,
+    last: Instant,
+    bytes: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pace {
+    /// Of a body whose first byte may come now.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, last: now, bytes: 0 }
+    }
+
+    /// So many bytes are there in all.
+    pub fn reached(&mut self, bytes: u64) {
+        if self.bytes != bytes {
+            (self.bytes, self.last) = (bytes, Instant::now());
+        }
+    }
+
+    /// For so long it was not the client that was waited for.
+    fn excuse(&mut self, waited: Duration) {
+        self.began += waited;
+        self.last += waited;
+    }
+
+    /// When the last byte came.
+    pub fn last(&self) -> Instant {
+        self.last
+    }
+
+    /// When the next byte must be there.
+    pub fn deadline(&self) -> Instant {
+        (self.last + SILENCE).min(self.began + SILENCE + Duration::from_secs(self.bytes / SLOWEST))
+    }
+
+    /// What a client is told whose deadline has passed.
+    pub fn too_slow() -> Refusal {
+        Refusal::new(ErrorKind::RequestTimeout, "the request body did not arrive in time").close()
+    }
+}
 
 /// Reads a body that is held whole.
 pub async fn read_held<S: Io>(
@@ -174,6 +225,7 @@ pub async fn read_held<S: Io>(
     }
     let coding = Coding::of(head.get("content-encoding"));
     let mut claim = Claim { held: held.clone(), bytes: 0 };
+    let mut pace = Pace::new();
     if head.expects_continue {
         client.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
     }
@@ -183,10 +235,10 @@ pub async fn read_held<S: Io>(
             let n = n as usize;
             // What came with the head is held like the rest.
             let at_hand = client.inbox.len().min(n);
-            room_for(client, &mut claim, at_hand).await?;
+            room_for(client, &mut claim, &mut pace, at_hand).await?;
             while client.inbox.len() < n {
                 let missing = n - claim.bytes;
-                arrive(client, &mut claim, missing).await?;
+                arrive(client, &mut claim, &mut pace, missing).await?;
             }
             client.inbox.split_to(n).freeze()
         }
@@ -194,13 +246,13 @@ pub async fn read_held<S: Io>(
         Framing::Chunked | Framing::UntilClose => {
             let (mut decoder, mut body) = (BodyDecoder::new(head.framing), BytesMut::new());
             let at_hand = client.inbox.len();
-            room_for(client, &mut claim, at_hand).await?;
+            room_for(client, &mut claim, &mut pace, at_hand).await?;
             loop {
                 match decoder.next(&mut client.inbox) {
                     Ok(Step::Data(data)) if body.len() + data.len() > max => return Err(too_large()),
                     Ok(Step::Data(data)) => body.extend_from_slice(&data),
                     Ok(Step::End) => break body.freeze(),
-                    Ok(Step::More) => arrive(client, &mut claim, max + 1).await?,
+                    Ok(Step::More) => arrive(client, &mut claim, &mut pace, max + 1).await?,
                     Err(e) => return Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into()),
                 }
             }
@@ -221,45 +273,50 @@ pub async fn read_held<S: Io>(
 }
 
 /// Waits for more bytes of a body and claims them.
-async fn arrive<S: Io>(client: &mut Client<S>, claim: &mut Claim, at_most: usize) -> Result<(), NoBody> {
-    let slowest = Duration::from_secs(claim.bytes as u64 / SLOWEST);
-    let deadline = Instant::now() + SILENCE.max(slowest.min(SILENCE));
-    let read = {
-        let Client { io, inbox, out, alarm, .. } = &mut *client;
-        std::future::poll_fn(|cx| {
-            let flushed = out.poll_flush(io, cx);
-            if matches!(flushed, Poll::Ready(Err(_))) {
-                return Poll::Ready(Err(Interrupted::Gone));
-            }
-            match inbox.poll_fill(io, cx) {
-                Poll::Ready(Ok(n)) if n > 0 => Poll::Ready(Ok(n)),
-                Poll::Ready(_) => Poll::Ready(Err(Interrupted::Gone)),
-                Poll::Pending => alarm.poll(deadline, cx).map(|()| Err(Interrupted::Deadline)),
-            }
-        })
-        .await
-    };
-    let read = match read {
-        Ok(n) => n.min(at_most),
-        Err(Interrupted::Deadline) => {
-            return Err(Refusal::new(ErrorKind::RequestTimeout, "the request body did not arrive in time")
-                .close()
-                .into());
+async fn arrive<S: Io>(
+    client: &mut Client<S>,
+    claim: &mut Claim,
+    pace: &mut Pace,
+    at_most: usize,
+) -> Result<(), NoBody> {
+    pace.reached(claim.bytes as u64);
+    let deadline = pace.deadline();
+    let read = std::future::poll_fn(|cx| {
+        if matches!(client.out.poll_flush(&mut client.io, cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(Err(Interrupted::Gone));
         }
-        Err(_) => return Err(NoBody::Gone),
-    };
-    room_for(client, claim, read).await
+        match client.inbox.poll_fill(&mut client.io, cx) {
+            Poll::Ready(Ok(n)) if n > 0 => return Poll::Ready(Ok(n)),
+            Poll::Ready(_) => return Poll::Ready(Err(Interrupted::Gone)),
+            Poll::Pending => {}
+        }
+        if client.poll_cut(cx).is_ready() {
+            return Poll::Ready(Err(Interrupted::Cut));
+        }
+        client.alarm.poll(deadline, cx).map(|()| Err(Interrupted::Deadline))
+    });
+    match read.await {
+        Ok(read) => room_for(client, claim, pace, read.min(at_most)).await,
+        Err(Interrupted::Deadline) => Err(Pace::too_slow().into()),
+        Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
+        Err(Interrupted::Gone) => Err(NoBody::Gone),
+    }
 }
 
 /// Claims `more` bytes, which have been read, and waits for room where there is none.
-async fn room_for<S: Io>(client: &mut Client<S>, claim: &mut Claim, more: usize) -> Result<(), NoBody> {
+async fn room_for<S: Io>(
+    client: &mut Client<S>,
+    claim: &mut Claim,
+    pace: &mut Pace,
+    more: usize,
+) -> Result<(), NoBody> {
     if claim.grow(more) {
         return Ok(());
     }
     // Others may finish soon; until then nothing is read, and the client's sending comes to rest.
-    let until = Instant::now() + WAIT_FOR_ROOM;
+    let from = Instant::now();
     let held = claim.held.clone();
-    let room = client.alarm.within(until, async {
+    let room = client.alarm.within(from + WAIT_FOR_ROOM, async {
         loop {
             let freed = held.freed.notified();
             if claim.grow(more) {
@@ -268,7 +325,9 @@ async fn room_for<S: Io>(client: &mut Client<S>, claim: &mut Claim, more: usize)
             freed.await;
         }
     });
-    room.await.ok_or_else(|| overloaded().into())
+    room.await.ok_or_else(overloaded)?;
+    pace.excuse(from.elapsed());
+    Ok(())
 }
 
 fn overloaded() -> Refusal {

@@ -9,7 +9,7 @@ use http1::{Framing, RequestHead, ResponseHead, write};
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::client::inbound::{HeldBody, NoBody, Operation, read_held};
+use crate::client::inbound::{HeldBody, NoBody, Operation, Pace, read_held};
 use crate::client::respond::Answer;
 use crate::client::{Client, Interrupted};
 use crate::coding::{Coding, Decoder};
@@ -137,8 +137,8 @@ impl Exchange {
 
         // Up, and the head of the answer.
         let request = prepare(head, self.operation, provider, auth, body.as_ref());
-        let deadline = self.started + self.patience(head, provider);
-        let (answer, mut source) = self.attempt(client, head, worker, provider, request, body, deadline).await?;
+        let patience = self.patience(head, provider);
+        let (answer, mut source) = self.attempt(client, head, worker, provider, request, body, patience).await?;
         self.status = answer.status;
         self.first_byte = Some(self.started.elapsed());
         if (300..400).contains(&answer.status) && answer.status != 304 {
@@ -171,7 +171,7 @@ impl Exchange {
         Ok((report.ended, keep_alive && !report.aborted))
     }
 
-    /// How long the head of the answer may take.
+    /// How long the head of the answer may take once the request has gone up.
     fn patience(&self, head: &RequestHead, provider: &Provider) -> Duration {
         if self.stream {
             return provider.timeouts.head;
@@ -195,7 +195,7 @@ impl Exchange {
         provider: &Provider,
         request: Bytes,
         body: Option<HeldBody>,
-        deadline: Instant,
+        patience: Duration,
     ) -> Result<(ResponseHead, UpstreamBody), Failure> {
         let origin = &provider.base.origin;
         let held = body.as_ref().map(|body| body.bytes.clone());
@@ -217,7 +217,7 @@ impl Exchange {
             }
             let sender = Sender::new([request.clone()].into_iter().chain(held.clone()), upload);
             let mut flight = Flight::new(connection, sender, head.method() == "HEAD");
-            match self.answer_head(client, &mut flight, deadline).await? {
+            match self.answer_head(client, &mut flight, patience).await? {
                 Ok(answer) => {
                     let source = flight.into_body(&answer);
                     return Ok((answer, source));
@@ -245,7 +245,7 @@ impl Exchange {
             Ok(Ok(io)) => Ok(Connection::new(io)),
             Ok(Err(e)) => Err(self.unreachable(&e).into()),
             Err(Interrupted::Gone) => Err(Failure::Gone),
-            Err(Interrupted::Cut) => Err(shutting_down().into()),
+            Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
             Err(Interrupted::Deadline) => {
                 let message =
                     format!("no connection to the provider `{}` within {} s", self.provider, timeout.as_secs());
@@ -264,8 +264,9 @@ impl Exchange {
         &self,
         client: &mut Client<S>,
         flight: &mut Flight,
-        deadline: Instant,
+        patience: Duration,
     ) -> Result<Result<ResponseHead, SendError>, Failure> {
+        let mut pace = Pace::new();
         let waited = std::future::poll_fn(|cx| {
             if !client.out.is_empty() && matches!(client.out.poll_flush(&mut client.io, cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(Err(Interrupted::Gone.into()));
@@ -274,27 +275,40 @@ impl Exchange {
                 return Poll::Ready(Ok(head));
             }
             let (sender, connection) = flight.sending();
-            if sender.is_uploading() {
+            let uploading = sender.is_uploading();
+            if uploading {
                 let Client { io, inbox, .. } = &mut *client;
                 if let Poll::Ready(Err(e)) = sender.poll_upload(&mut connection.io, io, inbox, cx) {
                     return Poll::Ready(Err(Stopped::Upload(e)));
                 }
-                if client.poll_cut(cx).is_ready() {
-                    return Poll::Ready(Err(Interrupted::Cut.into()));
-                }
-                return client.alarm.poll(deadline, cx).map(|()| Err(Interrupted::Deadline.into()));
             }
-            client.poll_interrupted(deadline, cx).map(|why| Err(why.into()))
+            // The upstream's time begins when it has taken what there is; until then it is the client's.
+            pace.reached(sender.written());
+            let (deadline, late) = match sender.awaits_client() {
+                true => (pace.deadline(), Stopped::SlowUpload),
+                false => (pace.last() + patience, Stopped::Interrupted(Interrupted::Deadline)),
+            };
+            if !uploading {
+                return client.poll_interrupted(deadline, cx).map(|why| match why {
+                    Interrupted::Deadline => Err(late),
+                    why => Err(why.into()),
+                });
+            }
+            if client.poll_cut(cx).is_ready() {
+                return Poll::Ready(Err(Interrupted::Cut.into()));
+            }
+            client.alarm.poll(deadline, cx).map(|()| Err(late))
         });
         match waited.await {
             Ok(head) => Ok(head),
             Err(Stopped::Interrupted(Interrupted::Gone) | Stopped::Upload(UploadError::ClientGone)) => {
                 Err(Failure::Gone)
             }
+            Err(Stopped::SlowUpload) => Err(Pace::too_slow().into()),
             Err(Stopped::Upload(UploadError::Framing(e))) => {
                 Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into())
             }
-            Err(Stopped::Interrupted(Interrupted::Cut)) => Err(shutting_down().into()),
+            Err(Stopped::Interrupted(Interrupted::Cut)) => Err(Refusal::shutting_down().into()),
             Err(Stopped::Interrupted(Interrupted::Deadline)) => {
                 let waited = self.started.elapsed().as_secs();
                 let message = format!("the provider `{}` did not begin its answer within {waited} s", self.provider);
@@ -325,7 +339,7 @@ impl Exchange {
             }
             Ok(Err(e)) => return Err(Refusal::new(ErrorKind::BadGateway, e.to_string()).into()),
             Err(Interrupted::Gone) => return Err(Failure::Gone),
-            Err(Interrupted::Cut) => return Err(shutting_down().into()),
+            Err(Interrupted::Cut) => return Err(Refusal::shutting_down().into()),
             Err(Interrupted::Deadline) => {
                 return Err(Refusal::new(ErrorKind::UpstreamTimeout, "the batch object did not arrive in time").into());
             }
@@ -372,16 +386,13 @@ impl Exchange {
 enum Stopped {
     Interrupted(Interrupted),
     Upload(UploadError),
+    SlowUpload,
 }
 
 impl From<Interrupted> for Stopped {
     fn from(why: Interrupted) -> Self {
         Self::Interrupted(why)
     }
-}
-
-fn shutting_down() -> Refusal {
-    Refusal::new(ErrorKind::Unavailable, "the gateway is shutting down: try again").retry(Retry::After(1)).close()
 }
 
 /// How an exchange ended, and why where that is not plain.

@@ -9,6 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::io::{Inbox, Outbox};
 
+/// Bytes of a body that are read ahead while the upstream takes none.
+const AHEAD: usize = 256 * 1024;
+
 /// A body that goes up while it arrives.
 #[derive(Debug)]
 pub struct Upload {
@@ -61,6 +64,16 @@ impl Sender {
         self.upload.is_some()
     }
 
+    /// Bytes that the upstream has taken.
+    pub fn written(&self) -> u64 {
+        self.out.written()
+    }
+
+    /// Whether it is the client whose bytes are missing, and not the upstream that does not take them.
+    pub fn awaits_client(&self) -> bool {
+        self.upload.is_some() && self.out.is_empty() && self.failed.is_none()
+    }
+
     /// Why the upstream takes no more.
     pub fn take_failure(&mut self) -> Option<io::Error> {
         self.failed.take()
@@ -91,7 +104,8 @@ impl Sender {
     ) -> Poll<Result<(), UploadError>> {
         loop {
             if self.poll_write(upstream, cx).is_pending() {
-                return Poll::Pending;
+                // The client's end shows also while the upstream takes nothing.
+                return poll_ahead(client, inbox, cx).map(Err);
             }
             let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
             if self.failed.is_some() {
@@ -118,6 +132,17 @@ impl Sender {
             if self.upload.as_ref().is_some_and(|u| !u.chunked && u.decoder.is_done()) {
                 self.upload = None;
             }
+        }
+    }
+}
+
+/// Reads ahead, up to a bound. Ready once the client has gone.
+fn poll_ahead<R: AsyncRead + Unpin>(client: &mut R, inbox: &mut Inbox, cx: &mut Context<'_>) -> Poll<UploadError> {
+    loop {
+        match inbox.poll_fill_to(AHEAD, client, cx) {
+            Poll::Ready(Ok(n)) if n > 0 => {}
+            Poll::Ready(_) => return Poll::Ready(UploadError::ClientGone),
+            Poll::Pending => return Poll::Pending,
         }
     }
 }
