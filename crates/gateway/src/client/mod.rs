@@ -180,7 +180,11 @@ impl<S: Io> Client<S> {
     pub async fn flush(&mut self) -> bool {
         let Self { io, out, alarm, .. } = self;
         let flushed = alarm.within(Instant::now() + STALL_TIME, out.flush(io)).await;
-        matches!(flushed, Some(Ok(())))
+        let flushed = matches!(flushed, Some(Ok(())));
+        if !flushed {
+            out.clear();
+        }
+        flushed
     }
 
     /// Sends an answer of our own. `true`: the connection can carry another request.

@@ -46,6 +46,11 @@ impl Outbox {
         self.written
     }
 
+    /// Forgets what was not written.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+    }
+
     /// Appends bytes as they are.
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {

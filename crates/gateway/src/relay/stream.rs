@@ -15,6 +15,9 @@ use crate::coding::Decoder;
 use crate::io::Io;
 use crate::upstream::{UploadError, UpstreamBody};
 
+/// Reads in a row after which the clock, the client and the process are looked at.
+const BURST: u32 = 16;
+
 /// How the client learns where the body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framed {
@@ -149,7 +152,9 @@ impl<'a, S: Io> Relay<'a, S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let mut reads = 0;
         loop {
+            let mut more = false;
             let before = self.client.out.written();
             let blocked = match self.client.out.poll_flush(&mut self.client.io, cx) {
                 Poll::Ready(Ok(())) => false,
@@ -164,7 +169,10 @@ impl<'a, S: Io> Relay<'a, S> {
                     return Poll::Ready(ended);
                 }
                 // While the client takes nothing, nothing is read: the upstream feels its pace.
-                if self.poll_source(cx).is_ready() {
+                more = self.poll_source(cx).is_ready();
+                reads += 1;
+                // Where there is always more, everything else is looked at between.
+                if more && (self.ended.is_some() || reads % BURST != 0) {
                     continue;
                 }
             }
@@ -182,10 +190,15 @@ impl<'a, S: Io> Relay<'a, S> {
             let idle = if blocked { self.last_sent } else { self.last_read } + self.limits.idle;
             let ping = if blocked || !self.may_ping() { None } else { Some(self.last_sent + self.limits.ping) };
             let deadline = ping.map_or(idle, |ping| ping.min(idle)).min(self.limits.end);
-            if self.client.alarm.poll(deadline, cx).is_pending() {
+            // A busy task may be told that its timer pends although its time is over: the clock knows better.
+            let late = self.client.alarm.poll(deadline, cx).is_ready();
+            let now = Instant::now();
+            if !late && now < deadline {
+                if more {
+                    continue;
+                }
                 return Poll::Pending;
             }
-            let now = Instant::now();
             if blocked && idle <= now {
                 return self.abandon(Ended::ClientStalled);
             } else if idle <= now {
@@ -236,6 +249,8 @@ impl<'a, S: Io> Relay<'a, S> {
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
             };
         }
+        // An upstream may answer before it has read everything, and wait for the rest.
+        let _ = sender.poll_write(&mut connection.io, cx);
         self.client.poll_gone(cx).map(|()| Ended::ClientGone)
     }
 
@@ -338,7 +353,9 @@ impl<'a, S: Io> Relay<'a, S> {
         self.ended.is_none() && matches!(&self.view, View::Events(e) if e.at_border() && !e.is_over())
     }
 
+    /// Ends without a last word: there is nobody who would take it.
     fn abandon(&mut self, ended: Ended) -> Poll<Ended> {
+        self.client.out.clear();
         self.aborted = true;
         Poll::Ready(ended)
     }
