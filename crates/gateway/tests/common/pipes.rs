@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Client;
@@ -60,7 +61,7 @@ pub enum Step {
     SendForEver(Vec<u8>),
     /// Waits.
     Wait(Duration),
-    /// Reads nothing from here on, as a server that is busy.
+    /// Reads nothing from here on, as a server that is busy, until [`House::hear`].
     Deaf,
     /// Waits until the gateway goes.
     Hang,
@@ -131,6 +132,7 @@ pub struct House {
     /// What the scripted upstreams saw, in the order of their connections.
     pub seen: Rc<RefCell<Vec<Seen>>>,
     changed: Rc<Notify>,
+    hear: CancellationToken,
     next: Arc<Mutex<VecDeque<Upstream>>>,
     dialed: Arc<Mutex<Vec<Origin>>>,
     /// Connections of clients.
@@ -202,7 +204,7 @@ impl House {
         let (gateway, phases) = (Arc::new(gateway), Phases::default());
         let sim = Sim::new(SimConfig::default()).unwrap();
         let seen = Rc::new(RefCell::new(Vec::<Seen>::new()));
-        let changed = Rc::new(Notify::new());
+        let (changed, hear) = (Rc::new(Notify::new()), CancellationToken::new());
         let far = TaskTracker::new();
         let this = Self {
             worker: Rc::new(Worker::new(gateway.clone(), &phases)),
@@ -211,6 +213,7 @@ impl House {
             sim: sim.clone(),
             seen: seen.clone(),
             changed: changed.clone(),
+            hear: hear.clone(),
             next,
             dialed,
             near: TaskTracker::new(),
@@ -222,9 +225,9 @@ impl House {
                     Upstream::Raw(steps) => {
                         let at = seen.borrow().len();
                         seen.borrow_mut().push(Seen::default());
-                        let (seen, changed) = (seen.clone(), changed.clone());
+                        let (seen, changed, hear) = (seen.clone(), changed.clone(), hear.clone());
                         far.spawn_local(async move {
-                            play(io, steps, |change| {
+                            play(io, steps, hear, |change| {
                                 change(&mut seen.borrow_mut()[at]);
                                 changed.notify_waiters();
                             })
@@ -322,6 +325,11 @@ impl House {
         })
     }
 
+    /// Scripted upstreams that have become deaf read again.
+    pub fn hear(&self) {
+        self.hear.cancel();
+    }
+
     /// Waits until every client connection has ended.
     #[track_caller]
     pub fn clients_gone(&self) -> impl Future<Output = ()> {
@@ -335,6 +343,7 @@ impl House {
 
     /// Everything ends: no task, no held byte, no connection may be left.
     async fn end(self) {
+        self.hear();
         let Self { gateway, worker, near, far, .. } = self;
         near.close();
         soon(near.wait()).await;
@@ -375,13 +384,16 @@ fn request_len(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Plays a script on one connection. `note` changes what was seen.
-async fn play(io: DuplexStream, steps: Vec<Step>, note: impl Fn(&dyn Fn(&mut Seen))) {
+async fn play(io: DuplexStream, steps: Vec<Step>, hear: CancellationToken, note: impl Fn(&dyn Fn(&mut Seen))) {
     let (mut read, mut write) = tokio::io::split(io);
     let came = RefCell::new(Vec::new());
     let (more, deaf) = (Notify::new(), std::cell::Cell::new(false));
     let reading = async {
         let mut space = vec![0; PIPE];
-        while !deaf.get() {
+        loop {
+            if deaf.get() {
+                hear.cancelled().await;
+            }
             match read.read(&mut space).await {
                 Ok(n) if n > 0 => {
                     came.borrow_mut().extend_from_slice(&space[..n]);
@@ -394,7 +406,6 @@ async fn play(io: DuplexStream, steps: Vec<Step>, note: impl Fn(&dyn Fn(&mut See
                 }
             }
         }
-        std::future::pending::<()>().await;
     };
     let writing = async {
         let mut used = 0;

@@ -6,3 +6,5 @@
 mod common;
 
 mod faults;
+mod gone;
+mod time;
