@@ -34,6 +34,7 @@ pub(crate) struct Answer {
     /// `HTTP/1.1` and the like.
     pub(crate) version: String,
     pub(crate) status: u16,
+    pub(crate) reason: String,
     /// Names in their own case, values as bytes, in their order.
     pub(crate) headers: Vec<(String, Bytes)>,
     pub(crate) body: Vec<u8>,
@@ -217,7 +218,9 @@ impl Client {
         let status = std::str::from_utf8(&status).unwrap();
         let mut words = status.splitn(3, ' ');
         let (version, code) = (words.next().unwrap().to_owned(), words.next().unwrap().parse().unwrap());
-        let mut answer = Answer { version, status: code, headers: Vec::new(), body: Vec::new(), ended: Ended::Whole };
+        let reason = words.next().unwrap_or_default().to_owned();
+        let (headers, body, ended) = (Vec::new(), Vec::new(), Ended::Whole);
+        let mut answer = Answer { version, status: code, reason, headers, body, ended };
         loop {
             let line = self.line().await?;
             if line.is_empty() {

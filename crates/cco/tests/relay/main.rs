@@ -7,4 +7,5 @@ mod common;
 
 mod bodies;
 mod events;
+mod headers;
 mod transcripts;

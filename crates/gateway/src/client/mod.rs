@@ -92,6 +92,9 @@ pub struct Client<S> {
     pub peer: Peer,
     /// Whether bytes of the current request's body may still be unread.
     pub unread: bool,
+    /// Makes the end of the transport a reset.
+    reset: fn(&S),
+    is_reset: bool,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     is_cut: bool,
@@ -104,8 +107,8 @@ impl<S> std::fmt::Debug for Client<S> {
 }
 
 impl<S: Io> Client<S> {
-    /// A connection that was just accepted.
-    pub fn new(io: S, peer: Peer, phases: &Phases) -> Self {
+    /// A connection that was just accepted. `reset` sees to it that its end, when it comes, is no orderly one.
+    pub fn new(io: S, peer: Peer, phases: &Phases, reset: fn(&S)) -> Self {
         Self {
             io,
             inbox: Inbox::default(),
@@ -113,6 +116,8 @@ impl<S: Io> Client<S> {
             alarm: Alarm::default(),
             peer,
             unread: false,
+            reset,
+            is_reset: false,
             drain: Box::pin(phases.drain.clone().cancelled_owned()),
             cut: Box::pin(phases.cut.clone().cancelled_owned()),
             is_cut: false,
@@ -194,10 +199,18 @@ impl<S: Io> Client<S> {
         self.flush().await && keep_alive
     }
 
+    /// Lets the connection end in a reset: for a client to which an orderly end would be the end of a whole body.
+    pub fn reset(&mut self) {
+        self.is_reset = true;
+    }
+
     /// Ends the connection so that an answer under way still arrives: closing a socket with unread bytes resets it.
     pub async fn close(mut self) {
         if !self.flush().await {
             return;
+        }
+        if self.is_reset {
+            return (self.reset)(&self.io);
         }
         let Self { io, inbox, alarm, .. } = &mut self;
         let ending = async {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
@@ -38,6 +39,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn accepted(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_send_buffer_size(SEND_BUFFER)
+}
+
+/// Makes the end of a connection a reset: what is not sent by then is lost, and the other side sees a failure.
+pub fn reset_on_close(stream: &TcpStream) {
+    // Where the system refuses, the end is an orderly one.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Raises the soft limit of open files to the hard one, as far as the system lets us, and returns what holds then.

@@ -167,6 +167,8 @@ impl Exchange {
         gateway.counters.relayed(report.payload);
         if !report.aborted {
             source.release(&worker.pool, &provider.base.origin);
+        } else if framed == Framed::Close {
+            client.reset();
         }
         Ok((report.ended, keep_alive && !report.aborted))
     }
