@@ -4,8 +4,18 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+/// TLS and proxies, as the gateway's own tests have them.
+#[expect(dead_code, unreachable_pub, reason = "what these tests leave out others need")]
+#[path = "../../../gateway/tests/common"]
+mod net {
+    pub mod certs;
+    pub mod connect_proxy;
+    pub mod tls_front;
+}
 
 mod bodies;
 mod events;
 mod headers;
+mod serve;
+mod tls;
 mod transcripts;

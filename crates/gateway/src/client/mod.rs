@@ -28,6 +28,8 @@ const STALL_TIME: Duration = Duration::from_secs(30);
 /// What a client may still send of a request that was refused, and for how long, before its connection is closed.
 const LINGER_BYTES: usize = 128 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(5);
+/// How long one may still say that it has seen the end, where nothing of a request is left to come.
+const FAREWELL_TIME: Duration = Duration::from_millis(500);
 /// Bytes of a next request that are read while an answer is still under way.
 const PIPELINED: usize = 64 * 1024;
 
@@ -212,12 +214,13 @@ impl<S: Io> Client<S> {
         if self.is_reset {
             return (self.reset)(&self.io);
         }
+        let time = if self.unread { LINGER_TIME } else { FAREWELL_TIME };
         let Self { io, inbox, alarm, .. } = &mut self;
         let ending = async {
             let _ = tokio::io::AsyncWriteExt::shutdown(io).await;
             discard(inbox, io, LINGER_BYTES).await;
         };
-        let _ = alarm.within(Instant::now() + LINGER_TIME, ending).await;
+        let _ = alarm.within(Instant::now() + time, ending).await;
     }
 
     /// Drives `work` until it is ready, the client is gone, the deadline has passed, or the process ends.
