@@ -20,6 +20,9 @@ pub struct Limits {
 /// No head may have more fields than this, whatever its limits say.
 pub const MAX_FIELDS: usize = 256;
 
+/// Interim answers that are read over before a final one. Servers send one or two.
+pub const MAX_INTERIM: u8 = 16;
+
 impl Default for Limits {
     fn default() -> Self {
         Self { bytes: 64 * 1024, fields: 128 }
@@ -55,6 +58,8 @@ pub enum HeadError {
     LengthAndEncoding,
     /// A `Transfer-Encoding` other than exactly one `chunked`, or one in HTTP/1.0.
     Encoding,
+    /// More interim answers (1xx) than [`MAX_INTERIM`] before the final one.
+    TooManyInterim,
     /// A status that is no final answer to a request that asked for none of its kind (101, or not 100..=999).
     Status,
 }
@@ -75,6 +80,7 @@ impl fmt::Display for HeadError {
             Self::LengthTwice => "there is more than one `Content-Length` header",
             Self::LengthAndEncoding => "`Content-Length` and `Transfer-Encoding` exclude each other",
             Self::Encoding => "`Transfer-Encoding` is not exactly `chunked`",
+            Self::TooManyInterim => "there are too many interim answers",
             Self::Status => "the status is not one of a final answer",
         })
     }
@@ -89,9 +95,16 @@ pub struct Scan {
     seen: usize,
     /// Where the current line begins.
     line: usize,
+    /// Interim heads that came before this one.
+    interim: u8,
 }
 
 impl Scan {
+    /// Whether interim heads came before this one.
+    pub fn is_behind_interim(&self) -> bool {
+        self.interim > 0
+    }
+
     /// The length of the head at the front of `buf`, with its empty line, once it is whole.
     pub fn end(&mut self, buf: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
         for at in memchr_iter(b'\n', &buf[self.seen..]) {
@@ -366,15 +379,18 @@ impl ResponseHead {
         limits: &Limits,
         to_head: bool,
     ) -> Result<Option<Self>, HeadError> {
-        // An upstream that sends interim heads for ever runs into the caller's time limit: each needs a read of its own
-        // only if it comes alone, so the number that one read can hold is bounded too.
         loop {
             let Some(end) = scan.end(buf, limits)? else { return Ok(None) };
             let parsed = Self::parse(buf.split_to(end).freeze(), limits, to_head)?;
+            let interim = scan.interim + 1;
             *scan = Scan::default();
             if let Some(head) = parsed {
                 return Ok(Some(head));
             }
+            if interim > MAX_INTERIM {
+                return Err(HeadError::TooManyInterim);
+            }
+            scan.interim = interim;
         }
     }
 
@@ -536,6 +552,21 @@ mod tests {
         assert!(response("HTTP/1.1 101 Switching\r\n\r\n").is_err());
         assert!(response("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
         assert!(response("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn interim_heads_are_counted_also_over_several_reads() {
+        let (mut buf, mut scan) = (BytesMut::new(), Scan::default());
+        let mut take = |text: &str| {
+            buf.extend_from_slice(text.as_bytes());
+            ResponseHead::take(&mut buf, &mut scan, &Limits::default(), false)
+        };
+        for _ in 0..MAX_INTERIM {
+            assert!(take("HTTP/1.1 103 Early\r\nLink: x\r\n\r\n").unwrap().is_none());
+        }
+        assert_eq!(take("HTTP/1.1 103 Early\r\nLink: x\r\n\r\n").unwrap_err(), HeadError::TooManyInterim);
+        let last = format!("{}HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 100 Go\r\n\r\n".repeat(usize::from(MAX_INTERIM)));
+        assert_eq!(response(&last).unwrap().unwrap().status, 200);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Flight {
                 Ok(None) => {}
                 Err(e) => return Poll::Ready(Err(SendError::Head(e))),
             }
-            let started = !inbox.is_empty();
+            // An interim answer is one, too: whoever gave it has taken the request.
+            let started = !inbox.is_empty() || self.scan.is_behind_interim();
             match inbox.poll_fill(io, cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) if started => return Poll::Ready(Err(SendError::HeadCut)),
