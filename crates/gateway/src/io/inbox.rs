@@ -12,6 +12,8 @@ use tokio_util::io::poll_read_buf;
 
 /// Bytes that a read has room for at first. Large enough for a Claude Code head or a burst of events.
 const READ: usize = 16 * 1024;
+/// Reads of fewer bytes go on in the memory of the one before.
+const SMALL: usize = 2 * 1024;
 /// What it grows to while reads keep filling it: fewer system calls for large bodies.
 const READ_MAX: usize = 256 * 1024;
 /// Buffers that a thread keeps for its next reader.
@@ -32,12 +34,14 @@ pub struct Inbox {
     bytes: BytesMut,
     /// Room that the next read should have.
     room: usize,
+    /// Room without which a read is not worth its system call: little where little comes at a time.
+    least: usize,
     eof: bool,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { bytes: BytesMut::new(), room: READ, eof: false }
+        Self { bytes: BytesMut::new(), room: READ, least: READ, eof: false }
     }
 }
 
@@ -63,8 +67,10 @@ impl Inbox {
         if self.bytes.capacity() == 0 {
             self.bytes = spare();
         }
-        // Takes the memory back where nobody holds a slice of it any more, else allocates.
-        self.bytes.reserve(self.room);
+        if self.bytes.capacity() - self.bytes.len() < self.least {
+            // Takes the memory back where nobody holds a slice of it any more, else allocates.
+            self.bytes.reserve(self.room);
+        }
         let room = self.bytes.capacity() - self.bytes.len();
         let Poll::Ready(read) = poll_read_buf(Pin::new(io), cx, &mut self.bytes) else {
             self.rest();
@@ -77,6 +83,8 @@ impl Inbox {
         } else if n < READ {
             self.room = READ;
         }
+        // Slices of small reads share their memory: one that waits would else keep a whole buffer from being used.
+        self.least = if n < SMALL { SMALL } else { self.room };
         Poll::Ready(Ok(n))
     }
 
@@ -123,8 +131,12 @@ impl Inbox {
 
 /// Whether a pooled connection is quiet: neither closed by its peer nor with bytes that nobody asked for.
 pub(crate) fn is_quiet<R: AsyncRead + Unpin>(inbox: &mut Inbox, io: &mut R) -> bool {
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    inbox.is_empty() && inbox.poll_fill(io, &mut cx).is_pending()
+    if !inbox.is_empty() {
+        return false;
+    }
+    // A task at the end of its budget is told that nothing is there whatever there is: that would not do here.
+    let filled = std::pin::pin!(tokio::task::unconstrained(inbox.fill(io)));
+    filled.poll(&mut Context::from_waker(std::task::Waker::noop())).is_pending()
 }
 
 /// Reads and throws away, at most `limit` bytes, until the other side closes: closing a socket with unread bytes would
@@ -171,6 +183,34 @@ mod tests {
         assert_eq!(inbox.bytes.capacity(), 0);
         drop(far);
         assert!(!is_quiet(&mut inbox, &mut near) && inbox.is_eof());
+    }
+
+    #[tokio::test]
+    async fn small_reads_that_wait_share_their_memory() {
+        let (mut near, mut far) = tokio::io::duplex(1024);
+        let (mut inbox, mut waiting) = (Inbox::default(), Vec::new());
+        for _ in 0..10_000 {
+            far.write_all(b"x").await.unwrap();
+            inbox.fill(&mut near).await.unwrap();
+            waiting.push(inbox.split().freeze());
+        }
+        let buffers = waiting.windows(2).filter(|two| two[0].as_ptr().wrapping_add(1) != two[1].as_ptr()).count();
+        assert!(buffers <= 1, "{buffers} buffers for 10 KB");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_quiet_only_because_its_task_has_worked_hard() {
+        let (mut near, far) = tokio::io::duplex(1024);
+        let mut inbox = Inbox::default();
+        drop(far);
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(coop) = tokio::task::coop::poll_proceed(cx) {
+                coop.made_progress();
+            }
+            assert!(!is_quiet(&mut inbox, &mut near));
+            Poll::Ready(())
+        })
+        .await;
     }
 
     #[tokio::test]
