@@ -27,12 +27,14 @@ pub struct Refusal {
     pub retry: Retry,
     /// Whether the connection ends with this answer because what follows on it cannot be trusted.
     pub close: bool,
+    /// The methods that a 405 names as allowed.
+    pub allow: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal that says nothing about retries and keeps the connection.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), retry: Retry::Unsaid, close: false }
+        Self { kind, message: message.into(), retry: Retry::Unsaid, close: false, allow: None }
     }
 
     /// What everybody is told who still waits when the process ends.
@@ -43,6 +45,12 @@ impl Refusal {
     /// With advice on retrying.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// With the methods that are allowed instead.
+    pub fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
         self
     }
 

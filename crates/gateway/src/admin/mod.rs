@@ -27,7 +27,7 @@ pub fn answer(head: &RequestHead, worker: &Worker) -> Result<Answer, Refusal> {
     };
     if !matches!(head.method(), "GET" | "HEAD") {
         let message = format!("`{}` is not answered at `{}`: use GET", head.method(), head.path());
-        return Err(Refusal::new(ErrorKind::MethodNotAllowed, message).retry(Retry::Never));
+        return Err(Refusal::new(ErrorKind::MethodNotAllowed, message).retry(Retry::Never).allow("GET, HEAD"));
     }
     Ok(answer(gateway))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http1::RequestHead;
 
 use crate::client::peer::Peer;
-use crate::error::{ErrorKind, Refusal};
+use crate::error::{ErrorKind, Refusal, Retry};
 
 /// The names and pages that may talk to us beside ourselves.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,7 @@ impl Edge {
             return Err(Refusal::new(ErrorKind::Permission, message).close());
         }
         self.check_origin(head, &host)?;
+        check_method(head.method())?;
         check_path(head.path())
     }
 
@@ -50,8 +51,8 @@ impl Edge {
             }
             allowed = true;
         }
-        let site = head.get("sec-fetch-site").unwrap_or(b"none");
-        if !allowed && !matches!(site, b"none" | b"same-origin") {
+        let mut sites = head.fields().filter(|f| f.is("sec-fetch-site"));
+        if !allowed && !sites.all(|site| matches!(site.value, b"none" | b"same-origin")) {
             let message =
                 "a web page of another site may not use this gateway: add its origin to `server.origins` if it should";
             return Err(Refusal::new(ErrorKind::Permission, message).close());
@@ -72,6 +73,16 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
         Some((name, port)) => (name, Some(port)),
         None => (host, None),
     }
+}
+
+/// `TRACE` would echo the key that we put on; behind a `CONNECT` bytes have no meaning that we know.
+fn check_method(method: &str) -> Result<(), Refusal> {
+    if matches!(method, "TRACE" | "CONNECT") {
+        let message = format!("the method `{method}` is not forwarded");
+        let refusal = Refusal::new(ErrorKind::MethodNotAllowed, message).retry(Retry::Never);
+        return Err(refusal.allow("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT").close());
+    }
+    Ok(())
 }
 
 /// Paths go up as they came, so one that a server behind us would resolve to another is refused.
@@ -155,6 +166,13 @@ mod tests {
             "Origin: http://localhost:54548\r\nOrigin: http://evil.test",
         ] {
             check(&edge, &with(fields), Some(403));
+        }
+    }
+
+    #[test]
+    fn methods_that_would_show_a_key_or_open_a_tunnel_are_refused() {
+        for method in ["TRACE", "CONNECT"] {
+            check(&Edge::default(), &format!("{method} /v1/models HTTP/1.1\r\nHost: localhost:54548"), Some(405));
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http1::write;
 use wire::anthropic;
 
-use crate::error::{ErrorKind, Refusal, Retry};
+use crate::error::{Refusal, Retry};
 use crate::headers::{self, REQUEST_ID};
 
 /// An answer that is whole in memory.
@@ -48,8 +48,8 @@ impl Answer {
             Retry::Never => fields.push(("x-should-retry", "false".into())),
             Retry::After(seconds) => fields.push(("retry-after", seconds.to_string())),
         }
-        if refusal.kind == ErrorKind::MethodNotAllowed {
-            fields.push(("allow", "GET, HEAD".into()));
+        if let Some(methods) = refusal.allow {
+            fields.push(("allow", methods.into()));
         }
         let body = anthropic::error::body(refusal.kind, &refusal.message, request_id).into();
         let (status, reason) = (refusal.kind.status(), refusal.kind.reason());

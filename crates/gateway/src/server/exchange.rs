@@ -472,6 +472,8 @@ fn is_json(answer: &ResponseHead) -> bool {
 fn view(operation: Operation, answer: &ResponseHead) -> View {
     let is_stream =
         answer.get("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
+    // An error answer is no stream, whatever it says: it passes as it is.
+    let is_stream = is_stream && (200..300).contains(&answer.status);
     if operation != Operation::Generation || !is_stream || answer.framing == Framing::None {
         return View::Plain;
     }
