@@ -5,6 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod desync;
 mod faults;
+mod framing;
 mod gone;
+mod local;
+mod memory;
 mod time;
