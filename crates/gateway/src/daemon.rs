@@ -20,7 +20,7 @@ use crate::client::respond::Answer;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
 use crate::net;
-use crate::server::connection::serve_socket;
+use crate::server::connection::serve_resettable;
 
 /// Accepted connections that may wait for a worker to take them.
 const HANDED_OVER: usize = 1024;
@@ -281,7 +281,7 @@ impl Local {
         let open = Open { load: self.load.clone(), gateway: self.worker.gateway.clone() };
         let worker = self.worker.clone();
         self.tasks.spawn_local(async move {
-            serve_socket(stream, peer, worker).await;
+            serve_resettable(stream, peer, worker, net::reset_on_close).await;
             drop(open);
         });
     }

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use http1::{Framing, HeadError, RequestHead};
-use tokio::net::TcpStream;
 use tracing::{debug, info};
 use uuid::Uuid;
 
@@ -15,20 +14,15 @@ use crate::client::{Client, NoRequest};
 use crate::error::{ErrorKind, Refusal};
 use crate::gateway::Worker;
 use crate::io::Io;
-use crate::net;
 use crate::server::exchange::exchange;
 
 /// Serves requests off one connection until it ends.
 pub async fn serve_connection<S: Io>(io: S, peer: Peer, worker: Rc<Worker>) {
-    serve_with(io, peer, worker, |_| {}).await;
+    serve_resettable(io, peer, worker, |_| {}).await;
 }
 
-/// The same for a socket, which can be reset.
-pub async fn serve_socket(socket: TcpStream, peer: Peer, worker: Rc<Worker>) {
-    serve_with(socket, peer, worker, net::reset_on_close).await;
-}
-
-async fn serve_with<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, reset: fn(&S)) {
+/// The same where the connection can be made to end with a reset: `reset` arranges for that.
+pub async fn serve_resettable<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, reset: fn(&S)) {
     let mut client = Client::new(io, peer, &worker.phases, reset);
     loop {
         match client.next_head().await {
