@@ -6,6 +6,7 @@
     reason = "the rules on clock and environment are for the gateway, not for the tool that builds it"
 )]
 
+mod bench;
 mod clients;
 mod fuzz;
 mod parts;
@@ -27,7 +28,9 @@ Commands:
     --skip-clients      leave the real clients out (they are then listed as not run)
     --list              print the parts and end
   fuzz [TARGET…]        fuzz the parsers (needs a nightly toolchain and cargo-fuzz)
-    --seconds N         so long each [default: 60]";
+    --seconds N         so long each [default: 60]
+  bench                 measure cco beside nginx; on a machine that does nothing else (`bench --help` for all options)
+    --quick             about a minute, for a first look";
 
 /// A fault that ends the command, said in words for the user.
 type Fault = String;
@@ -57,6 +60,7 @@ fn run(args: &[String]) -> Result<ExitCode, Fault> {
             Some(other) => Err(format!("`setup` takes no argument, but got `{other}`\n\n{USAGE}")),
         },
         Some("test") => test(words),
+        Some("bench") => bench::bench(words),
         Some("fuzz") => fuzz::fuzz(words, USAGE),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

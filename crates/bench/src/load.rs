@@ -1,0 +1,338 @@
+//! The load generator: closed loop (so many connections, each as fast as it is answered) or open loop (so many requests
+//! a second, whatever comes back). In the open loop a request that had to wait for a free connection is counted from
+//! the moment at which it was due, so that a slow answer shows in all the requests that it delayed.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http1::{BodyDecoder, Limits, ResponseHead, Scan, Step};
+use memchr::memmem;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::Fault;
+use crate::plan::{HEADER, Plan, STAMP, now};
+use crate::process::{Used, machine_busy, used};
+
+/// Samples of one kind that are kept; more are counted only.
+const SAMPLES: usize = 8 << 20;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Whom to ask; loopback only
+    #[arg(long)]
+    target: SocketAddr,
+    /// Connections
+    #[arg(long, default_value_t = 1)]
+    conns: usize,
+    /// Requests a second in all; without it, each connection asks as soon as it was answered
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Bytes of a request's body
+    #[arg(long, default_value_t = 500)]
+    body: usize,
+    /// Bytes of a whole answer
+    #[arg(long, default_value_t = 1000)]
+    answer: usize,
+    /// Deltas of a streamed answer; 0: a whole one
+    #[arg(long, default_value_t = 0)]
+    events: u32,
+    /// Milliseconds between two deltas
+    #[arg(long, default_value_t = 0)]
+    delay: u64,
+    /// Milliseconds over which the connections begin
+    #[arg(long, default_value_t = 0)]
+    ramp: u64,
+    /// Milliseconds before anything counts
+    #[arg(long, default_value_t = 500)]
+    warmup: u64,
+    /// Milliseconds that count
+    #[arg(long, default_value_t = 2000)]
+    time: u64,
+    /// The process whose CPU and memory count, with all below it
+    #[arg(long)]
+    watch: Option<u32>,
+    /// Another process of the measurement, which is not foreign load
+    #[arg(long)]
+    also: Option<u32>,
+}
+
+/// What came back while it counted.
+#[derive(Debug, Default)]
+struct Seen {
+    counts: bool,
+    requests: u64,
+    events: u64,
+    errors: u64,
+    incomplete: u64,
+    first_error: Option<String>,
+    latencies: Vec<u32>,
+    delays: Vec<u32>,
+}
+
+impl Seen {
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(|| error.to_string());
+    }
+
+    fn answered(&mut self, from: u64) {
+        if self.counts {
+            self.requests += 1;
+            keep(&mut self.latencies, from);
+        }
+    }
+}
+
+fn keep(samples: &mut Vec<u32>, from: u64) {
+    if samples.len() < SAMPLES {
+        samples.push(u32::try_from(now().saturating_sub(from) / 100).unwrap_or(u32::MAX));
+    }
+}
+
+/// When the next request of the open loop is due.
+#[derive(Debug)]
+struct Schedule {
+    start: u64,
+    every: f64,
+    next: u64,
+}
+
+/// Runs one measurement and prints it.
+pub(crate) async fn run(options: Options) -> Result<(), Fault> {
+    if !options.target.ip().is_loopback() {
+        return Err("only loopback addresses are loaded".into());
+    }
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let schedule =
+        options.rate.map(|rate| Rc::new(RefCell::new(Schedule { start: now(), every: 1e9 / rate, next: 0 })));
+    let request: Bytes = request(&options).into();
+    for n in 0..options.conns {
+        let (options, seen, schedule, request) = (options.clone(), seen.clone(), schedule.clone(), request.clone());
+        tokio::task::spawn_local(async move {
+            let begin = options.ramp * n as u64 / options.conns as u64;
+            tokio::time::sleep(Duration::from_millis(begin)).await;
+            loop {
+                if let Err(e) = connection(&options, &seen, schedule.as_ref(), &request).await {
+                    seen.borrow_mut().failed(&e);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(options.warmup)).await;
+    seen.borrow_mut().counts = true;
+    let all = || [options.watch, options.also, Some(std::process::id())].map(|pid| pid.map(used).unwrap_or_default());
+    let (began, before, busy) = (now(), all(), machine_busy());
+    let mut peak = before[0].rss;
+    while now() < began + options.time * 1_000_000 {
+        tokio::time::sleep(Duration::from_millis(100.min(options.time))).await;
+        peak = peak.max(options.watch.map_or(0, |pid| used(pid).rss));
+    }
+    seen.borrow_mut().counts = false;
+    let (after, busy, took) = (all(), machine_busy() - busy, now() - began);
+    let ours: u64 = after.iter().zip(&before).map(|(a, b)| a.cpu.saturating_sub(b.cpu)).sum();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).max(cores_of_machine());
+    let foreign = busy.saturating_sub(ours) as f64 / took as f64 / cores as f64;
+    println!("{}", report(&mut seen.borrow_mut(), took, after[0], before[0], peak, foreign));
+    Ok(())
+}
+
+/// We may be pinned to one of them.
+fn cores_of_machine() -> usize {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    stat.lines().filter(|line| line.starts_with("cpu")).count().saturating_sub(1)
+}
+
+fn report(seen: &mut Seen, took: u64, after: Used, before: Used, peak: u64, foreign: f64) -> Value {
+    let (user, system) = (after.user - before.user, after.system - before.system);
+    json!({
+        "seconds": took as f64 / 1e9,
+        "requests": seen.requests,
+        "events": seen.events,
+        "errors": seen.errors,
+        "first_error": seen.first_error,
+        "incomplete": seen.incomplete,
+        "latency_us": percentiles(&mut seen.latencies),
+        "delay_us": percentiles(&mut seen.delays),
+        "cpu_us": after.cpu.saturating_sub(before.cpu) as f64 / 1e3,
+        "user_share": user as f64 / (user + system).max(1) as f64,
+        "rss_kb": { "before": before.rss, "peak": peak },
+        "foreign": foreign,
+    })
+}
+
+fn percentiles(samples: &mut [u32]) -> Value {
+    samples.sort_unstable();
+    let at = |share: f64| {
+        samples
+            .get(((samples.len() as f64 * share) as usize).min(samples.len().saturating_sub(1)))
+            .map_or(0.0, |n| f64::from(*n) / 10.0)
+    };
+    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0), "samples": samples.len() })
+}
+
+fn request(options: &Options) -> Vec<u8> {
+    let plan = Plan { bytes: options.answer, events: options.events, delay: options.delay };
+    let stream = if options.events > 0 { "true" } else { "false" };
+    let opening = format!(
+        r#"{{"model":"claude-bench-1","max_tokens":1024,"stream":{stream},"messages":[{{"role":"user","content":""#
+    );
+    let closing = r#""}]}"#;
+    let text = "x".repeat(options.body.saturating_sub(opening.len() + closing.len()));
+    let body = opening + &text + closing;
+    format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nx-api-key: bench\r\n\
+         anthropic-version: 2023-06-01\r\n{HEADER}: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        options.target,
+        plan.to_value(),
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// Asks over one connection until it fails.
+async fn connection(
+    options: &Options,
+    seen: &RefCell<Seen>,
+    schedule: Option<&Rc<RefCell<Schedule>>>,
+    request: &[u8],
+) -> io::Result<()> {
+    let mut stream = TcpStream::connect(options.target).await?;
+    stream.set_nodelay(true)?;
+    let (mut input, mut stamps) = (BytesMut::with_capacity(64 * 1024), Stamps::default());
+    loop {
+        let from = match schedule {
+            Some(schedule) => due(schedule).await,
+            None => now(),
+        };
+        stream.write_all(request).await?;
+        let events = ask(&mut stream, &mut input, &mut stamps, seen).await?;
+        let mut seen = seen.borrow_mut();
+        seen.answered(from);
+        if events != u64::from(options.events) {
+            seen.incomplete += 1;
+        }
+    }
+}
+
+/// Waits until the next request is due, and says from when it counts. Where this connection was free in time, that is
+/// when it is sent: our timer's lateness is not the gateway's.
+async fn due(schedule: &RefCell<Schedule>) -> u64 {
+    let due = {
+        let mut schedule = schedule.borrow_mut();
+        let due = schedule.start + (schedule.next as f64 * schedule.every) as u64;
+        schedule.next += 1;
+        due
+    };
+    let early = due.saturating_sub(now());
+    if early == 0 {
+        return due;
+    }
+    tokio::time::sleep(Duration::from_nanos(early)).await;
+    now()
+}
+
+/// Reads one answer; the number of its deltas.
+async fn ask(
+    stream: &mut TcpStream,
+    input: &mut BytesMut,
+    stamps: &mut Stamps,
+    seen: &RefCell<Seen>,
+) -> io::Result<u64> {
+    let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
+    let mut scan = Scan::default();
+    let head = loop {
+        match ResponseHead::take(input, &mut scan, &Limits::default(), false).map_err(|e| other(&e))? {
+            Some(head) => break head,
+            None => more(stream, input).await?,
+        }
+    };
+    if head.status != 200 {
+        return Err(io::Error::other(format!("status {}", head.status)));
+    }
+    let (mut body, mut events) = (BodyDecoder::new(head.framing), 0);
+    loop {
+        match body.next(input).map_err(|e| other(&e))? {
+            Step::Data(data) => events += stamps.look(&data, seen),
+            Step::End => return Ok(events),
+            Step::More => more(stream, input).await?,
+        }
+    }
+}
+
+async fn more(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<()> {
+    input.reserve(64 * 1024);
+    if stream.read_buf(input).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+/// Finds the times in a stream that arrives in pieces.
+#[derive(Debug, Default)]
+struct Stamps {
+    /// What has been seen and may hold the beginning of a stamp, then the next piece.
+    bytes: Vec<u8>,
+}
+
+/// A stamp with its digits and the mark behind them is no longer than this.
+const LONGEST: usize = 32;
+
+impl Stamps {
+    /// The number of stamps that end in this piece.
+    fn look(&mut self, piece: &[u8], seen: &RefCell<Seen>) -> u64 {
+        self.bytes.extend_from_slice(piece);
+        let (mut found, mut done) = (0, 0);
+        let mut seen = seen.borrow_mut();
+        for at in memmem::find_iter(&self.bytes, STAMP) {
+            let digits = &self.bytes[at + STAMP.len()..];
+            let Some(len) = digits.iter().take(LONGEST).position(|b| *b == b';') else { continue };
+            let number = |n: u64, digit: &u8| n.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')));
+            (found, done) = (found + 1, at + STAMP.len() + len);
+            if seen.counts {
+                seen.events += 1;
+                keep(&mut seen.delays, digits[..len].iter().fold(0, number));
+            }
+        }
+        self.bytes.drain(..done.max(self.bytes.len().saturating_sub(LONGEST)));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stamp_is_counted_once_wherever_the_stream_is_cut() {
+        let stream: Vec<u8> =
+            (0..5).flat_map(|n| format!("data: {{\"text\":\"t=12345678901{n};\"}}\n\n").into_bytes()).collect();
+        for size in 1..stream.len() {
+            let (mut stamps, seen) = (Stamps::default(), RefCell::new(Seen::default()));
+            let found: u64 = stream.chunks(size).map(|piece| stamps.look(piece, &seen)).sum();
+            assert_eq!(found, 5, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_of_the_samples() {
+        let mut samples: Vec<u32> = (1..=1000).rev().collect();
+        let got = percentiles(&mut samples);
+        assert_eq!((got["p50"].as_f64(), got["max"].as_f64()), (Some(50.1), Some(100.0)));
+        assert_eq!(percentiles(&mut [])["p50"].as_f64(), Some(0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_had_to_wait_counts_from_when_it_was_due() {
+        let start = now() - 1_000_000_000;
+        let schedule = RefCell::new(Schedule { start, every: 1e6, next: 10 });
+        assert_eq!(due(&schedule).await, start + 10_000_000);
+        assert_eq!(schedule.borrow().next, 11);
+    }
+}

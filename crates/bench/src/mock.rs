@@ -1,0 +1,132 @@
+//! The mock upstream: Anthropic answers, whole or streamed, made with as little work as possible.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use http1::{BodyDecoder, Limits, RequestHead, Scan, Step, write};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::Fault;
+use crate::plan::{HEADER, Plan, now};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where to listen; port 0 takes any free one, which is printed
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+}
+
+/// Serves until it is killed. The first line on stdout is the address.
+pub(crate) async fn serve(options: Options) -> Result<(), Fault> {
+    let listener = TcpListener::bind(options.listen).await?;
+    println!("{}", listener.local_addr()?);
+    loop {
+        // A gateway that is killed resets its connections: no fault of the mock's.
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        stream.set_nodelay(true)?;
+        tokio::task::spawn_local(async move {
+            let _ = answer(stream).await;
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream) -> io::Result<()> {
+    let (mut input, mut scan, mut out) = (BytesMut::with_capacity(64 * 1024), Scan::default(), BytesMut::new());
+    let bad = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
+    loop {
+        let head = loop {
+            match RequestHead::take(&mut input, &mut scan, &Limits::default()).map_err(|e| bad(&e))? {
+                Some(head) => break head,
+                None => {
+                    if more(&mut stream, &mut input).await? == 0 {
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let mut body = BodyDecoder::new(head.framing);
+        loop {
+            match body.next(&mut input).map_err(|e| bad(&e))? {
+                Step::Data(_) => {}
+                Step::End => break,
+                Step::More => {
+                    if more(&mut stream, &mut input).await? == 0 {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let plan = Plan::from_value(head.get(HEADER).unwrap_or_default());
+        if plan.events == 0 {
+            whole(&mut out, plan.bytes);
+            stream.write_all(&out).await?;
+        } else {
+            streamed(&mut stream, &mut out, plan).await?;
+        }
+        out.clear();
+    }
+}
+
+async fn more(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<usize> {
+    input.reserve(64 * 1024);
+    stream.read_buf(input).await
+}
+
+const OPENING: &str = r#"{"id":"msg_bench","type":"message","role":"assistant","model":"claude-bench-1","content":[{"type":"text","text":""#;
+const CLOSING: &str =
+    r#""}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":128,"output_tokens":200}}"#;
+
+fn whole(out: &mut BytesMut, bytes: usize) {
+    let text = bytes.saturating_sub(OPENING.len() + CLOSING.len());
+    write::status_line(out, 200, b"OK");
+    write::field(out, b"content-type", b"application/json");
+    write::field(out, b"request-id", b"req_bench");
+    write::content_length(out, (OPENING.len() + text + CLOSING.len()) as u64);
+    out.put_slice(b"\r\n");
+    out.put_slice(OPENING.as_bytes());
+    out.put_bytes(b'x', text);
+    out.put_slice(CLOSING.as_bytes());
+}
+
+fn chunk(out: &mut BytesMut, payload: &[u8]) {
+    out.put_slice(write::ChunkSize::of(payload.len()).as_bytes());
+    out.put_slice(payload);
+    out.put_slice(write::CHUNK_END);
+}
+
+async fn streamed(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
+    write::status_line(out, 200, b"OK");
+    write::field(out, b"content-type", b"text/event-stream; charset=utf-8");
+    write::field(out, b"cache-control", b"no-cache");
+    write::field(out, b"request-id", b"req_bench");
+    write::field(out, b"transfer-encoding", b"chunked");
+    out.put_slice(b"\r\n");
+    chunk(out, b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_bench\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-bench-1\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":128,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
+    stream.write_all(out).await?;
+    let every = Duration::from_millis(plan.delay.max(1));
+    let mut ticks = (plan.delay > 0).then(|| interval_at(Instant::now() + every, every));
+    if let Some(ticks) = &mut ticks {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let mut event = Vec::with_capacity(256);
+    for _ in 0..plan.events {
+        if let Some(ticks) = &mut ticks {
+            ticks.tick().await;
+        }
+        event.clear();
+        event.extend_from_slice(b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"t=");
+        event.extend_from_slice(now().to_string().as_bytes());
+        event.extend_from_slice(b"; and a few words\"}}\n\n");
+        out.clear();
+        chunk(out, &event);
+        stream.write_all(out).await?;
+    }
+    out.clear();
+    chunk(out, b"event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":200}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+    out.put_slice(write::LAST_CHUNK);
+    stream.write_all(out).await
+}

@@ -1,0 +1,229 @@
+//! The runner: starts mock, gateways and load, in interleaved rounds, and says when the machine was not quiet.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::Fault;
+use crate::process::{Running, used};
+use crate::rows::{LOADS, Load};
+use crate::subject::{Places, Subject, ensure_nginx, start};
+use crate::table::table;
+
+/// The core of mock and load, and that of the gateway under test.
+const THEIRS: &str = "0";
+const OURS: &str = "1";
+/// Share of the machine that other programs may take before a measurement is repeated.
+const FOREIGN: f64 = 0.08;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The `cco` to measure: a release build
+    #[arg(long)]
+    cco: PathBuf,
+    /// Folder for the results and for what the gateways write
+    #[arg(long)]
+    out: PathBuf,
+    /// Interleaved rounds [default: 3, quick: 1]
+    #[arg(long)]
+    rounds: Option<u64>,
+    /// About a minute, for a first look
+    #[arg(long)]
+    quick: bool,
+    /// Only these loads
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(LOADS.iter().map(|l| l.name)))]
+    only: Vec<String>,
+    /// How often a measurement is repeated at most while other programs use the machine
+    #[arg(long, default_value_t = 4)]
+    patience: u32,
+}
+
+/// Measures, prints the table and writes all of it as JSON.
+pub(crate) fn run(options: &Options) -> Result<(), Fault> {
+    fs::create_dir_all(options.out.join("scratch"))?;
+    // nginx changes its folder, and its worker its user.
+    let places = Places { cco: options.cco.canonicalize()?, scratch: options.out.join("scratch").canonicalize()? };
+    let nginx = ensure_nginx();
+    match &nginx {
+        Ok(version) => println!("{version}"),
+        Err(why) => println!("nginx: not run: {why}"),
+    }
+    let version = Command::new(&places.cco).arg("--version").output()?;
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    println!("{version}, release build, log to a file");
+    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
+    let me = std::env::current_exe()?;
+    let (mock, address) = mock(&me, Some(THEIRS))?;
+    let (free_mock, free_address) = mock_unpinned(&me)?;
+    let wanted = |load: &&Load| options.only.is_empty() || options.only.iter().any(|name| name == load.name);
+    let mut rows = Vec::new();
+    for round in 0..rounds {
+        for load in LOADS.iter().filter(wanted) {
+            for subject in load.subjects.iter().copied().filter(|s| nginx.is_ok() || !s.is_nginx()) {
+                let (mock, address) = if subject.is_pinned() { (&mock, address) } else { (&free_mock, free_address) };
+                let bench = Bench { me: &me, options, places: &places, mock, address };
+                let mut row = bench.measured(load, subject)?;
+                row["round"] = round.into();
+                println!("{}", in_short(&row));
+                rows.push(row);
+            }
+        }
+    }
+    let (text, data) = table(&rows);
+    println!("\n{text}");
+    let disturbed = rows.iter().filter(|row| row["foreign"].as_f64().is_some_and(|n| n > FOREIGN)).count();
+    if disturbed > 0 {
+        println!(
+            "In {disturbed} of {} measurements other programs took more than {:.0} % of the machine, also when repeated.",
+            rows.len(),
+            FOREIGN * 100.0
+        );
+    }
+    let faulty = rows.iter().filter(|row| row["errors"].as_u64() > Some(0) || row["incomplete"].as_u64() > Some(0));
+    for row in faulty {
+        println!("errors: {} {}: {}", row["load"], row["subject"], row["first_error"]);
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let all = json!({
+        "unix_time": now,
+        "machine": machine(),
+        "cco": version,
+        "nginx": nginx.unwrap_or_else(|why| why),
+        "rounds": rounds,
+        "quick": options.quick,
+        "table": data,
+        "rows": rows,
+    });
+    let file = options.out.join(format!("bench-{now}.json"));
+    fs::write(&file, serde_json::to_string_pretty(&all)?)?;
+    println!("all figures: {}", file.display());
+    Ok(())
+}
+
+/// Starts a mock; its address is the first line that it prints.
+fn mock(me: &std::path::Path, core: Option<&str>) -> Result<(Running, SocketAddr), Fault> {
+    let command = [me.to_string_lossy().into_owned(), "mock".into()];
+    let mut running = Running::start(&command, core, Stdio::inherit())?;
+    let mut line = String::new();
+    let out = running.0.stdout.take().ok_or("the mock has no stdout")?;
+    BufReader::new(out).read_line(&mut line)?;
+    Ok((running, line.trim().parse()?))
+}
+
+fn mock_unpinned(me: &std::path::Path) -> Result<(Running, SocketAddr), Fault> {
+    mock(me, None)
+}
+
+struct Bench<'a> {
+    me: &'a std::path::Path,
+    options: &'a Options,
+    places: &'a Places,
+    mock: &'a Running,
+    address: SocketAddr,
+}
+
+impl Bench<'_> {
+    /// One measurement, repeated while others disturb it; of all that were, the quietest.
+    fn measured(&self, load: &Load, subject: Subject) -> Result<Value, Fault> {
+        let mut best: Option<Value> = None;
+        let noise = |row: &Value| row["foreign"].as_f64().unwrap_or(0.0);
+        for attempt in 0..=self.options.patience {
+            let mut row = match load.flags {
+                Some(flags) => self.loaded(load, flags, subject)?,
+                None => self.started(subject)?,
+            };
+            row["load"] = load.name.into();
+            row["subject"] = subject.name().into();
+            row["attempts"] = (attempt + 1).into();
+            if best.as_ref().is_none_or(|best| noise(&row) < noise(best)) {
+                best = Some(row);
+            }
+            if best.as_ref().is_some_and(|best| noise(best) <= FOREIGN) {
+                break;
+            }
+        }
+        best.ok_or_else(|| "nothing was measured".into())
+    }
+
+    fn loaded(&self, load: &Load, flags: &str, subject: Subject) -> Result<Value, Fault> {
+        let gateway = start(subject, self.places, self.address, OURS)?;
+        let (warmup, time) = if self.options.quick { (300, 900) } else { (700, 3000) };
+        let mut command = vec![self.me.to_string_lossy().into_owned(), "load".into()];
+        command.extend(["--target".into(), gateway.address.to_string(), "--also".into(), self.mock.pid().to_string()]);
+        command.extend(flags.split_ascii_whitespace().map(String::from));
+        command.extend(["--warmup".into(), load.warmup.max(warmup).to_string(), "--time".into(), time.to_string()]);
+        if let Some(process) = &gateway.process {
+            command.extend(["--watch".into(), process.pid().to_string()]);
+        }
+        let mut running = Running::start(&command, subject.is_pinned().then_some(THEIRS), Stdio::inherit())?;
+        let out = running.0.stdout.take().ok_or("the load generator has no stdout")?;
+        let text = std::io::read_to_string(out)?;
+        let status = running.0.wait()?;
+        if !status.success() {
+            return Err(format!("the load `{}` on {} failed: {status}", load.what, subject.name()).into());
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Several starts, and the memory of what then waits.
+    fn started(&self, subject: Subject) -> Result<Value, Fault> {
+        let mut took = Vec::new();
+        let mut idle = 0;
+        for _ in 0..5 {
+            let gateway = start(subject, self.places, self.address, OURS)?;
+            took.push(gateway.started_in.as_secs_f64() * 1e3);
+            std::thread::sleep(Duration::from_millis(50));
+            idle = gateway.process.as_ref().map_or(0, |process| used(process.pid()).rss);
+        }
+        took.sort_by(f64::total_cmp);
+        Ok(json!({ "start_ms": took[took.len() / 2], "idle_kb": idle }))
+    }
+}
+
+fn in_short(row: &Value) -> String {
+    let n = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let mut text = format!("{:>8} {:<20}", row["load"].as_str().unwrap_or(""), row["subject"].as_str().unwrap_or(""));
+    if row["start_ms"].is_number() {
+        return text + &format!(" start {:.1} ms, idle {:.1} MB", n(&row["start_ms"]), n(&row["idle_kb"]) / 1024.0);
+    }
+    let seconds = n(&row["seconds"]).max(0.001);
+    text += &format!(
+        " {:>7.0} requests/s, p50 {:>7.1} µs, p99 {:>8.1} µs",
+        n(&row["requests"]) / seconds,
+        n(&row["latency_us"]["p50"]),
+        n(&row["latency_us"]["p99"])
+    );
+    if n(&row["events"]) > 0.0 {
+        let delay = &row["delay_us"];
+        text += &format!(
+            ", {:>7.0} events/s, delay p50 {:.0} µs, p99 {:.0} µs",
+            n(&row["events"]) / seconds,
+            n(&delay["p50"]),
+            n(&delay["p99"])
+        );
+    }
+    if row["subject"] != "direct" {
+        text += &format!(
+            ", {:.0} % of a core ({:.0} % of it user), {:.1} MB",
+            n(&row["cpu_us"]) / seconds / 1e4,
+            n(&row["user_share"]) * 100.0,
+            n(&row["rss_kb"]["peak"]) / 1024.0
+        );
+    }
+    text + &format!(", foreign {:.0} %", n(&row["foreign"]) * 100.0)
+}
+
+fn machine() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let models: Vec<&str> = info
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()))
+        .collect();
+    json!({ "cpu": models.first(), "cores": models.len(), "kernel": read("/proc/sys/kernel/osrelease").trim() })
+}

@@ -1,0 +1,182 @@
+//! What is measured: no gateway at all, nginx, and cco as users run it.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::Fault;
+use crate::process::Running;
+
+/// One column of the measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// The mock itself.
+    Direct,
+    Nginx,
+    /// nginx once more at the end of a round: what the ratio of equals is on this machine.
+    NginxAgain,
+    Cco,
+    /// With `log.level` "warn", so without a line a request.
+    CcoQuiet,
+    /// One worker, not pinned; and once more.
+    OneWorker,
+    OneWorkerAgain,
+    TwoWorkers,
+}
+
+impl Subject {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nginx => "nginx",
+            Self::NginxAgain => "nginx again",
+            Self::Cco => "cco",
+            Self::CcoQuiet => "cco, log.level warn",
+            Self::OneWorker => "cco, 1 worker",
+            Self::OneWorkerAgain => "cco, 1 worker again",
+            Self::TwoWorkers => "cco, 2 workers",
+        }
+    }
+
+    pub(crate) fn is_nginx(self) -> bool {
+        matches!(self, Self::Nginx | Self::NginxAgain)
+    }
+
+    /// Workers share both cores with mock and load; everything else has one core, and they the other.
+    pub(crate) fn is_pinned(self) -> bool {
+        !matches!(self, Self::OneWorker | Self::OneWorkerAgain | Self::TwoWorkers)
+    }
+}
+
+/// Where things lie.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) cco: PathBuf,
+    /// A folder that may be written, by nginx too.
+    pub(crate) scratch: PathBuf,
+}
+
+/// A gateway that answers.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    /// From the start of the process to its first whole answer.
+    pub(crate) started_in: Duration,
+    /// `None` where there is no gateway.
+    pub(crate) process: Option<Running>,
+}
+
+/// Starts `subject` before the mock at `mock`, and waits for its first answer.
+pub(crate) fn start(subject: Subject, places: &Places, mock: SocketAddr, core: &str) -> Result<Gateway, Fault> {
+    if subject == Subject::Direct {
+        return Ok(Gateway { address: mock, started_in: Duration::ZERO, process: None });
+    }
+    let address = free_port()?;
+    let command = if subject.is_nginx() {
+        nginx_command(&places.scratch, address, mock)?
+    } else {
+        cco_command(subject, places, address, mock)?
+    };
+    // As users do it: the log goes to a file.
+    let log = File::create(places.scratch.join("gateway.log"))?;
+    let begun = Instant::now();
+    let mut process = Running::start(&command, subject.is_pinned().then_some(core), Stdio::from(log))?;
+    while !answers(address) {
+        if begun.elapsed() > Duration::from_secs(20) || !matches!(process.0.try_wait(), Ok(None)) {
+            let log = fs::read_to_string(places.scratch.join("gateway.log")).unwrap_or_default();
+            return Err(format!("{} does not answer: {}", subject.name(), log.trim()).into());
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(Gateway { address, started_in: begun.elapsed(), process: Some(process) })
+}
+
+fn free_port() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Whether one small request comes back whole.
+fn answers(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let body = r#"{"model":"claude-bench-1","messages":[]}"#;
+        write!(
+            stream,
+            "POST /v1/messages HTTP/1.1\r\nhost: {address}\r\nx-api-key: bench\r\nx-bench: n=100\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"}}"))
+    };
+    ask().unwrap_or(false)
+}
+
+fn nginx_command(scratch: &Path, listen: SocketAddr, mock: SocketAddr) -> std::io::Result<Vec<String>> {
+    let text = include_str!("../nginx.conf")
+        .replace("@MOCK@", &mock.port().to_string())
+        .replace("@LISTEN@", &listen.port().to_string());
+    let file = scratch.join("nginx.conf");
+    fs::write(&file, text)?;
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+    Ok(vec!["nginx".into(), "-p".into(), path(scratch), "-c".into(), path(&file)])
+}
+
+fn cco_command(
+    subject: Subject,
+    places: &Places,
+    listen: SocketAddr,
+    mock: SocketAddr,
+) -> std::io::Result<Vec<String>> {
+    let level = if subject == Subject::CcoQuiet { "warn" } else { "info" };
+    let config = json!({
+        "providers": { "anthropic": { "providerType": "anthropic", "baseUrl": format!("http://{mock}") } },
+        "log": { "level": level },
+    });
+    let file = places.scratch.join("cco.json");
+    fs::write(&file, config.to_string())?;
+    let workers = if subject == Subject::TwoWorkers { "2" } else { "1" };
+    let home = places.scratch.join("cco-home");
+    fs::create_dir_all(&home)?;
+    let mut command = vec!["env".to_owned(), format!("CCO_HOME={}", home.display())];
+    command.push(places.cco.to_string_lossy().into_owned());
+    command.extend(["serve", "--workers", workers, "--listen"].map(String::from));
+    command.extend([listen.to_string(), "--config".into(), file.to_string_lossy().into_owned()]);
+    Ok(command)
+}
+
+/// Makes sure that nginx is there: installs it where we may. Why not, where we may not.
+pub(crate) fn ensure_nginx() -> Result<String, String> {
+    let version = || {
+        let out = Command::new("nginx").arg("-v").output().ok()?;
+        Some(String::from_utf8_lossy(&out.stderr).trim().trim_start_matches("nginx version: ").to_owned())
+    };
+    if let Some(version) = version() {
+        return Ok(version);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("nginx is not installed (Debian: `apt-get install nginx-light`)".into());
+    }
+    println!("installing nginx-light");
+    let installed = Command::new("apt-get")
+        .args(["install", "--yes", "--no-install-recommends", "nginx-light"])
+        // It is not to be started as a service.
+        .envs([("DEBIAN_FRONTEND", "noninteractive"), ("RUNLEVEL", "1")])
+        .stdin(Stdio::null())
+        .output();
+    match (installed, version()) {
+        (_, Some(version)) => Ok(version),
+        (Ok(out), None) => Err(format!(
+            "nginx could not be installed: {}",
+            String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default()
+        )),
+        (Err(e), None) => Err(format!("nginx is not installed, and there is no apt-get: {e}")),
+    }
+}

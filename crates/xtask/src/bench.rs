@@ -1,0 +1,25 @@
+//! Builds cco and the measuring tools as users get them, and runs the measurement.
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::{Fault, Places, shell};
+
+/// A release build of everything on a small machine.
+const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// `cargo xtask bench …`: the words are the runner's.
+pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
+    let places = Places::find()?;
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--locked", "--package", "cco", "--package", "bench"]).current_dir(&places.root);
+    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
+        return Err("the release build failed".into());
+    }
+    let built = places.target.join("release");
+    let mut run = Command::new(built.join("bench"));
+    run.arg("run").arg("--cco").arg(built.join("cco")).arg("--out").arg(places.target.join("bench"));
+    // Its output is for the user's eyes, line by line, and nothing of it is counted here.
+    let status = run.args(words).status().map_err(|e| format!("cannot run `bench`: {e}"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
