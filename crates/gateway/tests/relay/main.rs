@@ -11,4 +11,5 @@ mod framing;
 mod gone;
 mod local;
 mod memory;
+mod rest;
 mod time;
