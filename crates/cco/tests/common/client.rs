@@ -172,16 +172,6 @@ impl Client {
         self.input.is_empty() && !matches!(soon(self.more()).await, Input::More)
     }
 
-    /// The socket itself.
-    pub(crate) fn socket(&mut self) -> &mut TcpStream {
-        &mut self.io
-    }
-
-    /// The address of this end.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.io.local_addr().unwrap()
-    }
-
     async fn more(&mut self) -> Input {
         self.input.reserve(256 * 1024);
         match self.io.read_buf(&mut self.input).await {

@@ -1,8 +1,6 @@
 //! Helpers of the tests that run the real program: `cco serve` as a process of its own, the simulator as its upstream,
 //! and a client that shows every byte.
 
-#![allow(dead_code, unused_imports)]
-
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod upstream;

@@ -17,5 +17,6 @@ mod bodies;
 mod events;
 mod headers;
 mod serve;
+mod time;
 mod tls;
 mod transcripts;

@@ -189,7 +189,11 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             let idle = if blocked { self.last_sent } else { self.last_read } + self.limits.idle;
             let ping = if blocked || !self.may_ping() { None } else { Some(self.last_sent + self.limits.ping) };
-            let deadline = ping.map_or(idle, |ping| ping.min(idle)).min(self.limits.end);
+            let mut deadline = ping.map_or(idle, |ping| ping.min(idle));
+            // After its last word a client only has to take what there is.
+            if self.ended.is_none() {
+                deadline = deadline.min(self.limits.end);
+            }
             // A busy task may be told that its timer pends although its time is over: the clock knows better.
             let late = self.client.alarm.poll(deadline, cx).is_ready();
             let now = Instant::now();
@@ -200,14 +204,12 @@ impl<'a, S: Io> Relay<'a, S> {
                 return Poll::Pending;
             }
             if blocked && idle <= now {
-                return self.abandon(Ended::ClientStalled);
+                let ended = self.ended.take().unwrap_or(Ended::ClientStalled);
+                return self.abandon(ended);
             } else if idle <= now {
-                let message = format!("the upstream sent nothing for {} s", self.limits.idle.as_secs());
+                let message = format!("the upstream sent nothing for {:?}", self.limits.idle);
                 self.fail(ErrorKind::UpstreamTimeout, &message, Ended::Timeout("idle"));
-            } else if self.limits.end <= now {
-                if blocked {
-                    return self.abandon(Ended::Timeout("too long"));
-                }
+            } else if self.ended.is_none() && self.limits.end <= now {
                 self.fail(ErrorKind::UpstreamTimeout, "the stream reached `maxStreamSecs`", Ended::Timeout("too long"));
             } else if ping.is_some_and(|ping| ping <= now) {
                 self.ready.push(Bytes::from_static(anthropic::error::PING));
@@ -243,11 +245,14 @@ impl<'a, S: Io> Relay<'a, S> {
         let (sender, connection) = self.source.sending();
         if sender.is_uploading() {
             let Client { io, inbox, .. } = &mut *self.client;
-            return match sender.poll_upload(&mut connection.io, io, inbox, cx) {
-                Poll::Ready(Err(UploadError::ClientGone)) => Poll::Ready(Ended::ClientGone),
-                Poll::Ready(Err(UploadError::Framing(e))) => Poll::Ready(Ended::Truncated(e.to_string())),
-                Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-            };
+            match sender.poll_upload(&mut connection.io, io, inbox, cx) {
+                Poll::Ready(Err(UploadError::ClientGone)) => return Poll::Ready(Ended::ClientGone),
+                Poll::Ready(Err(UploadError::Framing(e))) => return Poll::Ready(Ended::Truncated(e.to_string())),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            if sender.is_uploading() {
+                return Poll::Pending;
+            }
         }
         // An upstream may answer before it has read everything, and wait for the rest.
         let _ = sender.poll_write(&mut connection.io, cx);

@@ -249,8 +249,7 @@ impl Exchange {
             Err(Interrupted::Gone) => Err(Failure::Gone),
             Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
             Err(Interrupted::Deadline) => {
-                let message =
-                    format!("no connection to the provider `{}` within {} s", self.provider, timeout.as_secs());
+                let message = format!("no connection to the provider `{}` within {timeout:?}", self.provider);
                 Err(Refusal::new(ErrorKind::UpstreamTimeout, message).into())
             }
         }
@@ -277,8 +276,7 @@ impl Exchange {
                 return Poll::Ready(Ok(head));
             }
             let (sender, connection) = flight.sending();
-            let uploading = sender.is_uploading();
-            if uploading {
+            if sender.is_uploading() {
                 let Client { io, inbox, .. } = &mut *client;
                 if let Poll::Ready(Err(e)) = sender.poll_upload(&mut connection.io, io, inbox, cx) {
                     return Poll::Ready(Err(Stopped::Upload(e)));
@@ -290,7 +288,8 @@ impl Exchange {
                 true => (pace.deadline(), Stopped::SlowUpload),
                 false => (pace.last() + patience, Stopped::Interrupted(Interrupted::Deadline)),
             };
-            if !uploading {
+            // Once the last byte is up, the client's reads are there for nothing but its end.
+            if !sender.is_uploading() {
                 return client.poll_interrupted(deadline, cx).map(|why| match why {
                     Interrupted::Deadline => Err(late),
                     why => Err(why.into()),
@@ -312,8 +311,7 @@ impl Exchange {
             }
             Err(Stopped::Interrupted(Interrupted::Cut)) => Err(Refusal::shutting_down().into()),
             Err(Stopped::Interrupted(Interrupted::Deadline)) => {
-                let waited = self.started.elapsed().as_secs();
-                let message = format!("the provider `{}` did not begin its answer within {waited} s", self.provider);
+                let message = format!("the provider `{}` did not begin its answer within {patience:?}", self.provider);
                 Err(Refusal::new(ErrorKind::UpstreamTimeout, message).into())
             }
         }
