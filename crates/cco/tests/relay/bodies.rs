@@ -19,7 +19,7 @@ fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Text that no coding makes small and no reader takes for markup.
+/// Text without a meaning; it begins anew after a number of bytes that no buffer has.
 fn noise(length: usize, mut seed: u64) -> Vec<u8> {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
     let next = || {
@@ -28,7 +28,10 @@ fn noise(length: usize, mut seed: u64) -> Vec<u8> {
         seed ^= seed << 17;
         LETTERS[(seed >> 40) as usize % 64]
     };
-    std::iter::repeat_with(next).take(length).collect()
+    let block: Vec<u8> = std::iter::repeat_with(next).take(99_991).collect();
+    let mut all = block.repeat(length / block.len());
+    all.extend_from_slice(&block[..length - all.len()]);
+    all
 }
 
 /// A prompt of exactly this many bytes.

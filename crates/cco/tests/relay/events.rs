@@ -153,7 +153,7 @@ async fn both(upstream: &Upstream, gateway: &Gateway, request: &[u8]) -> (Answer
 async fn packed_streams_pass_as_they_came_and_nothing_is_put_into_them() {
     let upstream = upstream().await;
     let gateway = Gateway::start(&upstream, json!({ "server": { "pingSecs": 0.05 } })).await;
-    let text = "text=\"one two three\" every=200";
+    let text = "text=\"one two three\" every=120";
     let plain = gateway.ask(streamed(text)).await;
     assert!(
         plain.text().matches("event: ping").count() > 3,

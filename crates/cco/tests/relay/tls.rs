@@ -7,7 +7,7 @@ use crate::common::{Ended, Gateway, Upstream, streamed, upstream, whole};
 use crate::net::certs::{Ca, ServerCert, Valid};
 use crate::net::connect_proxy::{Asked, ConnectProxy, Manner};
 use crate::net::tls_front::{TlsFront, tls_front};
-use crate::transcripts::{Transcript, check_streams};
+use crate::transcripts::{check_streams, every_border};
 
 /// TLS in front of a simulator.
 async fn front(upstream: &Upstream, cert: &ServerCert) -> TlsFront {
@@ -23,13 +23,6 @@ async fn trusting(ca: &Ca, host: &str, front: &TlsFront, proxy: Value) -> Gatewa
         "providers": { "anthropic": { "baseUrl": format!("https://{host}:{}", front.address.port()) } },
     });
     Gateway::start_with(config, &[], &[]).await
-}
-
-/// Cuts of which each byte border is in one, many of them in each answer.
-fn every_border(transcript: &Transcript) -> Vec<String> {
-    const STRIDE: usize = 41;
-    let cuts = |first| (first..transcript.bytes.len()).step_by(STRIDE).map(|at| at.to_string()).collect::<Vec<_>>();
-    (1..=STRIDE).map(|first| format!("cuts=[{}]", cuts(first).join(","))).collect()
 }
 
 #[tokio::test]
