@@ -151,18 +151,33 @@ async fn beyond_max_held_mb_reading_stops_and_goes_on_when_there_is_room() {
     }
     assert!(gateway.health().await["held_bodies"]["bytes"].as_u64().unwrap() <= 32 * MIB as u64);
     assert!(started.elapsed() < Duration::from_secs(5), "too slow to show anything");
-    // A body that came in one piece with its head waits too.
-    let mut small = gateway.client().await;
-    small.send(request("POST", "/v1/messages", "x-sim: text=small\r\n", prompt_of(300))).await;
-    gateway.wait_for_health(|health| health["requests"]["running"] == 3).await;
     first.send([last_byte]).await;
     assert_eq!(first.answer().await.status, 200);
-    assert_eq!(small.answer().await.status, 200);
     second.send_raw(&rest[sent..]).await.unwrap();
     let answer = second.answer().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     check_arrived(&upstream, &body, false);
     assert_eq!(gateway.health().await["held_bodies"]["bytes"], 0);
+}
+
+#[tokio::test]
+async fn a_body_that_came_in_one_piece_with_its_head_waits_for_room_like_any_other() {
+    let upstream = upstream().await;
+    let gateway = Gateway::start(&upstream, json!({ "server": { "maxBodyMb": 1, "maxHeldMb": 1 } })).await;
+    for small in [
+        request("POST", "/v1/messages", "x-sim: text=small\r\n", prompt_of(300)),
+        chunked("/v1/messages", "x-sim: text=small\r\n", &prompt_of(300), 100),
+    ] {
+        // A hundred bytes are left.
+        let (mut first, last_byte) = holder(&gateway, MIB - 100).await;
+        let mut waiting = gateway.client().await;
+        waiting.send(&small).await;
+        gateway.wait_for_health(|health| health["requests"]["running"] == 2).await;
+        first.send([last_byte]).await;
+        assert_eq!(first.answer().await.status, 200);
+        let answer = waiting.answer().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
 
 #[tokio::test]
