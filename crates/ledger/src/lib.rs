@@ -1,7 +1,18 @@
-//! What happened and what it cost: prices, records, journal, store. No HTTP.
+//! What happened and what it cost: prices, records, journal, store, archive. No HTTP.
 
 pub mod archive;
+pub mod journal;
+pub mod loader;
 pub mod money;
 pub mod price;
 pub mod private;
+pub mod query;
+pub mod record;
 pub mod redact;
+pub mod retention;
+#[doc(hidden)]
+pub mod sample;
+mod service;
+pub mod store;
+
+pub use service::{Answer, Ledger, LedgerHealth, LedgerOptions};

@@ -1,0 +1,345 @@
+//! The thread that writes: everything that has come together in one `write`, and then its acknowledgements.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::ballast::Ballast;
+use super::frame::{self, Kind};
+use super::shared::{Live, Shared};
+use super::sync::Syncer;
+use super::{JournalOptions, Position, Unwritten, Written, segment};
+use crate::record::{Id, Record, Start};
+
+/// Entries of one `write`.
+const BATCH: usize = 512;
+/// While the disk fails, it is tried again this often.
+const RETRY: Duration = Duration::from_millis(250);
+/// Exchanges in flight of which the beginning is carried into the next segment.
+const OPEN: usize = 65_536;
+
+/// What those who hand in send.
+#[derive(Debug)]
+pub(super) enum Message {
+    Start(Box<Start>, oneshot::Sender<Written>),
+    Record(Box<Record>, oneshot::Sender<Written>),
+    Rotate(oneshot::Sender<Written>),
+    Close,
+}
+
+/// Where segments are made: the disk, or something that fails on demand.
+pub(crate) trait Disk: Send + std::fmt::Debug {
+    /// A new segment, locked.
+    fn create(&mut self) -> io::Result<Box<dyn Sink>>;
+}
+
+/// A segment that is written to.
+pub(crate) trait Sink: Send + std::fmt::Debug {
+    /// Appends all of it, or as good as nothing.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Its length.
+    fn len(&self) -> u64;
+    /// Its path.
+    fn path(&self) -> &Path;
+    /// Nothing that it holds is needed.
+    fn discard(&mut self);
+    /// The locked file, for those who bring it to the disk.
+    fn file(&self) -> Option<&Arc<File>>;
+}
+
+/// Segments on the disk.
+#[derive(Debug)]
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+impl Disk for Folder {
+    fn create(&mut self) -> io::Result<Box<dyn Sink>> {
+        let (file, path) = segment::create(&self.0)?;
+        Ok(Box::new(Segment { file: Arc::new(file), path, len: 0 }))
+    }
+}
+
+#[derive(Debug)]
+struct Segment {
+    file: Arc<File>,
+    path: PathBuf,
+    len: u64,
+}
+
+impl Sink for Segment {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.file.write_all_at(bytes, self.len) {
+            Ok(()) => {
+                self.len += bytes.len() as u64;
+                Ok(())
+            }
+            Err(why) => {
+                // A part of it may be there. If it cannot be taken back, readers find what comes after it.
+                if self.file.set_len(self.len).is_err() {
+                    self.len = self.file.metadata().map_or(self.len, |about| about.len());
+                }
+                Err(why)
+            }
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn discard(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    fn file(&self) -> Option<&Arc<File>> {
+        Some(&self.file)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    options: JournalOptions,
+    shared: Arc<Shared>,
+    disk: Box<dyn Disk>,
+    sink: Box<dyn Sink>,
+    /// The position of the segment's first byte.
+    base: u64,
+    /// Frames that are to be written, and how many.
+    buffer: Vec<u8>,
+    entries: u64,
+    /// How many of them were said to be unsafe.
+    refused: u64,
+    /// While the disk fails: when it is tried again.
+    retry: Instant,
+    acks: Vec<oneshot::Sender<Written>>,
+    /// The beginnings of exchanges that have not ended, as they were written.
+    open: HashMap<Id, Box<[u8]>>,
+    ballast: Ballast,
+    syncer: Syncer,
+}
+
+impl Writer {
+    pub(super) fn new(options: JournalOptions, shared: Arc<Shared>, mut disk: Box<dyn Disk>) -> io::Result<Self> {
+        let ballast = Ballast::new(&options.folder, options.ballast_bytes);
+        let sink = disk.create()?;
+        let (folder, low_water) = (options.folder.clone(), options.low_water_bytes);
+        let syncer = Syncer::new(shared.clone(), folder, ballast.clone(), low_water, options.sync_every)?;
+        let writer = Self {
+            options,
+            shared,
+            disk,
+            sink,
+            base: 0,
+            buffer: Vec::with_capacity(64 * 1024),
+            entries: 0,
+            refused: 0,
+            retry: Instant::now(),
+            acks: Vec::with_capacity(BATCH),
+            open: HashMap::new(),
+            ballast,
+            syncer,
+        };
+        writer.announce();
+        Ok(writer)
+    }
+
+    pub(super) fn run(mut self, queue: &Receiver<Message>) {
+        loop {
+            // While the disk fails, entries come together in the buffer, which is tried again from time to time.
+            let first = if self.buffer.is_empty() {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                queue.recv_timeout(RETRY)
+            };
+            let mut goes_on = match first {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => true,
+                Err(RecvTimeoutError::Disconnected) => false,
+            };
+            for _ in 1..BATCH {
+                match queue.try_recv() {
+                    Ok(message) if goes_on => goes_on = self.take(message),
+                    // Closed: those who are still waiting learn it when their message is dropped.
+                    Ok(_) => self.shared.lost(1),
+                    Err(_) => break,
+                }
+            }
+            if !self.shared.is_failing() || self.retry <= Instant::now() || !goes_on {
+                self.write();
+            } else {
+                self.refuse();
+            }
+            if !goes_on {
+                break;
+            }
+        }
+        self.end();
+    }
+
+    /// Puts a message into the buffer; `false` if it is the last one.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Start(start, done) => {
+                let at = self.buffer.len();
+                self.put(Kind::Start, start.id, &*start, done);
+                if self.buffer.len() > at && self.open.len() < OPEN {
+                    self.open.insert(start.id, self.buffer[at + frame::HEAD..].into());
+                }
+            }
+            Message::Record(record, done) => {
+                self.put(Kind::Record, record.id, &*record, done);
+                self.open.remove(&record.id);
+            }
+            Message::Rotate(done) => {
+                self.write();
+                if !self.shared.is_failing() {
+                    self.rotate();
+                }
+                self.acks.push(done);
+            }
+            Message::Close => return false,
+        }
+        true
+    }
+
+    fn put(&mut self, kind: Kind, id: Id, entry: &impl serde::Serialize, done: oneshot::Sender<Written>) {
+        let full = self.shared.is_failing() && self.buffer.len() >= self.options.pending_bytes;
+        if full {
+            self.shared.lost(1);
+            let _ = done.send(Err(Unwritten::DiskFailing));
+            return;
+        }
+        match frame::encode_with(&mut self.buffer, kind, id, |out| serde_json::to_writer(out, entry)) {
+            Ok(()) => {
+                self.entries += 1;
+                self.acks.push(done);
+            }
+            Err(why) => {
+                self.shared.lost(1);
+                self.shared.note_error(format!("an entry could not be written as JSON: {why}"));
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        if self.buffer.is_empty() {
+            let position = self.position();
+            self.answer(Ok(position));
+            return;
+        }
+        if self.sink.len() > 0 && self.sink.len() + self.buffer.len() as u64 > self.options.segment_bytes {
+            self.rotate();
+        }
+        let mut written = self.sink.append(&self.buffer);
+        if written.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::StorageFull) && self.ballast.free() {
+            self.shared.set_low_space(true);
+            written = self.sink.append(&self.buffer);
+        }
+        match written {
+            Ok(()) => {
+                self.shared.late(std::mem::take(&mut self.refused));
+                self.shared.set_failing(None);
+                self.shared.set_pending(0);
+                if let Some(file) = self.sink.file() {
+                    self.syncer.dirty(file);
+                }
+                let position = self.position();
+                self.shared.wrote(self.entries, position.0);
+                self.entries = 0;
+                self.buffer.clear();
+                self.buffer.shrink_to(1024 * 1024);
+                self.answer(Ok(position));
+            }
+            Err(why) => {
+                let path = self.sink.path().display();
+                self.shared.set_failing(Some(format!("the journal `{path}` cannot be written: {why}")));
+                self.retry = Instant::now() + RETRY;
+                self.refuse();
+            }
+        }
+    }
+
+    fn answer(&mut self, written: Written) {
+        for done in self.acks.drain(..) {
+            // Who has gone does not want to know.
+            let _ = done.send(written);
+        }
+    }
+
+    /// Tells those who wait that their entries are not safe. They are kept all the same.
+    fn refuse(&mut self) {
+        self.shared.set_pending(self.buffer.len());
+        self.refused = self.entries;
+        self.answer(Err(Unwritten::DiskFailing));
+    }
+
+    /// Goes over to another segment; if there can be none, the old one grows on.
+    fn rotate(&mut self) {
+        if self.sink.len() == 0 {
+            return;
+        }
+        let mut next = match self.disk.create() {
+            Ok(next) => next,
+            Err(why) => return self.shared.note_error(format!("no new segment of the journal can be made: {why}")),
+        };
+        // What is in flight begins again in the new segment, and only then the old one says that it is complete.
+        let mut carried = Vec::new();
+        for (id, start) in &self.open {
+            frame::encode(&mut carried, Kind::Start, *id, start);
+        }
+        let mut closed = Vec::new();
+        frame::encode(&mut closed, Kind::Closed, Id(0), b"{}");
+        let done = next.append(&carried).and_then(|()| self.sink.append(&closed));
+        if let Err(why) = done {
+            next.discard();
+            return self.shared.note_error(format!("the journal could not go over to a new segment: {why}"));
+        }
+        if let Some(file) = self.sink.file() {
+            self.syncer.dirty(file);
+        }
+        self.base += self.sink.len();
+        self.sink = next;
+        self.announce();
+        self.shared.wrote(0, self.position().0);
+    }
+
+    fn announce(&self) {
+        self.shared.begun(Live {
+            path: self.sink.path().to_owned(),
+            base: self.base,
+            end: None,
+            lock: self.sink.file().cloned(),
+        });
+    }
+
+    fn position(&self) -> Position {
+        Position(self.base + self.sink.len())
+    }
+
+    fn end(self) {
+        let Self { shared, sink, syncer, entries, .. } = self;
+        // What the disk did not take to the end.
+        shared.lost(entries);
+        drop(syncer);
+        drop(sink);
+        shared.let_go();
+        shared.nudge(true);
+    }
+}

@@ -1,0 +1,564 @@
+//! `Record`: what became of one exchange, with its attempts; and `Start`: that one began.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use wire::usage::Usage;
+
+use crate::money::NanoUsd;
+
+/// Bytes that are kept of a name: a model, a session, a project.
+const NAME: usize = 256;
+/// Bytes that are kept of an error's text.
+const MESSAGE: usize = 1000;
+/// Attempts and losses that are kept of one exchange.
+const LIST: usize = 64;
+
+/// The id of an exchange: a UUIDv7, so that ids sort by the time of their making.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u128);
+
+impl Id {
+    /// An id of this time (milliseconds since 1970) and these random bits.
+    pub fn v7(unix_ms: u64, random: u128) -> Self {
+        let time = u128::from(unix_ms & 0xFFFF_FFFF_FFFF) << 80;
+        let random = random & ((0xFFF << 64) | 0x3FFF_FFFF_FFFF_FFFF);
+        Self(time | (7 << 76) | (2 << 62) | random)
+    }
+
+    /// When it was made, in milliseconds since 1970.
+    pub fn unix_ms(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+
+    /// What a person copies: the last eight digits. The first eight are the time, the same for all of a minute.
+    pub fn short(self) -> String {
+        format!("{:08x}", self.0 as u32)
+    }
+
+    /// As it is stored: the most significant byte first, so that bytes sort as ids do.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// From what [`to_bytes`](Self::to_bytes) gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.0;
+        let (a, b, c) = ((n >> 96) as u32, (n >> 80) as u16, (n >> 64) as u16);
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{:04x}-{:012x}", (n >> 48) as u16, n & 0xFFFF_FFFF_FFFF)
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is no id of an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadId(String);
+
+impl fmt::Display for BadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no id of an exchange: an id has 32 hexadecimal digits, in groups or not", self.0)
+    }
+}
+
+impl std::error::Error for BadId {}
+
+impl FromStr for Id {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = || BadId(text.chars().take(64).collect());
+        let digits = text.bytes().filter(|b| *b != b'-').count();
+        let hex = text.bytes().filter(|b| *b != b'-').try_fold(0u128, |n, b| {
+            let digit = char::from(b).to_digit(16)?;
+            Some((n << 4) | u128::from(digit))
+        });
+        match hex {
+            Some(n) if digits == 32 => Ok(Self(n)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Declares an enum of which the names are also what is written and stored.
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* } else $other:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// As records, the store and the command line name it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+
+            /// From its name; `None` if nothing has this name.
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($word => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+
+            /// From its name, where a name that only a newer version knows must not cost the whole record.
+            pub fn known(name: &str) -> Self {
+                Self::named(name).unwrap_or(Self::$other)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                Ok(Self::known(&<std::borrow::Cow<'de, str>>::deserialize(from)?))
+            }
+        }
+    };
+}
+
+named! {
+    /// What was asked for.
+    Operation {
+        /// An answer of a model.
+        Generation = "generation",
+        /// The size of a prompt.
+        CountTokens = "count_tokens",
+        /// The list of models, or one of them.
+        Models = "models",
+        /// Batches of requests.
+        Batches = "batches",
+        /// Anything else, which was forwarded unread.
+        Opaque = "opaque",
+    } else Opaque
+}
+
+named! {
+    /// How an exchange ended.
+    Outcome {
+        /// The whole answer reached the client.
+        Success = "success",
+        /// The upstream answered with an error, could not be reached, or failed inside its stream.
+        UpstreamError = "upstream_error",
+        /// The client went before its answer was whole.
+        ClientDisconnected = "client_disconnected",
+        /// The upstream was too slow.
+        Timeout = "timeout",
+        /// The upstream's answer stopped before its end.
+        Truncated = "truncated",
+        /// We refused, after the request was routed.
+        Rejected = "rejected",
+        /// It was in flight when the process that served it ended without a word.
+        Interrupted = "interrupted",
+    } else UpstreamError
+}
+
+impl Outcome {
+    /// Whether something went wrong. A client that goes is a person who pressed a key.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Success | Self::ClientDisconnected)
+    }
+}
+
+/// The last digits of a credential, by which its owner knows it again: never the credential itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(Box<str>);
+
+impl Fingerprint {
+    /// Four characters of a long key, none of a short one.
+    pub fn of(key: &str) -> Self {
+        let tail = key.len().checked_sub(4).filter(|_| key.len() >= 16).and_then(|at| key.get(at..));
+        Self(format!("…{}", tail.unwrap_or_default()).into())
+    }
+
+    /// As it is shown.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One try at one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Who was spoken to.
+    pub provider: Box<str>,
+    /// The model that was asked for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<str>>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status of the answer, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// When it began, in microseconds after the exchange did.
+    #[serde(default)]
+    pub started_us: u64,
+    /// How long it took, in microseconds.
+    #[serde(default)]
+    pub duration_us: u64,
+    /// What went wrong, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<str>>,
+}
+
+/// Who takes part in an exchange, and what was asked: known when it begins.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parties {
+    /// The client's protocol, as configuration names it.
+    pub protocol: Box<str>,
+    /// The path that was asked, without its query.
+    pub endpoint: Box<str>,
+    /// Whether a stream was asked for.
+    #[serde(skip_serializing_if = "is_false")]
+    pub stream: bool,
+    /// The client's session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<str>>,
+    /// The agent within the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<str>>,
+    /// The agent that called this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_agent: Option<Box<str>>,
+    /// What kind of agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<Box<str>>,
+    /// The project, as the caller names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<Box<str>>,
+    /// Who called: a user, a virtual key's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Box<str>>,
+    /// The model that the client asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_model: Option<Box<str>>,
+    /// Who served, or was to serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Box<str>>,
+    /// The model that served, or was to serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<str>>,
+    /// Paid for by a subscription: the cost is what it would have been.
+    #[serde(skip_serializing_if = "is_false")]
+    pub notional: bool,
+    /// Served by the simulator.
+    #[serde(skip_serializing_if = "is_false")]
+    pub simulated: bool,
+}
+
+/// That an exchange began: written before its request goes up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The exchange.
+    pub id: Id,
+    /// What was asked for.
+    pub operation: Operation,
+    /// When, in microseconds since 1970 by the wall clock.
+    pub started_us: i64,
+    /// Who and what.
+    #[serde(flatten)]
+    pub parties: Parties,
+}
+
+/// What became of one exchange. Fields that a newer version adds are ignored by an older one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The same in header, log, record and live event.
+    pub id: Id,
+    /// What was asked for.
+    pub operation: Operation,
+    /// When it began, in microseconds since 1970 by the wall clock.
+    pub started_us: i64,
+    /// When it ended, by the wall clock. Clocks jump: how long it took is `duration_us`.
+    #[serde(default)]
+    pub ended_us: i64,
+    /// Who and what.
+    #[serde(flatten)]
+    pub parties: Parties,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The status that the client got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Every try, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// Why the model stopped, in the provider's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_reason: Option<Box<str>>,
+    /// The id that the upstream gave the exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_request_id: Option<Box<str>>,
+    /// What the upstream reported, as it reported it: history can be priced again. `None`: it reported nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Output tokens by our own count, where no end of the answer was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_output: Option<u64>,
+    /// Whether something was used that was not reported, or not readably. Never the same as nothing used.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub usage_unknown: bool,
+    /// What it cost. `None`: no price is known. Never 0 for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<NanoUsd>,
+    /// The version of the prices that gave the cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price_version: Option<Box<str>>,
+    /// Until the first byte of the answer's body, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_us: Option<u64>,
+    /// Until the first token, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_us: Option<u64>,
+    /// From its beginning to its end by a clock that does not jump, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_us: Option<u64>,
+    /// Bytes of the client's body.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// What a translation could not carry: where, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Box<str>>,
+    /// Which credential was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Fingerprint>,
+    /// What went wrong, for a person; never a key, never a prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<str>>,
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+impl Record {
+    /// The record of an exchange of which nothing is known yet but its beginning.
+    pub fn new(start: Start, outcome: Outcome) -> Self {
+        Self {
+            id: start.id,
+            operation: start.operation,
+            started_us: start.started_us,
+            ended_us: start.started_us,
+            parties: start.parties,
+            outcome,
+            status: None,
+            attempts: Vec::new(),
+            stop_reason: None,
+            upstream_request_id: None,
+            usage: None,
+            estimated_output: None,
+            usage_unknown: false,
+            cost: None,
+            price_version: None,
+            first_byte_us: None,
+            first_token_us: None,
+            duration_us: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            losses: Vec::new(),
+            credential: None,
+            error: None,
+        }
+    }
+
+    /// What is left of an exchange whose process ended without a word, at the latest at `seen_us`.
+    pub fn interrupted(start: Start, seen_us: i64) -> Self {
+        let ended_us = seen_us.max(start.started_us);
+        let usage_unknown = start.operation == Operation::Generation;
+        Self { ended_us, usage_unknown, ..Self::new(start, Outcome::Interrupted) }
+    }
+
+    /// Whether the output was counted by us because the upstream did not say, or said less.
+    pub fn is_estimated(&self) -> bool {
+        self.estimated_output.is_some_and(|n| n > self.reported_output())
+    }
+
+    /// Output as it is billed: the larger of what was reported and what was counted.
+    pub fn output(&self) -> u64 {
+        self.reported_output().max(self.estimated_output.unwrap_or(0))
+    }
+
+    fn reported_output(&self) -> u64 {
+        self.usage.as_ref().map_or(0, |usage| usage.tokens.output)
+    }
+
+    /// Cuts what others put in to a size that is worth keeping.
+    pub(crate) fn bound(&mut self) {
+        self.parties.bound();
+        self.attempts.truncate(LIST);
+        for attempt in &mut self.attempts {
+            cut(&mut attempt.provider, NAME);
+            cut_some(&mut attempt.model, NAME);
+            cut_some(&mut attempt.error, MESSAGE);
+        }
+        self.losses.truncate(LIST);
+        self.losses.iter_mut().for_each(|loss| cut(loss, MESSAGE));
+        for name in [&mut self.stop_reason, &mut self.upstream_request_id, &mut self.price_version] {
+            cut_some(name, NAME);
+        }
+        cut_some(&mut self.error, MESSAGE);
+    }
+}
+
+impl Start {
+    pub(crate) fn bound(&mut self) {
+        self.parties.bound();
+    }
+}
+
+impl Parties {
+    fn bound(&mut self) {
+        cut(&mut self.protocol, NAME);
+        cut(&mut self.endpoint, NAME);
+        let names = [
+            &mut self.session,
+            &mut self.agent,
+            &mut self.parent_agent,
+            &mut self.agent_type,
+            &mut self.project,
+            &mut self.caller,
+            &mut self.requested_model,
+            &mut self.provider,
+            &mut self.model,
+        ];
+        names.into_iter().for_each(|name| cut_some(name, NAME));
+    }
+}
+
+fn cut(text: &mut Box<str>, most: usize) {
+    if text.len() > most {
+        *text = text[..text.floor_char_boundary(most)].into();
+    }
+}
+
+fn cut_some(text: &mut Option<Box<str>>, most: usize) {
+    if let Some(text) = text {
+        cut(text, most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{record, start};
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_seven_and_sorts_by_time() {
+        let id = Id::v7(0x0199_f3a2_1b3c, u128::MAX);
+        assert_eq!(id.to_string(), "0199f3a2-1b3c-7fff-bfff-ffffffffffff");
+        assert_eq!(id.unix_ms(), 0x0199_f3a2_1b3c);
+        assert_eq!(Id::v7(1, 0).to_string(), "00000000-0001-7000-8000-000000000000");
+        assert!(Id::v7(2, 0) > Id::v7(1, u128::MAX));
+        assert!(Id::v7(2, 0).to_bytes() > Id::v7(1, u128::MAX).to_bytes());
+        assert_eq!(id.short(), "ffffffff");
+    }
+
+    #[test]
+    fn an_id_is_read_in_groups_or_not_and_nothing_else_is_one() {
+        let id = Id::v7(77, 0x1234_5678_9abc);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.to_string().replace('-', "").to_uppercase().parse(), Ok(id));
+        for bad in ["", "0199", "zz99f3a2-1b3c-7fff-bfff-ffffffffffff", "0199f3a2-1b3c-7fff-bfff-ffffffffffff0"] {
+            assert!(bad.parse::<Id>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_the_same_after_it_was_written_and_read() {
+        let record = record(3);
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+        let start = start(3);
+        let text = serde_json::to_string(&start).unwrap();
+        assert_eq!(serde_json::from_str::<Start>(&text).unwrap(), start);
+    }
+
+    #[test]
+    fn fields_and_words_of_a_newer_version_do_not_cost_the_record() {
+        let text = r#"{"id":"00000000-0001-7000-8000-000000000000","operation":"telepathy","started_us":5,
+            "outcome":"abducted","new_field":{"a":[1]},"attempts":[{"provider":"p","outcome":"success","mood":"good"}]}"#;
+        let record: Record = serde_json::from_str(text).unwrap();
+        assert_eq!((record.operation, record.outcome), (Operation::Opaque, Outcome::UpstreamError));
+        assert_eq!(record.attempts.len(), 1);
+        assert!(record.usage.is_none() && record.cost.is_none());
+    }
+
+    #[test]
+    fn what_others_put_in_is_cut_at_a_border_of_characters() {
+        let mut record = record(1);
+        record.error = Some("é".repeat(5000).into());
+        record.parties.session = Some(format!("x{}", "é".repeat(5000)).into());
+        record.attempts = vec![record.attempts[0].clone(); 100];
+        record.losses = vec!["l".repeat(2000).into(); 100];
+        record.bound();
+        assert_eq!(record.error.as_ref().map(|e| e.len()), Some(1000));
+        assert_eq!(record.parties.session.as_ref().map(|e| e.len()), Some(255));
+        assert_eq!((record.attempts.len(), record.losses.len(), record.losses[0].len()), (64, 64, 1000));
+    }
+
+    #[test]
+    fn a_fingerprint_shows_four_characters_of_a_long_key_only() {
+        assert_eq!(Fingerprint::of("sk-ant-api03-abcdefghwxyz").as_str(), "…wxyz");
+        assert_eq!(Fingerprint::of("short").as_str(), "…");
+        assert_eq!(Fingerprint::of("ééééééééééééé").as_str(), "…éé");
+        assert_eq!(Fingerprint::of("0123456789ab€cd").as_str(), "…", "a cut inside a character shows nothing");
+    }
+
+    #[test]
+    fn output_is_the_larger_of_the_two_counts() {
+        let mut record = record(1);
+        let reported = record.usage.as_ref().unwrap().tokens.output;
+        assert!(!record.is_estimated());
+        record.estimated_output = Some(reported + 5);
+        assert!(record.is_estimated());
+        assert_eq!(record.output(), reported + 5);
+        record.estimated_output = Some(1);
+        assert_eq!((record.output(), record.is_estimated()), (reported, false));
+    }
+}

@@ -1,0 +1,236 @@
+//! The store in a SQLite file: one connection that writes, any number that read.
+
+mod read;
+mod row;
+mod write;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use tokio::time::Instant;
+
+use super::migrations::{Migration, SQLITE};
+use super::{Reader, Store, StoreError, Writer};
+use crate::private;
+
+/// By which a file is known as ours: `cco` and one more.
+const APPLICATION: i32 = 0x6363_6f01;
+/// What another process may take for a migration, until we give up waiting.
+const OPENING: Duration = Duration::from_secs(5);
+/// Steps of SQLite's machine between two looks at the clock.
+const LOOK: i32 = 20_000;
+
+/// Where the store is and how patient it is.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    path: PathBuf,
+    /// How long a write waits for another program.
+    busy: Duration,
+    /// How long a question may take: a reader that stays pins what others have written since.
+    question: Duration,
+    steps: &'static [Migration],
+}
+
+impl Sqlite {
+    /// In this file, which need not be there yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let (busy, question) = (Duration::from_millis(250), Duration::from_secs(5));
+        Self { path: path.into(), busy, question, steps: SQLITE }
+    }
+
+    /// How long a question may take.
+    pub fn question(self, most: Duration) -> Self {
+        Self { question: most, ..self }
+    }
+
+    /// Up to this form only.
+    #[cfg(test)]
+    pub(crate) fn steps(self, steps: &'static [Migration]) -> Self {
+        Self { steps, ..self }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives a store that cannot be used another name, so that a new one can begin. What it held is not in the new one.
+    pub fn set_aside(&self) -> std::io::Result<PathBuf> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let aside = self.beside(&format!("aside-{now}"));
+        std::fs::rename(&self.path, &aside)?;
+        for end in ["-wal", "-shm"] {
+            let with = |path: &Path| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(end);
+                PathBuf::from(name)
+            };
+            match std::fs::rename(with(&self.path), with(&aside)) {
+                Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
+                _ => {}
+            }
+        }
+        Ok(aside)
+    }
+
+    /// The last form that this program knows.
+    fn form(&self) -> u32 {
+        self.steps.len() as u32
+    }
+
+    /// The copy that is made before the form becomes this one.
+    fn copy(&self, form: u32) -> PathBuf {
+        self.beside(&format!("before-form-{form}"))
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(format!(".{what}"));
+        name.into()
+    }
+
+    fn open(&self) -> Result<Connection, StoreError> {
+        let io = |why: std::io::Error| StoreError::Other(format!("`{}` cannot be opened: {why}", self.path.display()));
+        if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+            private::folder(folder).map_err(|why| StoreError::Other(why.to_string()))?;
+        }
+        ensure(&self.path).map_err(io)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut db = Connection::open_with_flags(&self.path, flags)?;
+        db.busy_timeout(OPENING)?;
+        let form: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let known = self.form();
+        let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables == 0 {
+            // These can be chosen only while there is nothing.
+            db.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")?;
+        } else if application != APPLICATION {
+            return Err(StoreError::Foreign(self.path.clone()));
+        } else if form > known {
+            return Err(StoreError::Newer { found: form, known });
+        }
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")?;
+        db.execute_batch(
+            "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON",
+        )?;
+        self.check(&db, form)?;
+        if form < known {
+            self.migrate(&mut db, form)?;
+        }
+        db.busy_timeout(self.busy)?;
+        Ok(db)
+    }
+
+    /// The steps that were taken must be those that we know by these numbers.
+    fn check(&self, db: &Connection, form: u32) -> Result<(), StoreError> {
+        for step in self.steps.iter().filter(|step| step.version <= form) {
+            let sql = "SELECT checksum FROM migration WHERE version = ?1";
+            let found: Option<u32> = db.query_row(sql, [step.version], |row| row.get(0)).optional()?;
+            if found != Some(step.checksum()) {
+                return Err(StoreError::Altered { version: step.version });
+            }
+        }
+        Ok(())
+    }
+
+    fn migrate(&self, db: &mut Connection, form: u32) -> Result<(), StoreError> {
+        if form > 0 {
+            let copy = self.copy(self.form());
+            let _ = std::fs::remove_file(&copy);
+            ensure(&copy).map_err(|why| StoreError::Other(format!("no copy can be made: {why}")))?;
+            let name = copy.to_str().ok_or_else(|| StoreError::Other("the store's path is not UTF-8".into()))?;
+            db.execute("VACUUM INTO ?1", [name])?;
+        }
+        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have been quicker.
+        let form: u32 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        change.execute_batch(
+            "CREATE TABLE IF NOT EXISTS migration \
+             (version INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum INTEGER NOT NULL, applied_us INTEGER NOT NULL) STRICT",
+        )?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
+        for step in self.steps.iter().filter(|step| step.version > form) {
+            change.execute_batch(step.sql)?;
+            let sql = "INSERT INTO migration (version, name, checksum, applied_us) VALUES (?1, ?2, ?3, ?4)";
+            change.execute(sql, (step.version, step.name, step.checksum(), now))?;
+            change.pragma_update(None, "user_version", step.version)?;
+        }
+        change.pragma_update(None, "application_id", APPLICATION)?;
+        change.commit()?;
+        Ok(())
+    }
+
+    /// Only to look: nothing is made that is not there.
+    fn open_to_read(&self) -> Result<Connection, StoreError> {
+        if !self.path.exists() {
+            return Err(StoreError::Unavailable(format!("there is no `{}` yet", self.path.display())));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags)?;
+        db.busy_timeout(self.busy)?;
+        let form: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+        let known = self.form();
+        if form > known {
+            return Err(StoreError::Newer { found: form, known });
+        }
+        if form < known || application != APPLICATION {
+            let why = format!("`{}` is not brought up to date yet", self.path.display());
+            return Err(StoreError::Unavailable(why));
+        }
+        db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF")?;
+        Ok(db)
+    }
+}
+
+impl Store for Sqlite {
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        Ok(Box::new(write::SqliteWriter::new(self.open()?, self.clone())))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(read::SqliteReader::new(self.open_to_read()?, self.question)))
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// Sees to it that a file is there and that only we may read it. One that is there is not opened: closing it would let
+/// go of the locks that this process has on it.
+fn ensure(path: &Path) -> std::io::Result<()> {
+    match private::create_new(path) {
+        Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => return made.map(drop),
+    }
+    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+/// Ends a question that takes too long.
+fn limit(db: &mut Connection, most: Duration) -> Result<(), StoreError> {
+    let end = Instant::now() + most;
+    db.progress_handler(LOOK, Some(move || Instant::now() > end))?;
+    Ok(())
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt(error.to_string()),
+            Some(ErrorCode::OperationInterrupted) => Self::TooLong,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,435 @@
+//! The connections that read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+
+use super::row::{self, COLUMNS};
+use super::write::COUNTERS;
+use crate::money::NanoUsd;
+use crate::query::{Filter, Found, Group, Groups, Key, Latency, Metrics, Row, Sums, Totals, UTC, Zone, day};
+use crate::record::{Id, Operation};
+use crate::store::{Reader, StoreError};
+
+/// A quarter of an hour: what sums by time are kept for.
+const BUCKET_US: i64 = 900_000_000;
+/// Groups that are read from the store for one answer.
+const GROUPS: usize = 50_000;
+/// Exchanges over which it is told how long they take.
+const LAST: usize = 1000;
+/// Ids that are named when digits stand for more than one.
+const NAMED: usize = 10;
+/// Outcomes in which nothing went wrong: the words of the index on the others.
+const WELL: &str = "outcome NOT IN ('success', 'client_disconnected')";
+
+#[derive(Debug)]
+pub(super) struct SqliteReader {
+    db: Connection,
+    most: Duration,
+}
+
+impl SqliteReader {
+    pub(super) fn new(db: Connection, most: Duration) -> Self {
+        Self { db, most }
+    }
+
+    /// In one view of the store, and only for so long.
+    fn ask<T>(&mut self, ask: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        super::limit(&mut self.db, self.most)?;
+        let view = self.db.unchecked_transaction()?;
+        let answer = ask(&view)?;
+        view.commit()?;
+        Ok(answer)
+    }
+}
+
+impl Reader for SqliteReader {
+    fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError> {
+        self.ask(|db| {
+            let mut meant = Where::rows(filter);
+            if filter.since_reset {
+                meant.and("epoch = ", Value::Integer(epoch(db)?.0));
+            }
+            let order = if filter.after_seq.is_some() { "seq" } else { "seq DESC" };
+            rows_of(db, &meant, order, filter.limit() as usize)
+        })
+    }
+
+    fn get(&mut self, id: Id) -> Result<Option<Row>, StoreError> {
+        self.ask(|db| {
+            let sql = format!("SELECT {COLUMNS} FROM record WHERE id = ?1");
+            Ok(db.prepare_cached(&sql)?.query_row([id.to_bytes()], row::read).optional()?)
+        })
+    }
+
+    fn find(&mut self, digits: &str) -> Result<Found, StoreError> {
+        let hex: String = digits.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+        if hex.len() < 4 || hex.len() > 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Found::None);
+        }
+        self.ask(|db| {
+            // Ids that begin so: a range of the index.
+            let (from, to) = (format!("{hex:0<32}"), format!("{hex:f<32}"));
+            let sql = format!("SELECT id FROM record WHERE id BETWEEN unhex(?1) AND unhex(?2) LIMIT {NAMED}");
+            let mut found = ids(db, &sql, &[&from, &to])?;
+            if found.is_empty() && hex.len() <= 12 {
+                // Ids that end so: the index from its end, where the exchanges are that people ask for.
+                let sql = format!(
+                    "SELECT id FROM record WHERE substr(hex(id), -length(?1)) = upper(?1) ORDER BY id DESC LIMIT {NAMED}"
+                );
+                found = ids(db, &sql, &[&hex])?;
+            }
+            Ok(match found.as_slice() {
+                [] => Found::None,
+                [one] => Found::One(*one),
+                _ => Found::Many(found),
+            })
+        })
+    }
+
+    fn totals(&mut self, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
+        self.ask(|db| totals(db, filter, keys, zone))
+    }
+
+    fn metrics(&mut self, top: u32) -> Result<Metrics, StoreError> {
+        self.ask(|db| {
+            let all = Filter { since_reset: true, limit: Some(top), ..Filter::default() };
+            let generations = Filter { operation: Some(Operation::Generation), ..all.clone() };
+            let by = |key| totals(db, &generations, &[key], UTC);
+            let by_provider = by(Key::Provider)?;
+            let mut generations = Where::rows(&generations);
+            let (epoch, since_us) = epoch(db)?;
+            generations.and("epoch = ", Value::Integer(epoch));
+            let latency = |column: &str| -> Result<Latency, StoreError> {
+                let sql = format!(
+                    "SELECT {column} FROM record WHERE {} AND {column} IS NOT NULL ORDER BY seq DESC LIMIT {LAST}",
+                    generations.sql()
+                );
+                let mut statement = db.prepare_cached(&sql)?;
+                let times = statement.query_map(params_from_iter(&generations.values), |row| row.get::<_, i64>(0))?;
+                let times = times.map(|time| time.map(|time| u64::try_from(time).unwrap_or(0)));
+                Ok(Latency::of(times.collect::<Result<_, _>>()?))
+            };
+            Ok(Metrics {
+                since_us,
+                summary: by_provider.totals,
+                by_operation: totals(db, &all, &[Key::Operation], UTC)?.groups,
+                by_outcome: by(Key::Outcome)?.groups,
+                by_provider: by_provider.groups,
+                by_model: by(Key::Model)?.groups,
+                by_agent: by(Key::Agent)?.groups,
+                by_session: by(Key::Session)?.groups,
+                by_project: by(Key::Project)?.groups,
+                duration: latency("duration_us")?,
+                first_token: latency("first_token_us")?,
+            })
+        })
+    }
+}
+
+fn ids(db: &Connection, sql: &str, values: &[&str]) -> Result<Vec<Id>, StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let ids = statement.query_map(params_from_iter(values), |row| row.get(0).map(Id::from_bytes))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// The counting that runs, and when it began.
+fn epoch(db: &Connection) -> Result<(i64, i64), StoreError> {
+    let sql = "SELECT number, began_us FROM epoch ORDER BY number DESC LIMIT 1";
+    Ok(db.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?)
+}
+
+pub(super) fn rows_of(db: &Connection, meant: &Where, order: &str, limit: usize) -> Result<Vec<Row>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM record WHERE {} ORDER BY {order} LIMIT {limit}", meant.sql());
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(&meant.values), row::read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Conditions and their values. Values never become part of the statement.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Where {
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Where {
+    /// What a filter means in the table of records.
+    pub(super) fn rows(filter: &Filter) -> Self {
+        let mut meant = Self::names(filter, "coalesce(model, requested_model)");
+        meant.time("started_us", filter.since_us, filter.until_us);
+        if let Some(seq) = filter.after_seq {
+            meant.and("seq > ", Value::Integer(seq));
+        }
+        if let Some(seq) = filter.before_seq {
+            meant.and("seq < ", Value::Integer(seq));
+        }
+        meant
+    }
+
+    /// What a filter means wherever the names are the same.
+    fn names(filter: &Filter, model: &str) -> Self {
+        let mut meant = Self::default();
+        let columns = [
+            (&filter.model, model),
+            (&filter.provider, "provider"),
+            (&filter.session, "session"),
+            (&filter.project, "project"),
+        ];
+        for (name, column) in columns {
+            if let Some(name) = name {
+                meant.name(&[column], name);
+            }
+        }
+        if let Some(agent) = &filter.agent {
+            meant.name(&["agent", "agent_type"], agent);
+        }
+        if let Some(operation) = filter.operation {
+            meant.and("operation = ", Value::Text(operation.as_str().into()));
+        }
+        if filter.failed {
+            meant.conditions.push(WELL.into());
+        }
+        match filter.simulated {
+            Some(true) => meant.conditions.push("kind = 2".into()),
+            Some(false) => meant.conditions.push("kind <> 2".into()),
+            None => {}
+        }
+        meant
+    }
+
+    fn name(&mut self, columns: &[&str], name: &str) {
+        let (compare, value) = if name.contains('*') {
+            let escaped = name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_").replace('*', "%");
+            (" LIKE ", escaped)
+        } else {
+            (" = ", name.to_owned())
+        };
+        self.values.push(Value::Text(value));
+        let at = self.values.len();
+        let escape = if compare == " LIKE " { " ESCAPE '\\'" } else { "" };
+        let any: Vec<String> = columns.iter().map(|column| format!("{column}{compare}?{at}{escape}")).collect();
+        self.conditions.push(format!("({})", any.join(" OR ")));
+    }
+
+    fn time(&mut self, column: &str, since: Option<i64>, until: Option<i64>) {
+        if let Some(since) = since {
+            self.and(&format!("{column} >= "), Value::Integer(since));
+        }
+        if let Some(until) = until {
+            self.and(&format!("{column} < "), Value::Integer(until));
+        }
+    }
+
+    pub(super) fn and(&mut self, left: &str, value: Value) {
+        self.values.push(value);
+        self.conditions.push(format!("{left}?{}", self.values.len()));
+    }
+
+    fn sql(&self) -> String {
+        if self.conditions.is_empty() { "1".into() } else { self.conditions.join(" AND ") }
+    }
+}
+
+/// Where sums come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Time,
+    Session,
+    Records,
+}
+
+impl Source {
+    fn table(self) -> &'static str {
+        match self {
+            Self::Time => "usage_time",
+            Self::Session => "usage_session",
+            Self::Records => "record_usage",
+        }
+    }
+
+    /// When the first and the last exchange of a group began.
+    fn span(self) -> &'static str {
+        match self {
+            Self::Time => "min(bucket) * 900000000, max(bucket) * 900000000",
+            Self::Session => "min(first_us), max(last_us)",
+            Self::Records => "min(started_us), max(started_us)",
+        }
+    }
+}
+
+fn expression(key: Key) -> &'static str {
+    match key {
+        Key::Day => "bucket",
+        Key::Model => "model",
+        Key::Session => "session",
+        Key::Agent => "CASE WHEN agent_type <> '' THEN agent_type ELSE agent END",
+        Key::AgentId => "agent",
+        Key::ParentAgent => "parent_agent",
+        Key::Project => "project",
+        Key::Provider => "provider",
+        Key::Operation => "operation",
+        Key::Outcome => "outcome",
+    }
+}
+
+/// The pieces of an answer, each from where it is quickest and exact: whole quarters of an hour from the sums by time,
+/// what is left at the edges from the records.
+fn pieces(filter: &Filter, keys: &[Key]) -> Vec<(Source, Option<i64>, Option<i64>)> {
+    let of_sessions = |key: &Key| matches!(key, Key::Session | Key::Agent | Key::AgentId | Key::ParentAgent);
+    let sessions = keys.iter().any(of_sessions) || filter.session.is_some() || filter.agent.is_some();
+    let (since, until) = (filter.since_us, filter.until_us);
+    let timed = since.is_some() || until.is_some();
+    let cursor = filter.after_seq.is_some() || filter.before_seq.is_some();
+    if cursor || (sessions && (timed || keys.contains(&Key::Day))) {
+        return vec![(Source::Records, since, until)];
+    }
+    if sessions {
+        return vec![(Source::Session, None, None)];
+    }
+    let up = |us: i64| us.div_euclid(BUCKET_US).saturating_add(i64::from(us.rem_euclid(BUCKET_US) > 0));
+    let (from, to) = (since.map(up), until.map(|us| us.div_euclid(BUCKET_US)));
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return vec![(Source::Records, since, until)];
+    }
+    let mut pieces = vec![(Source::Time, from, to)];
+    if let (Some(since), Some(from)) = (since, from)
+        && since < from.saturating_mul(BUCKET_US)
+    {
+        pieces.push((Source::Records, Some(since), Some(from.saturating_mul(BUCKET_US))));
+    }
+    if let (Some(until), Some(to)) = (until, to)
+        && to.saturating_mul(BUCKET_US) < until
+    {
+        pieces.push((Source::Records, Some(to.saturating_mul(BUCKET_US)), Some(until)));
+    }
+    pieces
+}
+
+fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
+    let mut answer = Groups::default();
+    let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
+    let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
+    for (source, since, until) in pieces(filter, keys) {
+        let mut meant = Where::names(filter, "model");
+        meant.time(if source == Source::Time { "bucket" } else { "started_us" }, since, until);
+        for (seq, compare) in [(filter.after_seq, "seq > "), (filter.before_seq, "seq < ")] {
+            if let Some(seq) = seq {
+                meant.and(compare, Value::Integer(seq));
+            }
+        }
+        if let Some(epoch) = epoch {
+            meant.and("epoch = ", Value::Integer(epoch));
+        }
+        piece(db, source, &meant, &[], UTC, &mut |group| {
+            answer.totals.add(&group.totals);
+            Ok(())
+        })?;
+        if keys.is_empty() {
+            continue;
+        }
+        piece(db, source, &meant, keys, zone, &mut |group| {
+            if groups.len() < GROUPS || groups.contains_key(&group.keys) {
+                merge(&mut groups, group);
+            } else {
+                answer.more = true;
+            }
+            Ok(())
+        })?;
+    }
+    answer.groups = groups.into_values().collect();
+    if keys.first() == Some(&Key::Day) {
+        answer.groups.sort_unstable_by(|a, b| a.keys.cmp(&b.keys));
+    } else {
+        let cost = |group: &Group| {
+            let all = group.totals.all();
+            (group.totals.paid.cost, all.cost, all.requests)
+        };
+        answer.groups.sort_unstable_by(|a, b| cost(b).cmp(&cost(a)).then_with(|| a.keys.cmp(&b.keys)));
+    }
+    let most = filter.limit.unwrap_or(GROUPS as u32) as usize;
+    answer.more |= answer.groups.len() > most;
+    answer.groups.truncate(most);
+    Ok(answer)
+}
+
+fn merge(groups: &mut HashMap<Vec<String>, Group>, group: Group) {
+    match groups.get_mut(&group.keys) {
+        Some(known) => {
+            known.totals.add(&group.totals);
+            known.first_us = known.first_us.min(group.first_us);
+            known.last_us = known.last_us.max(group.last_us);
+        }
+        None => drop(groups.insert(group.keys.clone(), group)),
+    }
+}
+
+fn piece(
+    db: &Connection,
+    source: Source,
+    meant: &Where,
+    keys: &[Key],
+    zone: Zone<'_>,
+    take: &mut dyn FnMut(Group) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (mut columns, mut grouped) = (String::new(), vec!["kind".to_owned()]);
+    for key in keys {
+        columns += &format!("{}, ", expression(*key));
+        grouped.push(expression(*key).into());
+    }
+    let sums: String = COUNTERS.iter().map(|name| format!("sum({name}), ")).collect();
+    // Lists can be long: the dearest come first, and then no more. Quarters of an hour must all come.
+    let limit =
+        if keys.contains(&Key::Day) { String::new() } else { format!("ORDER BY sum(cost) DESC LIMIT {}", 3 * GROUPS) };
+    let sql = format!(
+        "SELECT {columns}kind, {sums} sum(CASE WHEN {WELL} THEN requests ELSE 0 END), {} FROM {} WHERE {} GROUP BY {} {limit}",
+        source.span(),
+        source.table(),
+        meant.sql(),
+        grouped.join(", ")
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(&meant.values))?;
+    while let Some(row) = rows.next()? {
+        let mut values = Vec::with_capacity(keys.len());
+        for (at, key) in keys.iter().enumerate() {
+            values.push(match key {
+                Key::Day => day(row.get::<_, i64>(at)? * (BUCKET_US / 1_000_000), zone),
+                _ => row.get(at)?,
+            });
+        }
+        let (kind, at) = (row.get::<_, i64>(keys.len())?, keys.len() + 1);
+        let n = |i: usize| row.get::<_, i64>(at + i);
+        let sums = Sums {
+            requests: n(0)?,
+            input: n(1)?,
+            cache_read: n(2)?,
+            cache_write: n(3)?,
+            output: n(4)?,
+            web_searches: n(5)?,
+            estimated: n(6)?,
+            usage_unknown: n(7)?,
+            unpriced: n(8)?,
+            cost: NanoUsd(n(9)?),
+            duration_us: n(10)?,
+            timed: n(11)?,
+            first_token_us: n(12)?,
+            first_tokens: n(13)?,
+            bytes_in: n(14)?,
+            bytes_out: n(15)?,
+            failed: n(16)?,
+        };
+        let mut totals = Totals::default();
+        match kind {
+            0 => totals.paid = sums,
+            1 => totals.notional = sums,
+            _ => totals.simulated = sums,
+        }
+        take(Group { keys: values, totals, first_us: n(17)?, last_us: n(18)? })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,621 @@
+//! The store over real files.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use wire::usage::{CacheWrite, Tokens, Usage};
+
+use super::*;
+use crate::money::NanoUsd;
+use crate::query::{Filter, Found, Group, Groups, Key, MOST, Metrics, Row, Sums, Totals, UTC};
+use crate::record::{Id, Operation, Outcome, Record};
+use crate::sample::{EPOCH_US, STEP_US, id, record, start};
+use crate::store::{Batch, Loaded, Priced, Progress, Purge};
+
+struct Fixture {
+    _folder: tempfile::TempDir,
+    store: Sqlite,
+    writer: Box<dyn Writer>,
+}
+
+fn empty() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::new(folder.path().join("ledger.db"));
+    let writer = store.writer().unwrap();
+    Fixture { _folder: folder, store, writer }
+}
+
+fn with(records: &[Record]) -> Fixture {
+    let mut fixture = empty();
+    fixture.load(records);
+    fixture
+}
+
+fn samples(n: u64) -> Vec<Record> {
+    (0..n).map(record).collect()
+}
+
+impl Fixture {
+    fn load(&mut self, records: &[Record]) -> Loaded {
+        self.writer.load(&Batch { records, segment: "s", position: 1, complete: false }).unwrap()
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        self.store.reader().unwrap()
+    }
+
+    fn rows(&self, filter: &Filter) -> Vec<Row> {
+        self.reader().rows(filter).unwrap()
+    }
+
+    fn ids(&self, filter: &Filter) -> Vec<Id> {
+        self.rows(filter).iter().map(|row| row.record.id).collect()
+    }
+
+    fn totals(&self, filter: &Filter, keys: &[Key]) -> Groups {
+        self.reader().totals(filter, keys, UTC).unwrap()
+    }
+
+    fn metrics(&self) -> Metrics {
+        self.reader().metrics(20).unwrap()
+    }
+
+    /// The sums that are kept must be what the records add up to.
+    #[track_caller]
+    fn check_sums(&self) {
+        let db = Connection::open(&self.store.path).unwrap();
+        let columns = write::COUNTERS.iter().map(|name| format!("sum({name})")).collect::<Vec<_>>().join(", ");
+        let keys = |table: &str| match table {
+            "usage_time" => "bucket, epoch, operation, outcome, kind, provider, model, project",
+            _ => "session, agent, epoch, operation, outcome, kind, provider, model, project, parent_agent, agent_type",
+        };
+        let sums = |table: &str, from: &str| {
+            let keys = keys(table);
+            let sql =
+                format!("SELECT {keys}, {columns} FROM {from} WHERE requests > 0 GROUP BY {keys} ORDER BY {keys}");
+            let mut statement = db.prepare(&sql).unwrap();
+            let width = statement.column_count();
+            let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Vec<Value>> {
+                (0..width).map(|at| row.get(at)).collect()
+            };
+            statement.query_map([], row).unwrap().collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        for table in ["usage_time", "usage_session"] {
+            assert_eq!(sums(table, table), sums(table, "record_usage"), "{table}");
+        }
+    }
+}
+
+/// The same question answered by adding up the records.
+fn by_hand(records: &[Record], meant: impl Fn(&Record) -> bool) -> Totals {
+    let mut totals = Totals::default();
+    for record in records.iter().filter(|record| meant(record)) {
+        let tokens = record.usage.as_ref().map(|usage| usage.tokens).unwrap_or_default();
+        let sums = Sums {
+            requests: 1,
+            failed: i64::from(record.outcome.is_failure()),
+            input: tokens.input as i64,
+            cache_read: tokens.cache_read as i64,
+            cache_write: tokens.cache_write.total() as i64,
+            output: record.output() as i64,
+            web_searches: 0,
+            estimated: i64::from(record.is_estimated()),
+            usage_unknown: i64::from(record.usage_unknown),
+            unpriced: i64::from(row::is_unpriced(record)),
+            cost: record.cost.unwrap_or_default(),
+            duration_us: record.duration_us.unwrap_or(0) as i64,
+            timed: i64::from(record.duration_us.is_some()),
+            first_token_us: record.first_token_us.unwrap_or(0) as i64,
+            first_tokens: i64::from(record.first_token_us.is_some()),
+            bytes_in: record.bytes_in as i64,
+            bytes_out: record.bytes_out as i64,
+        };
+        match (record.parties.simulated, record.parties.notional) {
+            (true, _) => totals.simulated.add(&sums),
+            (false, true) => totals.notional.add(&sums),
+            (false, false) => totals.paid.add(&sums),
+        }
+    }
+    totals
+}
+
+#[test]
+fn a_record_comes_back_as_it_went_in() {
+    let mut full = record(3);
+    full.estimated_output = Some(123_456);
+    full.losses = vec!["tools[0].cache_control: not known there".into()];
+    full.parties.caller = Some("ana".into());
+    full.error = Some("quotes ' and \" and \0 and é".into());
+    full.usage.as_mut().unwrap().region = Some("eu".into());
+    full.usage_unknown = true;
+    let bare = Record::new(start(4), Outcome::Rejected);
+    let fixture = with(&[full.clone(), bare.clone()]);
+    let back: Vec<Record> = fixture.rows(&Filter::default()).into_iter().map(|row| row.record).collect();
+    assert_eq!(back, [bare, full]);
+    for outcome in Outcome::ALL {
+        assert_eq!(Outcome::named(outcome.as_str()), Some(*outcome));
+    }
+}
+
+#[test]
+fn loading_twice_changes_nothing() {
+    let records = samples(300);
+    let mut fixture = with(&records);
+    let before = (fixture.rows(&Filter { limit: Some(1000), ..Filter::default() }), fixture.metrics());
+    assert_eq!(fixture.load(&records), Loaded { new: 0, known: 300, corrected: 0 });
+    let mut other = record(7);
+    other.cost = Some(NanoUsd(1));
+    assert_eq!(fixture.load(&[other]), Loaded { new: 0, known: 1, corrected: 0 }, "the first one stands");
+    assert_eq!((fixture.rows(&Filter { limit: Some(1000), ..Filter::default() }), fixture.metrics()), before);
+    fixture.check_sums();
+}
+
+#[test]
+fn the_real_end_takes_the_place_of_interrupted_and_never_the_other_way_round() {
+    let mut fixture = with(&[Record::interrupted(start(1), 5), record(2)]);
+    assert_eq!(fixture.load(&[record(1)]), Loaded { new: 0, known: 0, corrected: 1 });
+    assert_eq!(fixture.load(&[Record::interrupted(start(2), 5)]), Loaded { new: 0, known: 1, corrected: 0 });
+    let both = [Record::interrupted(start(3), 5), record(3)];
+    assert_eq!(fixture.load(&both), Loaded { new: 1, known: 0, corrected: 1 }, "in one batch");
+    let outcomes: Vec<Outcome> = fixture.rows(&Filter::default()).iter().map(|row| row.record.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Success; 3]);
+    fixture.check_sums();
+    assert_eq!(fixture.metrics().summary.all().requests, 3);
+}
+
+#[test]
+fn filters_mean_the_same_for_rows_and_for_sums() {
+    let records = samples(2000);
+    let fixture = with(&records);
+    let quarter = 900_000_000;
+    let t = |n: i64| EPOCH_US + n * STEP_US;
+    #[track_caller]
+    fn check(fixture: &Fixture, records: &[Record], filter: Filter, meant: impl Fn(&Record) -> bool) {
+        let mut want: Vec<Id> = records.iter().filter(|r| meant(r)).map(|r| r.id).collect();
+        assert!(!want.is_empty(), "a filter that finds nothing shows nothing");
+        want.reverse();
+        let filter = Filter { limit: Some(5000), ..filter };
+        assert_eq!(fixture.ids(&filter), want);
+        let totals = by_hand(records, &meant);
+        for keys in [&[][..], &[Key::Model], &[Key::Day, Key::Project], &[Key::Session], &[Key::Agent, Key::Outcome]] {
+            let groups = fixture.totals(&filter, keys);
+            assert_eq!(groups.totals, totals, "{keys:?}");
+            let mut sum = Totals::default();
+            groups.groups.iter().for_each(|group| sum.add(&group.totals));
+            assert_eq!(sum, if keys.is_empty() { Totals::default() } else { totals }, "{keys:?}");
+            assert!(!groups.more);
+        }
+    }
+    let c = |filter: Filter, meant: &dyn Fn(&Record) -> bool| check(&fixture, &records, filter, meant);
+    let f = Filter::default;
+    let text = |text: &str| Some(text.to_owned());
+    c(f(), &|_| true);
+    c(Filter { model: text("claude-opus-5-5"), ..f() }, &|r| r.parties.model.as_deref() == Some("claude-opus-5-5"));
+    c(Filter { model: text("claude-*-5-5"), ..f() }, &|r| r.parties.model.as_ref().unwrap().starts_with("claude-"));
+    c(Filter { provider: text("deepseek"), ..f() }, &|r| r.parties.provider.as_deref() == Some("deepseek"));
+    c(Filter { project: text("infra"), ..f() }, &|r| r.parties.project.as_deref() == Some("infra"));
+    c(Filter { agent: text("Explore"), ..f() }, &|r| r.parties.agent_type.is_some());
+    let agent = records[3].parties.agent.clone().unwrap();
+    c(Filter { agent: text(&agent), ..f() }, &|r| r.parties.agent.as_ref() == Some(&agent));
+    let session = records[120].parties.session.clone().unwrap();
+    c(Filter { session: text(&session), ..f() }, &|r| r.parties.session.as_ref() == Some(&session));
+    c(Filter { operation: Some(Operation::CountTokens), ..f() }, &|r| r.operation == Operation::CountTokens);
+    c(Filter { failed: true, ..f() }, &|r| r.outcome == Outcome::UpstreamError);
+    c(Filter { simulated: Some(true), ..f() }, &|r| r.parties.simulated);
+    c(Filter { simulated: Some(false), failed: true, ..f() }, &|r| !r.parties.simulated && r.outcome.is_failure());
+    c(Filter { since_us: Some(t(100)), ..f() }, &|r| r.started_us >= t(100));
+    c(Filter { since_us: Some(t(100) + 1), until_us: Some(t(900)), ..f() }, &|r| {
+        (t(100) + 1..t(900)).contains(&r.started_us)
+    });
+    c(Filter { until_us: Some(t(3)), ..f() }, &|r| r.started_us < t(3));
+    let (from, to) = (EPOCH_US + quarter, EPOCH_US + 4 * quarter);
+    c(Filter { since_us: Some(from), until_us: Some(to), ..f() }, &|r| (from..to).contains(&r.started_us));
+    c(Filter { since_us: Some(t(5)), until_us: Some(t(9)), ..f() }, &|r| (t(5)..t(9)).contains(&r.started_us));
+}
+
+#[test]
+fn a_name_with_signs_that_mean_something_to_sql_is_only_a_name() {
+    let mut odd = record(1);
+    odd.parties.project = Some("100%_'; DROP TABLE record; --".into());
+    let fixture = with(&[odd.clone(), record(2)]);
+    let project = |name: &str| Filter { project: Some(name.into()), ..Filter::default() };
+    assert_eq!(fixture.ids(&project("100%_'; DROP TABLE record; --")), [odd.id]);
+    assert_eq!(fixture.ids(&project("100%_*")), [odd.id]);
+    assert!(fixture.ids(&project("%*")).is_empty() && fixture.ids(&project("100_*")).is_empty());
+    assert_eq!(fixture.ids(&project("*")).len(), 2);
+}
+
+#[test]
+fn lists_are_bounded_paged_and_followed_in_the_order_of_recording() {
+    let fixture = with(&samples(250));
+    assert_eq!(fixture.rows(&Filter::default()).len(), 100);
+    let first = fixture.rows(&Filter { limit: Some(3), ..Filter::default() });
+    assert_eq!(first.iter().map(|row| row.record.id).collect::<Vec<_>>(), [id(249), id(248), id(247)]);
+    let next = Filter { limit: Some(2), before_seq: Some(first[2].seq), ..Filter::default() };
+    assert_eq!(fixture.ids(&next), [id(246), id(245)]);
+    let follow = Filter { after_seq: Some(first[1].seq), ..Filter::default() };
+    assert_eq!(fixture.ids(&follow), [id(249)]);
+    assert_eq!(fixture.totals(&follow, &[]).totals.all().requests, 1);
+}
+
+#[test]
+fn a_clock_that_goes_back_changes_neither_the_order_nor_the_counting() {
+    let mut fixture = with(&[record(1000)]);
+    let mut back = record(2);
+    back.ended_us = back.started_us - 3_600_000_000;
+    let duration_us = back.duration_us;
+    fixture.writer.reset(EPOCH_US * 2).unwrap();
+    fixture.load(&[back]);
+    assert_eq!(fixture.ids(&Filter::default()), [id(2), id(1000)], "the last recorded is the last");
+    assert_eq!(fixture.rows(&Filter::default())[0].record.duration_us, duration_us);
+    assert_eq!(fixture.metrics().summary.all().requests, 1, "what comes after a reset counts, whatever its clock says");
+    let mut before_time = record(3);
+    before_time.started_us = -5;
+    fixture.load(&[before_time]);
+    assert_eq!(fixture.rows(&Filter::default())[0].record.started_us, 0);
+    fixture.check_sums();
+}
+
+#[test]
+fn a_day_is_that_of_the_users_clock_and_sums_up_the_same() {
+    let records = samples(20_000);
+    let fixture = with(&records);
+    let nepal: crate::query::Zone<'_> = &|_| 20_700;
+    let days = fixture.reader().totals(&Filter::default(), &[Key::Day], nepal).unwrap();
+    let names: Vec<&str> = days.groups.iter().map(|group| &*group.keys[0]).collect();
+    assert_eq!(names, ["2026-11-01", "2026-11-02", "2026-11-03"]);
+    for group in &days.groups {
+        let day = |r: &Record| crate::query::day(r.started_us / 1_000_000, nepal);
+        assert_eq!(group.totals, by_hand(&records, |r| day(r) == group.keys[0]));
+    }
+}
+
+#[test]
+fn ids_are_found_by_how_they_begin_and_by_how_they_end() {
+    let fixture = with(&samples(50));
+    let find = |text: &str| fixture.reader().find(text).unwrap();
+    assert_eq!(find(&id(7).to_string()), Found::One(id(7)));
+    assert_eq!(find(&id(7).to_string()[..20]), Found::One(id(7)));
+    assert_eq!(find(&id(7).short()), Found::One(id(7)));
+    assert_eq!(find(&id(7).short().to_uppercase()), Found::One(id(7)));
+    assert!(matches!(find(&id(7).to_string()[..6]), Found::Many(ids) if ids.len() == 10));
+    for nothing in ["", "abc", "xyz1", "ffffffff-ffff", &format!("{}0", id(7))] {
+        assert_eq!(find(nothing), Found::None, "{nothing}");
+    }
+    assert_eq!(fixture.reader().get(id(7)).unwrap().unwrap().record, record(7));
+    assert_eq!(fixture.reader().get(Id(0)).unwrap(), None);
+}
+
+#[test]
+fn metrics_count_generations_since_the_last_reset() {
+    let records = samples(500);
+    let mut fixture = with(&records);
+    let generation = |r: &Record| r.operation == Operation::Generation;
+    let metrics = fixture.metrics();
+    assert_eq!(metrics.summary, by_hand(&records, generation));
+    assert_eq!(metrics.since_us, 0);
+    let names = |groups: &[Group]| groups.iter().map(|group| group.keys[0].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&metrics.by_operation), ["generation", "count_tokens"]);
+    assert_eq!(metrics.by_model.len(), 4);
+    assert_eq!(metrics.by_session.len(), 10);
+    assert_eq!(metrics.by_project.iter().map(|g| g.totals.all().requests).sum::<i64>(), metrics.summary.all().requests);
+    let failed = metrics.by_outcome.iter().find(|group| group.keys[0] == "upstream_error").unwrap();
+    assert_eq!(failed.totals.all().requests, metrics.summary.all().failed);
+    let mut times: Vec<u64> = records.iter().filter(|r| generation(r)).filter_map(|r| r.duration_us).collect();
+    times.sort_unstable();
+    assert_eq!((metrics.duration.of as usize, metrics.duration.p50_us), (times.len(), times[times.len() / 2 - 1]));
+    assert!(metrics.first_token.of < metrics.duration.of, "failures have no first token");
+
+    fixture.writer.reset(77).unwrap();
+    let metrics = fixture.metrics();
+    assert_eq!((metrics.summary, metrics.since_us, metrics.duration.of), (Totals::default(), 77, 0));
+    fixture.load(&[record(501)]);
+    assert_eq!(fixture.metrics().summary, by_hand(&[record(501)], generation));
+    assert_eq!(fixture.totals(&Filter::default(), &[]).totals.all().requests, 501, "history is still there");
+    let since = Filter { since_reset: true, ..Filter::default() };
+    assert_eq!(fixture.ids(&since), [id(501)]);
+    fixture.check_sums();
+}
+
+#[test]
+fn history_is_priced_again_and_the_sums_follow() {
+    let records = samples(1200);
+    let mut fixture = with(&records);
+    let filter = Filter { since_us: Some(EPOCH_US + 100 * STEP_US), ..Filter::default() };
+    let mut price = |record: &Record| {
+        let tokens = record.usage.as_ref()?.tokens;
+        let cost = (record.id != id(700)).then_some(NanoUsd(tokens.total() as i64));
+        Some(Priced { cost, version: Some("new".into()) })
+    };
+    let (mut after, mut steps, mut changed) = (0, 0, 0);
+    loop {
+        let Progress { changed: now, next, .. } = fixture.writer.reprice(&filter, after, &mut price).unwrap();
+        (steps, changed) = (steps + 1, changed + now);
+        match next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    let mut want = records.clone();
+    let mut due = 0;
+    for record in &mut want[100..] {
+        if let Some(usage) = &record.usage {
+            record.cost = (record.id != id(700)).then_some(NanoUsd(usage.tokens.total() as i64));
+            record.price_version = Some("new".into());
+            due += 1;
+        }
+    }
+    assert_eq!((changed, steps), (due, 3));
+    assert_eq!(fixture.totals(&Filter::default(), &[Key::Day]).totals, by_hand(&want, |_| true));
+    assert_eq!(fixture.reader().get(id(800)).unwrap().unwrap().record, want[800]);
+    assert_eq!(fixture.totals(&Filter::default(), &[]).totals.all().unpriced, 1);
+    fixture.check_sums();
+    let again = fixture.writer.reprice(&filter, 0, &mut price).unwrap();
+    assert_eq!(again.changed, 0, "the second time nothing changes");
+}
+
+fn purge_all(fixture: &mut Fixture, what: &Purge) -> u64 {
+    let mut removed = 0;
+    loop {
+        let step = fixture.writer.purge(what).unwrap();
+        removed += step.changed;
+        if step.next.is_none() {
+            fixture.writer.scrub().unwrap();
+            return removed;
+        }
+    }
+}
+
+#[test]
+fn what_is_purged_is_gone_from_rows_sums_and_the_file() {
+    let records = samples(1500);
+    let mut fixture = with(&records);
+    assert_eq!(purge_all(&mut fixture, &Purge::Id(id(5))), 1);
+    assert_eq!(purge_all(&mut fixture, &Purge::Id(id(5))), 0);
+    fixture.check_sums();
+    let session = records[75].parties.session.clone().unwrap();
+    let file = || {
+        let wal = fixture.store.path.with_extension("db-wal");
+        [std::fs::read(&fixture.store.path).unwrap(), std::fs::read(wal).unwrap_or_default()].concat()
+    };
+    let holds = |bytes: &[u8]| bytes.windows(session.len()).any(|part| part == session.as_bytes());
+    fixture.writer.load(&Batch { records: &[], segment: "s", position: 1, complete: false }).unwrap();
+    assert!(holds(&file()));
+    let purged = Purge::Session(session.to_string());
+    let again = |fixture: &mut Fixture| purge_all(fixture, &purged);
+    assert_eq!(again(&mut fixture), 50);
+    let wal = fixture.store.path.with_extension("db-wal");
+    let bytes = [std::fs::read(&fixture.store.path).unwrap(), std::fs::read(wal).unwrap_or_default()].concat();
+    assert!(!holds(&bytes), "not a trace of it is left in the file");
+    fixture.check_sums();
+    let left = by_hand(&records, |r| r.id != id(5) && r.parties.session.as_ref() != Some(&session));
+    assert_eq!(fixture.totals(&Filter::default(), &[Key::Session]).totals, left);
+    let before = EPOCH_US + 1000 * STEP_US;
+    assert_eq!(purge_all(&mut fixture, &Purge::Before(before)), 949);
+    fixture.check_sums();
+    let size = fixture.writer.size().unwrap();
+    assert_eq!(size.oldest_us, Some(before));
+    assert_eq!(purge_all(&mut fixture, &Purge::All), 500);
+    assert_eq!(fixture.totals(&Filter::default(), &[]).totals, Totals::default());
+    assert!(fixture.writer.size().unwrap().bytes < size.bytes);
+}
+
+#[test]
+fn what_goes_by_age_stays_in_the_sums() {
+    let records = samples(1200);
+    let mut fixture = with(&records);
+    let before = EPOCH_US + 700 * STEP_US;
+    let mut removed = 0;
+    loop {
+        let step = fixture.writer.trim(before).unwrap();
+        removed += step.changed;
+        if step.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(removed, 700);
+    assert_eq!(fixture.rows(&Filter { limit: Some(5000), ..Filter::default() }).len(), 500);
+    assert_eq!(fixture.totals(&Filter::default(), &[Key::Day]).totals, by_hand(&records, |_| true));
+    assert_eq!(fixture.totals(&Filter::default(), &[Key::Session]).totals, by_hand(&records, |_| true));
+    assert_eq!(purge_all(&mut fixture, &Purge::Before(EPOCH_US + 1000 * STEP_US)), 300);
+    let left = fixture.totals(&Filter::default(), &[Key::Session]).totals;
+    assert_eq!(left, by_hand(&records[1000..], |_| true), "a wish of the user's removes what went by age as well");
+}
+
+#[test]
+fn absurd_numbers_of_a_hostile_upstream_break_no_sum() {
+    let mut fixture = empty();
+    let most = u64::MAX;
+    for n in 0..300 {
+        let mut absurd = record(n);
+        let cache_write = CacheWrite { m5: most, m30: most, h1: most, h12: most };
+        let tokens = Tokens { input: most, cache_read: most, cache_write, output: most };
+        absurd.usage = Some(Usage { tokens, web_search: most, ..Usage::default() });
+        absurd.cost = Some(NanoUsd(i64::MAX));
+        (absurd.duration_us, absurd.first_token_us, absurd.bytes_in, absurd.bytes_out) =
+            (Some(most), Some(most), most, most);
+        absurd.estimated_output = Some(most);
+        fixture.load(&[absurd]);
+    }
+    let all = fixture.totals(&Filter::default(), &[Key::Day]).totals.all();
+    assert_eq!((all.requests, all.input, all.failed), (300, 300_000_000_000_000, 8));
+    assert_eq!(
+        fixture.rows(&Filter::default())[0].record.usage.as_ref().unwrap().tokens.input,
+        most,
+        "the record keeps it"
+    );
+    fixture.check_sums();
+}
+
+#[test]
+fn how_far_a_segment_is_loaded_is_remembered_until_it_is_gone() {
+    let mut fixture = empty();
+    assert_eq!(fixture.writer.position("a").unwrap(), 0);
+    let step = |position, complete| Batch { records: &[], segment: "a", position, complete };
+    fixture.writer.load(&step(10, false)).unwrap();
+    fixture.writer.load(&step(7, false)).unwrap();
+    assert_eq!(fixture.writer.position("a").unwrap(), 10, "it never goes back");
+    fixture.writer.load(&step(12, true)).unwrap();
+    fixture.writer.forget_segments_but(&["a".into()]).unwrap();
+    assert_eq!(fixture.writer.position("a").unwrap(), 12);
+    fixture.writer.forget_segments_but(&[]).unwrap();
+    assert_eq!(fixture.writer.position("a").unwrap(), 0);
+}
+
+#[test]
+fn a_locked_store_says_so_and_takes_everything_afterwards() {
+    let mut fixture = empty();
+    let other = Connection::open(&fixture.store.path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let records = samples(5);
+    let batch = Batch { records: &records, segment: "s", position: 1, complete: false };
+    assert_eq!(fixture.writer.load(&batch), Err(StoreError::Busy));
+    assert!(fixture.rows(&Filter::default()).is_empty(), "readers are not disturbed");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(fixture.writer.load(&batch).unwrap().new, 5);
+}
+
+#[test]
+fn a_question_that_takes_too_long_is_ended_and_the_next_one_is_not() {
+    let fixture = with(&samples(3000));
+    let hasty = fixture.store.clone().question(Duration::ZERO);
+    let filter = Filter { session: Some("*a*b*".into()), limit: Some(MOST), ..Filter::default() };
+    let mut reader = hasty.reader().unwrap();
+    assert_eq!(reader.totals(&filter, &[Key::Day, Key::Session], UTC), Err(StoreError::TooLong));
+    assert_eq!(reader.get(id(1)).unwrap().map(|row| row.record.id), Some(id(1)));
+}
+
+const V1: &[Migration] = SQLITE.split_at(1).0;
+
+/// A store of the first form, with these records.
+fn of_form_one(path: &Path, records: &[Record]) {
+    let store = Sqlite::new(path).steps(V1);
+    let db = store.open().unwrap();
+    let mut insert = db.prepare(row::INSERT).unwrap();
+    for record in records {
+        assert!(row::insert(&mut insert, 1, record).unwrap());
+    }
+}
+
+#[test]
+fn a_store_of_the_first_form_is_brought_up_to_date_and_a_copy_of_it_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let records = samples(400);
+    of_form_one(&path, &records);
+    let reader = Sqlite::new(&path).reader().map(drop);
+    assert!(matches!(reader, Err(StoreError::Unavailable(_))), "a reader changes nothing: {reader:?}");
+    let store = Sqlite::new(&path);
+    let writer = store.writer().unwrap();
+    let fixture = Fixture { _folder: folder, store, writer };
+    assert_eq!(fixture.totals(&Filter::default(), &[Key::Model]).totals, by_hand(&records, |_| true));
+    fixture.check_sums();
+    let copy = fixture.store.copy(2);
+    let kept = Connection::open(&copy).unwrap();
+    let (form, rows): (u32, i64) = kept
+        .query_row("SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM record)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!((form, rows), (1, 400));
+    for file in [&fixture.store.path, &copy] {
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+}
+
+/// A file that was really written by a program of the first form, before there was a second.
+#[test]
+fn a_file_of_the_first_form_that_was_kept_can_still_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let dump = include_str!("../../../tests/data/form-1.sql");
+    Connection::open(&path).unwrap().execute_batch(dump).unwrap();
+    let mut writer = Sqlite::new(&path).writer().unwrap();
+    assert_eq!(writer.position("0001-1-0").unwrap(), 4096);
+    let mut reader = Sqlite::new(&path).reader().unwrap();
+    let rows = reader.rows(&Filter::default()).unwrap();
+    let back: Vec<Record> = rows.into_iter().map(|row| row.record).collect();
+    assert_eq!(back, [record(17), record(3)]);
+    assert_eq!(reader.totals(&Filter::default(), &[], UTC).unwrap().totals, by_hand(&back, |_| true));
+}
+
+#[test]
+fn a_newer_store_is_refused_and_left_alone() {
+    let fixture = with(&samples(3));
+    let Fixture { _folder, store, mut writer } = fixture;
+    Connection::open(&store.path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let newer = StoreError::Newer { found: 99, known: 2 };
+    assert_eq!(store.writer().map(drop), Err(newer.clone()));
+    assert_eq!(store.reader().map(drop), Err(newer.clone()));
+    let records = samples(4);
+    let late = writer.load(&Batch { records: &records, segment: "s", position: 1, complete: false });
+    assert_eq!(late, Err(newer.clone()), "also one that was open before");
+    assert!(newer.to_string().contains("newer `cco`"));
+    let rows: i64 =
+        Connection::open(&store.path).unwrap().query_row("SELECT count(*) FROM record", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 3);
+}
+
+#[test]
+fn a_store_whose_form_was_altered_is_refused() {
+    let Fixture { _folder, store, writer } = empty();
+    drop(writer);
+    Connection::open(&store.path)
+        .unwrap()
+        .execute_batch("UPDATE migration SET checksum = 1 WHERE version = 2")
+        .unwrap();
+    assert_eq!(store.writer().map(drop), Err(StoreError::Altered { version: 2 }));
+}
+
+#[test]
+fn the_database_of_another_program_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(Sqlite::new(&path).writer().map(drop), Err(StoreError::Foreign(path.clone())));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_damaged_store_is_named_never_replaced_and_can_be_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    std::fs::write(&path, vec![0x5A; 40_000]).unwrap();
+    let store = Sqlite::new(&path);
+    for _ in 0..2 {
+        assert!(matches!(store.writer().map(drop), Err(StoreError::Corrupt(_))));
+        assert!(matches!(store.reader().map(drop), Err(StoreError::Corrupt(_))));
+    }
+    let aside = store.set_aside().unwrap();
+    assert_eq!(std::fs::read(aside).unwrap().len(), 40_000);
+    store.writer().unwrap();
+    store.reader().unwrap();
+}
+
+#[test]
+fn damage_in_the_middle_of_the_file_is_an_error_of_its_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::new(folder.path().join("ledger.db"));
+    {
+        let mut writer = store.writer().unwrap();
+        writer.load(&Batch { records: &samples(500), segment: "s", position: 1, complete: false }).unwrap();
+    }
+    let mut bytes = std::fs::read(&store.path).unwrap();
+    let middle = bytes.len() / 4;
+    bytes[middle..].fill(0xA5);
+    std::fs::write(&store.path, bytes).unwrap();
+    let rows = store.reader().and_then(|mut reader| reader.rows(&Filter { limit: Some(1000), ..Filter::default() }));
+    assert!(matches!(rows, Err(StoreError::Corrupt(_))), "{rows:?}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made_by_one_who_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deeper").join("ledger.db");
+    assert!(matches!(Sqlite::new(&path).reader().map(drop), Err(StoreError::Unavailable(_))));
+    assert!(!path.exists());
+    Sqlite::new(&path).writer().unwrap();
+    assert!(path.exists());
+}

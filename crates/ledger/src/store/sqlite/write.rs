@@ -1,0 +1,366 @@
+//! The connection that writes.
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params_from_iter};
+
+use super::read::{Where, rows_of};
+use super::{Sqlite, row};
+use crate::journal::free_space;
+use crate::query::Filter;
+use crate::record::{Outcome, Record};
+use crate::store::{Batch, Loaded, Priced, Progress, Purge, Size, StoreError, Writer};
+
+/// Records of one step of long work: short enough that loading goes on between.
+const STEP: usize = 500;
+/// On a full disk.
+const SMALL_STEP: usize = 20;
+const SMALL_PAGES: u32 = 16;
+/// Pages that are given back to the file system in one step.
+const PAGES: u32 = 4096;
+/// Room on the disk that is not used for tidying up.
+const SPARE: u64 = 64 * 1024 * 1024;
+
+const TIME_KEY: &str = "bucket, epoch, operation, outcome, kind, provider, model, project";
+const SESSION_KEY: &str =
+    "session, agent, epoch, operation, outcome, kind, provider, model, project, parent_agent, agent_type";
+pub(super) const COUNTERS: [&str; 16] = [
+    "requests",
+    "input",
+    "cache_read",
+    "cache_write",
+    "output",
+    "web_searches",
+    "estimated",
+    "usage_unknown",
+    "unpriced",
+    "cost",
+    "duration_us",
+    "timed",
+    "first_token_us",
+    "first_tokens",
+    "bytes_in",
+    "bytes_out",
+];
+/// No sum grows above it: a few of them can still be added up.
+const CEILING: &str = "1000000000000000000";
+
+#[derive(Debug)]
+pub(super) struct SqliteWriter {
+    db: Connection,
+    store: Sqlite,
+    /// Adds records, given by their `seq` in a JSON list, to the sums, or takes them away.
+    add: [String; 2],
+    /// Whether something was written since the last tidying up.
+    busy: bool,
+}
+
+impl SqliteWriter {
+    pub(super) fn new(db: Connection, store: Sqlite) -> Self {
+        let sums: String = COUNTERS.iter().map(|name| format!(", ?2 * sum({name})")).collect();
+        let grow: Vec<String> =
+            COUNTERS.iter().map(|name| format!("{name} = min({name} + excluded.{name}, {CEILING})")).collect();
+        let (grow, names) = (grow.join(", "), COUNTERS.join(", "));
+        let from = "FROM record_usage WHERE seq IN (SELECT value FROM json_each(?1)) GROUP BY";
+        let time = format!(
+            "INSERT INTO usage_time ({TIME_KEY}, {names}) SELECT {TIME_KEY}{sums} {from} {TIME_KEY} \
+             ON CONFLICT DO UPDATE SET {grow}"
+        );
+        let session = format!(
+            "INSERT INTO usage_session ({SESSION_KEY}, {names}, first_us, last_us) \
+             SELECT {SESSION_KEY}{sums}, min(started_us), max(started_us) {from} {SESSION_KEY} \
+             ON CONFLICT DO UPDATE SET {grow}, first_us = min(first_us, excluded.first_us), \
+             last_us = max(last_us, excluded.last_us)"
+        );
+        Self { db, store, add: [time, session], busy: true }
+    }
+
+    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let known = self.store.form();
+        let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // A newer program may have changed the form under our feet.
+        let found: u32 = change.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+        if found != known {
+            return Err(StoreError::Newer { found, known });
+        }
+        Ok(change)
+    }
+
+    /// Takes some records, which `seqs` names, and changes them with their sums.
+    fn remove(&mut self, seqs: &[i64], sums_too: bool) -> Result<(), StoreError> {
+        let add = self.add.clone();
+        let change = self.begin()?;
+        let list = list(seqs);
+        if sums_too {
+            count(&change, &add, &list, -1)?;
+        }
+        change.execute("DELETE FROM record WHERE seq IN (SELECT value FROM json_each(?1))", [&list])?;
+        change.commit()?;
+        Ok(())
+    }
+
+    fn seqs(&self, condition: &str, value: Value) -> Result<Vec<i64>, StoreError> {
+        let sql = format!("SELECT seq FROM record WHERE {condition} LIMIT {STEP}");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let seqs = statement.query_map([value], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(seqs)
+    }
+}
+
+fn list(seqs: &[i64]) -> String {
+    let numbers: Vec<String> = seqs.iter().map(i64::to_string).collect();
+    format!("[{}]", numbers.join(","))
+}
+
+/// Adds these records to the sums (1), or takes them away (-1).
+fn count(change: &Transaction<'_>, add: &[String; 2], seqs: &str, sign: i64) -> Result<(), StoreError> {
+    for sql in add {
+        change.prepare_cached(sql)?.execute((seqs, sign))?;
+    }
+    Ok(())
+}
+
+impl Writer for SqliteWriter {
+    fn load(&mut self, batch: &Batch<'_>) -> Result<Loaded, StoreError> {
+        self.busy = true;
+        if batch.complete {
+            // Brings this transaction to the disk, and with it all before it: the segment goes after this.
+            self.db.pragma_update(None, "synchronous", "FULL")?;
+        }
+        let loaded = self.load_in_one(batch);
+        if batch.complete {
+            self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        }
+        loaded
+    }
+
+    fn position(&mut self, segment: &str) -> Result<u64, StoreError> {
+        let mut statement = self.db.prepare_cached("SELECT position FROM segment WHERE name = ?1")?;
+        let position: Option<i64> = statement.query_row([segment], |row| row.get(0)).optional()?;
+        Ok(position.map_or(0, |n| u64::try_from(n).unwrap_or(0)))
+    }
+
+    fn forget_segments_but(&mut self, names: &[String]) -> Result<(), StoreError> {
+        let names = serde_json::to_string(names).map_err(|why| StoreError::Other(why.to_string()))?;
+        let gone = "SELECT 1 FROM segment WHERE name NOT IN (SELECT value FROM json_each(?1)) LIMIT 1";
+        if self.db.query_row(gone, [&names], |_| Ok(())).optional()?.is_some() {
+            let change = self.begin()?;
+            let sql = "DELETE FROM segment WHERE name NOT IN (SELECT value FROM json_each(?1))";
+            change.execute(sql, [&names])?;
+            change.commit()?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, now_us: i64) -> Result<(), StoreError> {
+        let change = self.begin()?;
+        change.execute("INSERT INTO epoch (number, began_us) SELECT max(number) + 1, ?1 FROM epoch", [now_us])?;
+        change.commit()?;
+        Ok(())
+    }
+
+    fn reprice(
+        &mut self,
+        filter: &Filter,
+        after: i64,
+        price: &mut dyn FnMut(&Record) -> Option<Priced>,
+    ) -> Result<Progress, StoreError> {
+        self.busy = true;
+        let add = self.add.clone();
+        let change = self.begin()?;
+        let mut meant = Where::rows(filter);
+        meant.and("seq > ", Value::Integer(after));
+        let rows = rows_of(&change, &meant, "seq", STEP)?;
+        let mut changes = Vec::new();
+        for row in &rows {
+            if let Some(priced) = price(&row.record)
+                && (priced.cost != row.record.cost || priced.version != row.record.price_version)
+            {
+                let record = Record { cost: priced.cost, price_version: priced.version, ..row.record.clone() };
+                changes.push((row.seq, record));
+            }
+        }
+        let seqs = list(&changes.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
+        count(&change, &add, &seqs, -1)?;
+        {
+            let sql = "UPDATE record SET cost = ?2, price_version = ?3, unpriced = ?4 WHERE seq = ?1";
+            let mut statement = change.prepare_cached(sql)?;
+            for (seq, record) in &changes {
+                let cost = record.cost.map(|cost| cost.0);
+                statement.execute((seq, cost, &record.price_version, row::is_unpriced(record)))?;
+            }
+        }
+        count(&change, &add, &seqs, 1)?;
+        change.commit()?;
+        let next = (rows.len() == STEP).then(|| rows.last().map(|row| row.seq)).flatten();
+        Ok(Progress { seen: rows.len() as u64, changed: changes.len() as u64, next })
+    }
+
+    fn purge(&mut self, what: &Purge) -> Result<Progress, StoreError> {
+        if std::mem::take(&mut self.busy) {
+            // While there is the room that the reserve gave: afterwards what lies beside the file needs none.
+            drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+        }
+        let mut seqs = match what {
+            Purge::Id(id) => self.seqs("id = ?1", Value::Blob(id.to_bytes().into()))?,
+            Purge::Session(session) => self.seqs("session = ?1", Value::Text(session.clone()))?,
+            Purge::Before(us) => self.seqs("started_us < ?1", Value::Integer(*us))?,
+            Purge::All => self.seqs("seq > ?1", Value::Integer(0))?,
+        };
+        let step = seqs.len();
+        match self.remove(&seqs, true) {
+            Err(StoreError::Full) => {
+                // What lies beside the file goes into it, where it needs no room; and then less at a time.
+                drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+                seqs.truncate(SMALL_STEP);
+                self.remove(&seqs, true)?;
+                drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+            }
+            done => done?,
+        }
+        if step == STEP || seqs.len() < step {
+            return Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next: Some(0) });
+        }
+        let change = self.begin()?;
+        change.execute("DELETE FROM usage_time WHERE requests <= 0", [])?;
+        change.execute("DELETE FROM usage_session WHERE requests <= 0", [])?;
+        match what {
+            // What is left there are sums of records that went by age: they go as well.
+            Purge::All => change.execute_batch("DELETE FROM usage_time; DELETE FROM usage_session")?,
+            Purge::Session(session) => {
+                change.execute("DELETE FROM usage_session WHERE session = ?1", [session])?;
+            }
+            Purge::Before(us) => {
+                change.execute("DELETE FROM usage_time WHERE (bucket + 1) * 900000000 <= ?1", [us])?;
+                change.execute("DELETE FROM usage_session WHERE last_us < ?1", [us])?;
+            }
+            Purge::Id(_) => {}
+        }
+        change.commit()?;
+        for form in 1..=self.store.form() {
+            let _ = std::fs::remove_file(self.store.copy(form));
+        }
+        Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next: None })
+    }
+
+    fn trim(&mut self, before_us: i64) -> Result<Progress, StoreError> {
+        self.busy = true;
+        let seqs = self.seqs("started_us < ?1", Value::Integer(before_us))?;
+        self.remove(&seqs, false)?;
+        let next = (seqs.len() == STEP).then_some(0);
+        Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next })
+    }
+
+    fn compact(&mut self) -> Result<(), StoreError> {
+        let mut pages = PAGES;
+        loop {
+            let free: u32 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            if free == 0 {
+                break;
+            }
+            match drain(&self.db, &format!("PRAGMA incremental_vacuum({pages})")) {
+                // On a full disk, a little at a time.
+                Err(StoreError::Full) if pages > SMALL_PAGES => pages = SMALL_PAGES,
+                done => done?,
+            }
+            drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+            let left: u32 = self.db.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            if left >= free && pages == SMALL_PAGES {
+                break;
+            }
+        }
+        drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
+    fn scrub(&mut self) -> Result<(), StoreError> {
+        let needed = self.size()?.bytes.saturating_mul(2).saturating_add(SPARE);
+        let folder = self.store.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if free_space(folder.unwrap_or(Path::new("."))).is_some_and(|bytes| bytes > needed) {
+            // Rows that were moved before they were removed left copies behind: only a new file has none.
+            self.db.execute_batch("VACUUM")?;
+        }
+        self.compact()
+    }
+
+    fn idle(&mut self) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.busy) {
+            drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+            drain(&self.db, "PRAGMA optimize")?;
+        }
+        Ok(())
+    }
+
+    fn size(&mut self) -> Result<Size, StoreError> {
+        let number = |sql: &str| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+        let bytes = pages.saturating_mul(number("PRAGMA page_size")?);
+        let oldest = "SELECT min(started_us) FROM record";
+        Ok(Size {
+            bytes: u64::try_from(bytes).unwrap_or(0),
+            records: number("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM record")?.unsigned_abs(),
+            oldest_us: self.db.query_row(oldest, [], |row| row.get(0))?,
+        })
+    }
+}
+
+/// Runs a pragma that gives rows which nobody needs.
+fn drain(db: &Connection, sql: &str) -> Result<(), StoreError> {
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
+impl SqliteWriter {
+    fn load_in_one(&mut self, batch: &Batch<'_>) -> Result<Loaded, StoreError> {
+        let add = self.add.clone();
+        let change = self.begin()?;
+        let epoch: i64 = change.prepare_cached("SELECT max(number) FROM epoch")?.query_row([], |row| row.get(0))?;
+        let mut loaded = Loaded::default();
+        let mut new = Vec::with_capacity(batch.records.len());
+        {
+            let mut insert = change.prepare_cached(row::INSERT)?;
+            for record in batch.records {
+                if row::insert(&mut insert, epoch, record)? {
+                    loaded.new += 1;
+                } else if record.outcome != Outcome::Interrupted && forget_interrupted(&change, &add, &new, record)? {
+                    row::insert(&mut insert, epoch, record)?;
+                    loaded.corrected += 1;
+                } else {
+                    loaded.known += 1;
+                    continue;
+                }
+                new.push(change.last_insert_rowid());
+            }
+        }
+        if !new.is_empty() {
+            count(&change, &add, &list(&new), 1)?;
+        }
+        let sql = "INSERT INTO segment (name, position, complete) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET \
+                   position = max(position, excluded.position), complete = max(complete, excluded.complete)";
+        let position = i64::try_from(batch.position).unwrap_or(i64::MAX);
+        change.prepare_cached(sql)?.execute((batch.segment, position, batch.complete))?;
+        change.commit()?;
+        Ok(loaded)
+    }
+}
+
+/// Takes back that an exchange was interrupted, now that its end is known.
+fn forget_interrupted(
+    change: &Transaction<'_>,
+    add: &[String; 2],
+    new: &[i64],
+    record: &Record,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT seq FROM record WHERE id = ?1 AND outcome = 'interrupted'";
+    let found: Option<i64> =
+        change.query_row(sql, params_from_iter([record.id.to_bytes()]), |row| row.get(0)).optional()?;
+    let Some(seq) = found else { return Ok(false) };
+    // One that came in this very batch is not in the sums yet.
+    if !new.contains(&seq) {
+        count(change, add, &list(&[seq]), -1)?;
+    }
+    change.execute("DELETE FROM record WHERE seq = ?1", [seq])?;
+    Ok(true)
+}

@@ -1,0 +1,464 @@
+//! Journal, loader and store together, over real files, in one process.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::journal::{Journal, JournalOptions, Unwritten};
+use ledger::loader::{Counts, Recovery, catch_up};
+use ledger::money::NanoUsd;
+use ledger::query::Filter;
+use ledger::record::{Outcome, Record};
+use ledger::retention::Retention;
+use ledger::sample::{id, record, start};
+use ledger::store::sqlite::Sqlite;
+use ledger::store::{Priced, Purge, Store, StoreError};
+use ledger::{Ledger, LedgerOptions};
+use rusqlite::Connection;
+use tokio::time::Instant;
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.0.path().join("journal")
+    }
+
+    fn db(&self) -> PathBuf {
+        self.0.path().join("ledger.db")
+    }
+
+    fn options(&self) -> LedgerOptions {
+        let journal = JournalOptions { ballast_bytes: 0, low_water_bytes: 0, ..JournalOptions::new(self.journal()) };
+        LedgerOptions { journal, retention: Retention::default() }
+    }
+
+    fn store(&self) -> Sqlite {
+        Sqlite::new(self.db())
+    }
+
+    fn ledger(&self) -> Ledger {
+        self.ledger_with(self.options())
+    }
+
+    fn ledger_with(&self, options: LedgerOptions) -> Ledger {
+        Ledger::open(options, Arc::new(self.store())).unwrap()
+    }
+
+    /// The names of the journal's files that end so.
+    fn files(&self, end: &str) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.journal()).unwrap().map(|file| file.unwrap().path());
+        let mut files: Vec<PathBuf> = files.filter(|path| path.to_string_lossy().ends_with(end)).collect();
+        files.sort();
+        files
+    }
+
+    fn stored(&self) -> Vec<Record> {
+        let filter = Filter { limit: Some(100_000), ..Filter::default() };
+        let rows = self.store().reader().unwrap().rows(&filter).unwrap();
+        let mut records: Vec<Record> = rows.into_iter().map(|row| row.record).collect();
+        records.sort_by_key(|record| record.id);
+        records
+    }
+}
+
+fn samples(range: std::ops::Range<u64>) -> Vec<Record> {
+    range.map(record).collect()
+}
+
+async fn finish_all(ledger: &Ledger, records: Vec<Record>) {
+    let acks: Vec<_> = records.into_iter().map(|record| ledger.finish(record)).collect();
+    for ack in acks {
+        ack.await.unwrap();
+    }
+}
+
+/// Waits until it holds, or fails after a long time.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn rows(ledger: &Ledger, filter: Filter) -> Vec<Record> {
+    let answer = ledger.read(move |reader| reader.rows(&filter)).await.unwrap();
+    assert!(answer.fresh);
+    answer.value.into_iter().map(|row| row.record).collect()
+}
+
+#[tokio::test]
+async fn a_question_sees_what_was_acknowledged_before_it() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    for n in 0..50 {
+        ledger.start(start(n)).await.unwrap();
+        ledger.finish(record(n)).await.unwrap();
+        assert_eq!(rows(&ledger, Filter { limit: Some(1), ..Filter::default() }).await, [record(n)]);
+    }
+    until("all are counted", || ledger.health().loaded.new == 50).await;
+    let health = ledger.health();
+    assert!(health.is_good(), "{health:?}");
+    assert_eq!((health.journal.written, health.journal.behind_bytes), (100, 0));
+    ledger.close();
+    assert!(home.files("journal").is_empty(), "everything is in the store: no segment is left");
+    assert!(matches!(ledger.finish(record(60)).await, Err(Unwritten::Closed)));
+    assert!(matches!(ledger.reset().await, Err(StoreError::Unavailable(_))));
+}
+
+#[tokio::test]
+async fn segments_go_when_they_are_in_the_store() {
+    let home = Home::new();
+    let mut options = home.options();
+    options.journal.segment_bytes = 20_000;
+    let ledger = home.ledger_with(options);
+    for n in 0..300 {
+        ledger.finish(record(n)).await.unwrap();
+    }
+    until("only the live segment is left", || home.files("journal").len() == 1).await;
+    until("all are counted", || ledger.health().loaded.new == 300).await;
+    assert!(ledger.health().loaded.segments > 5);
+    ledger.close();
+    assert_eq!(home.stored(), samples(0..300));
+}
+
+#[tokio::test]
+async fn a_locked_store_delays_no_acknowledgement_and_loses_nothing() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    ledger.finish(record(0)).await.unwrap();
+    assert_eq!(rows(&ledger, Filter::default()).await.len(), 1);
+    let other = Connection::open(home.db()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    let mut n = 1;
+    while began.elapsed() < Duration::from_secs(2) {
+        let asked = Instant::now();
+        ledger.finish(record(n)).await.unwrap();
+        slowest = slowest.max(asked.elapsed());
+        n += 1;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    until("health says it", || ledger.health().store == Some(StoreError::Busy)).await;
+    assert!(ledger.health().journal.behind_bytes > 0 && !ledger.health().is_good());
+    let asked = Instant::now();
+    let stale = ledger.read(|reader| reader.rows(&Filter::default())).await.unwrap();
+    assert!(!stale.fresh && stale.value.len() == 1, "it answers with what it has, and says so");
+    assert!(asked.elapsed() < Duration::from_secs(3));
+    other.execute_batch("ROLLBACK").unwrap();
+    until("it is loaded", || ledger.health().is_good() && ledger.health().journal.behind_bytes == 0).await;
+    ledger.close();
+    assert_eq!(home.stored(), samples(0..n));
+}
+
+#[tokio::test]
+async fn a_newer_store_is_never_replaced_and_the_journal_keeps_everything() {
+    let home = Home::new();
+    let first = home.ledger();
+    finish_all(&first, samples(0..10)).await;
+    first.close();
+    Connection::open(home.db()).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(10..20)).await;
+    let newer = StoreError::Newer { found: 99, known: 2 };
+    until("health says it", || ledger.health().store == Some(newer.clone())).await;
+    let refused = ledger.read(|reader| reader.rows(&Filter::default())).await;
+    assert_eq!(refused.map(drop), Err(newer.clone()));
+    assert_eq!(ledger.reset().await, Err(newer));
+    ledger.close();
+    assert_eq!(home.files("journal").len(), 1, "the journal keeps what the store does not take");
+    Connection::open(home.db()).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    let ledger = home.ledger();
+    assert_eq!(rows(&ledger, Filter::default()).await.len(), 20);
+    ledger.close();
+    assert_eq!(home.stored(), samples(0..20));
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_tried_again_and_its_successor_gets_what_came_meanwhile() {
+    let home = Home::new();
+    std::fs::write(home.db(), vec![7; 9000]).unwrap();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(0..30)).await;
+    until("health says it", || matches!(ledger.health().store, Some(StoreError::Corrupt(_)))).await;
+    assert_eq!(std::fs::read(home.db()).unwrap(), vec![7; 9000]);
+    home.store().set_aside().unwrap();
+    until("the new store is good", || ledger.health().is_good() && ledger.health().loaded.new == 30).await;
+    ledger.close();
+    assert_eq!(home.stored(), samples(0..30));
+}
+
+#[tokio::test]
+async fn what_was_in_flight_at_the_end_is_interrupted_and_nothing_else() {
+    let home = Home::new();
+    let mut options = home.options();
+    options.journal.segment_bytes = 10_000;
+    let ledger = home.ledger_with(options);
+    ledger.start(start(1000)).await.unwrap();
+    for n in 0..100 {
+        ledger.start(start(n)).await.unwrap();
+        ledger.finish(record(n)).await.unwrap();
+    }
+    until("some segments are gone", || ledger.health().loaded.segments > 3).await;
+    assert!(
+        rows(&ledger, Filter { limit: Some(500), ..Filter::default() })
+            .await
+            .iter()
+            .all(|r| r.outcome != Outcome::Interrupted)
+    );
+    ledger.close();
+    let stored = home.stored();
+    assert_eq!(stored[..100], samples(0..100));
+    let want = Record { ended_us: stored[100].ended_us, ..Record::interrupted(start(1000), 0) };
+    assert_eq!(stored[100..], [want]);
+    assert!(home.files("journal").is_empty());
+}
+
+/// A journal as a process leaves it that ends without a word: its segment is there and nobody holds it.
+fn left_behind(home: &Home, write: impl FnOnce(&Journal)) -> PathBuf {
+    let before = if home.journal().exists() { home.files("journal") } else { Vec::new() };
+    let journal = Journal::open(home.options().journal).unwrap();
+    write(&journal);
+    journal.close();
+    home.files("journal").into_iter().find(|path| !before.contains(path)).unwrap()
+}
+
+fn recover(home: &Home) -> Counts {
+    let mut writer = home.store().writer().unwrap();
+    Recovery::default().take_over(&mut *writer, &home.journal()).unwrap()
+}
+
+fn write_three(journal: &Journal) {
+    journal.start(start(1)).wait().unwrap();
+    journal.finish(record(1)).wait().unwrap();
+    journal.start(start(2)).wait().unwrap();
+    journal.finish(record(2)).wait().unwrap();
+    journal.finish(record(3)).wait().unwrap();
+}
+
+#[test]
+fn a_last_entry_torn_in_its_head_or_anywhere_in_it_costs_no_other() {
+    let home = Home::new();
+    let path = left_behind(&home, write_three);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let last = serde_json::to_vec(&record(3)).unwrap();
+    assert!(bytes.ends_with(&last));
+    let begin = bytes.len() - last.len() - 32;
+    // Every byte is cut in the tests of the frames; here it is about what becomes of the segment.
+    let inside = (begin + 36..bytes.len()).step_by(29);
+    for cut in (begin..begin + 36).chain(inside).chain([bytes.len() - 1, bytes.len()]) {
+        let home = Home::new();
+        std::fs::create_dir(home.journal()).unwrap();
+        std::fs::write(home.journal().join("1-1-1.journal"), &bytes[..cut]).unwrap();
+        let counts = recover(&home);
+        let (whole, torn) = (cut == bytes.len(), cut != bytes.len() && cut != begin);
+        let want = Counts { new: 2 + u64::from(whole), segments: 1, torn: u64::from(torn), ..Counts::default() };
+        assert_eq!(counts, want, "cut at byte {cut}");
+        assert_eq!(home.stored(), samples(1..3 + u64::from(whole)), "cut at byte {cut}");
+        assert!(home.files("journal").is_empty() && home.files("damaged").is_empty());
+    }
+}
+
+#[test]
+fn damage_in_the_middle_costs_what_it_hits_and_the_segment_is_kept() {
+    let home = Home::new();
+    let path = left_behind(&home, write_three);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = record(1).upstream_request_id.unwrap();
+    let at = bytes.windows(needle.len()).position(|part| part == needle.as_bytes()).unwrap();
+    bytes[at] ^= 0x20;
+    std::fs::write(&path, &bytes).unwrap();
+    let counts = recover(&home);
+    // The end of the first exchange cannot be read: it looks as if it had none.
+    assert_eq!(counts, Counts { new: 3, interrupted: 1, segments: 1, damaged: 1, ..Counts::default() });
+    let stored = home.stored();
+    assert_eq!(stored[0].outcome, Outcome::Interrupted);
+    assert_eq!(stored[1..], samples(2..4));
+    assert!(home.files("journal").is_empty());
+    assert_eq!(home.files("damaged").len(), 1);
+}
+
+#[test]
+fn loading_the_same_segment_again_changes_nothing() {
+    let home = Home::new();
+    let path = left_behind(&home, |journal| {
+        write_three(journal);
+        journal.start(start(9)).wait().unwrap();
+    });
+    let copy = std::fs::read(&path).unwrap();
+    let first = recover(&home);
+    assert_eq!((first.new, first.interrupted), (4, 1));
+    let stored = home.stored();
+    // As if the process had ended between the store's last word and the removal; and under another name.
+    for name in [path, home.journal().join("2-2-2.journal")] {
+        std::fs::write(&name, &copy).unwrap();
+        let again = recover(&home);
+        assert_eq!((again.new, again.corrected), (0, 0));
+        assert_eq!(home.stored(), stored);
+        assert!(!name.exists());
+    }
+}
+
+#[test]
+fn a_segment_of_a_newer_version_is_left_to_it() {
+    let home = Home::new();
+    let path = left_behind(&home, |journal| {
+        journal.start(start(7)).wait().unwrap();
+        journal.finish(record(1)).wait().unwrap();
+    });
+    // An entry as a later version might write it: kind 9, version 2, no payload, its checksum.
+    let mut entry = vec![0xC0, b'c', b'o', 0xF5, 9, 2, 0, 0, 0, 0, 0, 0];
+    entry.extend_from_slice(&[0; 20]);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&entry[..12]);
+    hasher.update(&entry[16..]);
+    entry[12..16].copy_from_slice(&hasher.finalize().to_le_bytes());
+    let bytes = [std::fs::read(&path).unwrap(), entry].concat();
+    std::fs::write(&path, &bytes).unwrap();
+    let mut writer = home.store().writer().unwrap();
+    let mut recovery = Recovery::default();
+    let counts = recovery.take_over(&mut *writer, &home.journal()).unwrap();
+    assert_eq!(counts, Counts { new: 1, newer: 1, ..Counts::default() });
+    assert_eq!(recovery.take_over(&mut *writer, &home.journal()).unwrap(), Counts::default(), "looked at once");
+    assert_eq!(Recovery::default().take_over(&mut *writer, &home.journal()).unwrap().newer, 1, "by the next one again");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_command_beside_a_daemon_sees_what_the_daemon_wrote() {
+    let home = Home::new();
+    // A journal without a loader stands for a daemon whose store is behind.
+    let journal = Journal::open(home.options().journal).unwrap();
+    journal.start(start(5)).await.unwrap();
+    journal.finish(record(1)).await.unwrap();
+    let mut writer = home.store().writer().unwrap();
+    assert_eq!(catch_up(&mut *writer, &home.journal()).unwrap().new, 1);
+    journal.finish(record(2)).await.unwrap();
+    assert_eq!(catch_up(&mut *writer, &home.journal()).unwrap(), Counts { new: 1, ..Counts::default() });
+    assert_eq!(home.stored(), samples(1..3), "what is in flight is in flight, not interrupted");
+    assert_eq!(home.files("journal").len(), 1, "and the segment stays its daemon's");
+    journal.close();
+    assert_eq!(catch_up(&mut *writer, &home.journal()).unwrap().interrupted, 1);
+    assert!(home.files("journal").is_empty());
+}
+
+#[tokio::test]
+async fn what_is_purged_does_not_come_back() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(0..100)).await;
+    let gone = record(60).parties.session.unwrap().to_string();
+    assert_eq!(ledger.purge(Purge::Session(gone.clone())).await, Ok(50));
+    assert_eq!(rows(&ledger, Filter { session: Some(gone.clone()), ..Filter::default() }).await, []);
+    assert_eq!(ledger.purge(Purge::Id(id(3))).await, Ok(1));
+    ledger.close();
+    drop(ledger);
+    let ledger = home.ledger();
+    let left: Vec<Record> = samples(0..50).into_iter().filter(|record| record.id != id(3)).collect();
+    finish_all(&ledger, vec![record(200)]).await;
+    ledger.close();
+    assert_eq!(home.stored(), [left, samples(200..201)].concat());
+    for file in std::fs::read_dir(home.0.path()).unwrap().chain(std::fs::read_dir(home.journal()).unwrap()) {
+        let path = file.unwrap().path();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).unwrap();
+            let found = bytes.windows(gone.len()).any(|part| part == gone.as_bytes());
+            assert!(!found, "a trace is left in `{}`", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn prices_are_computed_again_while_records_come() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(0..1200)).await;
+    let price =
+        |record: &Record| record.usage.as_ref().map(|_| Priced { cost: Some(NanoUsd(5)), version: Some("v".into()) });
+    let progress = ledger.reprice(Filter::default(), price);
+    finish_all(&ledger, samples(1200..1210)).await;
+    let progress = progress.await.unwrap();
+    let priced = samples(0..1200).iter().filter(|record| record.usage.is_some()).count() as u64;
+    assert!(progress.changed >= priced && progress.seen >= 1200, "{progress:?}");
+    ledger.close();
+}
+
+#[tokio::test]
+async fn metrics_begin_anew_after_a_reset_and_survive_a_restart() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(0..20)).await;
+    ledger.reset().await.unwrap();
+    finish_all(&ledger, samples(20..23)).await;
+    ledger.close();
+    let ledger = home.ledger();
+    let metrics = ledger.read(|reader| reader.metrics(10)).await.unwrap().value;
+    assert_eq!(metrics.by_operation.iter().map(|group| group.totals.all().requests).sum::<i64>(), 3);
+    assert!(metrics.since_us > 0);
+    ledger.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_reader_that_takes_long_does_not_hold_up_loading_or_the_other() {
+    let home = Home::new();
+    let ledger = Arc::new(home.ledger());
+    finish_all(&ledger, samples(0..10)).await;
+    let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let slow = {
+        let ledger = ledger.clone();
+        tokio_task(async move {
+            ledger
+                .read(move |reader| {
+                    begun.send(()).unwrap();
+                    held.recv().unwrap();
+                    reader.rows(&Filter::default())
+                })
+                .await
+        })
+    };
+    has_begun.await.unwrap();
+    finish_all(&ledger, samples(10..20)).await;
+    assert_eq!(rows(&ledger, Filter::default()).await.len(), 20);
+    release.send(()).unwrap();
+    assert_eq!(slow.await.unwrap().unwrap().value.len(), 20);
+    ledger.close();
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test waits for its task itself")]
+fn tokio_task<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
+}
+
+#[tokio::test]
+async fn nothing_of_ours_can_be_read_by_others() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(0..3)).await;
+    check_modes(home.0.path());
+    ledger.close();
+}
+
+fn check_modes(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        if path.is_dir() {
+            assert_eq!(mode, 0o700, "{}", path.display());
+            check_modes(&path);
+        } else {
+            assert_eq!(mode, 0o600, "{}", path.display());
+        }
+    }
+}
