@@ -1,4 +1,7 @@
 //! What must not be kept is taken out before anything is stored: patterns of the user in bodies, credentials in heads.
+//!
+//! Patterns see the bytes of a body, not what they mean: a text within JSON is escaped there, and what a stream says in
+//! two events is never next to each other.
 
 use std::fmt;
 use std::ops::Range;

@@ -8,10 +8,14 @@
 //!   last group, which is then ignored; damage is an error for the bodies that it touches, and for no other.
 //! - **Secrets.** All content is sealed with XChaCha20-Poly1305 under a key that follows from the installation's root key
 //!   and the pack's salt; chunks are named by keyed BLAKE3, and these names are sealed too. Whoever destroys the salt
-//!   destroys the pack. In clear are the times and sizes of packs and groups, nothing else.
+//!   destroys the pack. In clear are the times and sizes of packs and groups, the salt and a name of the key.
 //! - **Purge.** A pack that holds what must go is written anew without it, then destroyed. On a full disk a reserve
 //!   file makes the room for that; what goes as a whole file needs none.
 //! - **Load.** `submit` never waits. Bodies that cannot be kept are counted by reason; nothing else is affected.
+//! - **Limits.** What was written survives the death of the process, not a power cut within the half minute that the
+//!   system takes to write it down. Bodies wait up to 25 ms to be written together. Retention is by pack: a body lives up
+//!   to a day longer than `keep`. On a disk that copies when it writes (SSD, some file systems), what was overwritten may
+//!   be found by whoever takes the disk apart and has the root key as well.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -400,14 +400,35 @@ impl OpenPack<'_> {
 
     /// Calls `each` with every readable group, in order, and where it begins.
     pub(super) fn walk(&self, keys: &PackKeys, mut each: impl FnMut(u64, Directory)) -> Result<Walk, ArchiveError> {
+        self.walk_raw(keys, |at, bytes| match Directory::decode(bytes) {
+            Some(directory) => {
+                each(at, directory);
+                true
+            }
+            None => false,
+        })
+    }
+
+    /// Whether an exchange is named in this pack, without taking the directories apart.
+    pub(super) fn names(&self, keys: &PackKeys, exchange: &[u8; 16]) -> Result<(bool, Walk), ArchiveError> {
+        let (finder, mut found) = (memchr::memmem::Finder::new(exchange), false);
+        let walk = self.walk_raw(keys, |_, bytes| {
+            found |= finder.find(bytes).is_some();
+            true
+        })?;
+        Ok((found, walk))
+    }
+
+    /// Calls `each` with the bytes of every directory that opens; `false`: they are no directory.
+    fn walk_raw(&self, keys: &PackKeys, mut each: impl FnMut(u64, &[u8]) -> bool) -> Result<Walk, ArchiveError> {
         let len = self.file.metadata().map_err(ArchiveError::io("read", self.path))?.len();
         let mut walk = Walk { end: HEAD as u64, ..Walk::default() };
         let mut at = walk.end;
         while at < len {
-            match self.group(keys, at, len)? {
-                Seen::Whole(directory, end) => {
-                    walk.damaged += usize::from(at != walk.end);
-                    each(at, directory);
+            let before = walk.end;
+            match self.group(keys, at, len, &mut each)? {
+                Seen::Whole(end) => {
+                    walk.damaged += usize::from(at != before);
                     (at, walk.end) = (end, end);
                 }
                 Seen::Forged(end) if end == len => {
@@ -426,7 +447,13 @@ impl OpenPack<'_> {
         Ok(walk)
     }
 
-    fn group(&self, keys: &PackKeys, at: u64, len: u64) -> Result<Seen, ArchiveError> {
+    fn group(
+        &self,
+        keys: &PackKeys,
+        at: u64,
+        len: u64,
+        each: &mut impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<Seen, ArchiveError> {
         let failed = || ArchiveError::io("read", self.path);
         let mut head = [0; GROUP_HEAD];
         if len - at < GROUP_HEAD as u64 {
@@ -444,10 +471,7 @@ impl OpenPack<'_> {
         let plain = keys.open(&directory_place(at, data), &mut sealed).ok();
         // The head as a whole is proven by this: the mark by comparison, one length as part of the place, the other
         // by what was opened.
-        Ok(match plain.and_then(Directory::decode) {
-            Some(directory) => Seen::Whole(directory, end),
-            None => Seen::Forged(end),
-        })
+        Ok(if plain.is_some_and(|plain| each(at, plain)) { Seen::Whole(end) } else { Seen::Forged(end) })
     }
 
     /// Where the next group may begin.
@@ -482,7 +506,8 @@ impl OpenPack<'_> {
 }
 
 enum Seen {
-    Whole(Directory, u64),
+    /// A group that ends there.
+    Whole(u64),
     /// Looks like a group that ends there, and is not what was written.
     Forged(u64),
     Nothing,

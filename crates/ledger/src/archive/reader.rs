@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::crypt::{PackKeys, RootKey};
 use super::error::ArchiveError;
 use super::format::{CODED, Entry, REDACTED};
-use super::pack::{BlockAt, ChunkAt, OpenPack, PackFile, places};
+use super::pack::{BlockAt, ChunkAt, OpenPack, PackFile, Walk, places};
 use super::{ExchangeId, Kind};
 use crate::redact::Pattern;
 
-/// Blocks that a body keeps unpacked while it is read.
-const BLOCKS_KEPT: usize = 4;
+/// Blocks that are kept unpacked while a body is read …
+const BLOCKS_OF_ONE: usize = 4;
+/// … and while many are searched, of which neighbours are in the same blocks: 16 MB.
+const BLOCKS_OF_MANY: usize = 128;
 /// Bodies and chunks of which the directories are kept in memory: a few megabytes. One pack is always kept.
 const ENTRIES_KEPT: usize = 50_000;
 /// What is shown of a body around what was found in it, on each side.
@@ -129,7 +131,7 @@ pub struct BodyReader {
     root: Arc<RootKey>,
     /// Numbers of the chunks that are still to come.
     runs: VecDeque<(u32, u32)>,
-    blocks: VecDeque<(u64, Arc<Vec<u8>>)>,
+    blocks: Blocks,
     /// What `Read` has not handed out yet.
     rest: Vec<u8>,
     given: usize,
@@ -141,22 +143,45 @@ impl std::fmt::Debug for BodyReader {
     }
 }
 
+/// Unpacked blocks of a pack by where they are, the last used first.
+struct Blocks {
+    most: usize,
+    kept: VecDeque<(u64, Arc<Vec<u8>>)>,
+}
+
+impl Blocks {
+    fn new(most: usize) -> Self {
+        Self { most, kept: VecDeque::new() }
+    }
+
+    fn get(
+        &mut self,
+        offset: u64,
+        unpack: impl FnOnce() -> Result<Vec<u8>, ArchiveError>,
+    ) -> Result<Arc<Vec<u8>>, ArchiveError> {
+        let found = self.kept.iter().position(|(known, _)| *known == offset).and_then(|at| self.kept.remove(at));
+        let block = match found {
+            Some((_, block)) => block,
+            None => Arc::new(unpack()?),
+        };
+        self.kept.truncate(self.most - 1);
+        self.kept.push_front((offset, Arc::clone(&block)));
+        Ok(block)
+    }
+}
+
 impl BodyReader {
-    fn new(root: &Arc<RootKey>, Loaded { pack, file }: &Loaded, entry: &Entry) -> Self {
+    fn new(root: &Arc<RootKey>, Loaded { pack, file }: &Loaded, entry: &Entry, blocks: Blocks) -> Self {
         Self {
             about: About::from(entry),
             pack: Arc::clone(pack),
             file: Arc::clone(file),
             root: Arc::clone(root),
             runs: entry.runs.iter().map(|run| (run.start, run.count)).collect(),
-            blocks: VecDeque::new(),
+            blocks,
             rest: vec![],
             given: 0,
         }
-    }
-
-    fn open(&self) -> OpenPack<'_> {
-        OpenPack { file: &self.file, path: &self.pack.path, root: &self.root }
     }
 
     /// What is known of it.
@@ -184,15 +209,8 @@ impl BodyReader {
             }
         };
         let (block, chunk) = self.pack.chunk(number)?;
-        let block = match self.blocks.iter().find(|(offset, _)| *offset == block.offset) {
-            Some((_, block)) => Arc::clone(block),
-            None => {
-                let bytes = Arc::new(self.open().block(&self.pack.keys, block)?);
-                self.blocks.truncate(BLOCKS_KEPT - 1);
-                self.blocks.push_front((block.offset, Arc::clone(&bytes)));
-                bytes
-            }
-        };
+        let open = OpenPack { file: &self.file, path: &self.pack.path, root: &self.root };
+        let block = self.blocks.get(block.offset, || open.block(&self.pack.keys, block))?;
         let from = chunk.from as usize;
         let bytes = block.get(from..from + chunk.len as usize);
         out.extend_from_slice(bytes.ok_or_else(|| ArchiveError::damaged(&self.pack.path, "a block"))?);
@@ -201,6 +219,10 @@ impl BodyReader {
 
     /// The whole body.
     pub fn bytes(mut self) -> Result<Vec<u8>, ArchiveError> {
+        self.whole()
+    }
+
+    fn whole(&mut self) -> Result<Vec<u8>, ArchiveError> {
         // The length is a hint from a file: no more room at once than bodies usually need.
         let mut bytes = Vec::with_capacity(usize::try_from(self.about.len).unwrap_or(0).min(1 << 20));
         while self.append_next(&mut bytes)? {}
@@ -296,14 +318,14 @@ impl Reader {
         PackFile::list(&self.folder).map_err(ArchiveError::io("list", &self.folder))
     }
 
-    /// `None`: it was deleted since it was listed.
-    fn load(&self, listed: &PackFile) -> Result<Option<Loaded>, ArchiveError> {
+    /// `None`: it was deleted since it was listed, or what is asked for is not in it.
+    fn load(&self, listed: &PackFile, asked: Option<&ExchangeId>) -> Result<Option<Loaded>, ArchiveError> {
         let file = match File::open(&listed.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => Arc::new(other.map_err(ArchiveError::io("open", &listed.path))?),
         };
         let open = OpenPack { file: &file, path: &listed.path, root: &self.root };
-        let (_, salt) = match open.keys() {
+        let (keys, salt) = match open.keys() {
             // Begun this moment, or left so by a crash: nothing can be in it.
             Err(_) if listed.len == 0 => return Ok(None),
             other => other?,
@@ -314,6 +336,11 @@ impl Reader {
         let pack = match known {
             Some(known) => known,
             None => {
+                if let Some(exchange) = asked
+                    && let (false, Walk { damaged: 0, .. }) = open.names(&keys, exchange)?
+                {
+                    return Ok(None);
+                }
                 let pack = Arc::new(Pack::load(&open)?);
                 recent.retain(|known| known.salt != salt);
                 recent.push_front(Arc::clone(&pack));
@@ -333,13 +360,14 @@ impl Reader {
     pub fn read(&self, exchange: ExchangeId, kind: Kind) -> Result<Option<BodyReader>, ArchiveError> {
         let (mut places, mut first) = (0, None);
         for listed in likely_first(self.packs()?, began(exchange)) {
-            match self.load(&listed) {
+            match self.load(&listed, Some(&exchange)) {
                 Ok(None) => {}
                 Ok(Some(loaded)) => {
                     let pack = &loaded.pack;
                     let found = pack.bodies.iter().rev().find(|body| body.exchange == exchange && body.kind == kind);
                     if let Some(entry) = found {
-                        return Ok(Some(BodyReader::new(&self.root, &loaded, entry)));
+                        let blocks = Blocks::new(BLOCKS_OF_ONE);
+                        return Ok(Some(BodyReader::new(&self.root, &loaded, entry, blocks)));
                     }
                     if pack.damaged > 0 {
                         places += pack.damaged;
@@ -369,7 +397,7 @@ impl Reader {
     ) -> Result<Scan, ArchiveError> {
         let mut scan = Scan::default();
         for listed in self.packs()?.into_iter().rev() {
-            let loaded = match self.load(&listed) {
+            let loaded = match self.load(&listed, None) {
                 Ok(Some(loaded)) => loaded,
                 Ok(None) => continue,
                 Err(_) => {
@@ -378,6 +406,7 @@ impl Reader {
                 }
             };
             scan.unread += loaded.pack.damaged as u64;
+            let mut blocks = Blocks::new(BLOCKS_OF_MANY);
             for entry in loaded.pack.bodies.iter().rev() {
                 if !(limits.since_ms..limits.until_ms).contains(&entry.time) {
                     continue;
@@ -390,7 +419,10 @@ impl Reader {
                     scan.unread += 1;
                     continue;
                 }
-                let Ok(bytes) = BodyReader::new(&self.root, &loaded, entry).bytes() else {
+                let mut body = BodyReader::new(&self.root, &loaded, entry, blocks);
+                let bytes = body.whole();
+                blocks = body.blocks;
+                let Ok(bytes) = bytes else {
                     scan.unread += 1;
                     continue;
                 };
