@@ -64,7 +64,7 @@ impl Noise {
         while out.len() < len {
             let word = self.next();
             out.extend_from_slice(WORDS[(word >> 20) as usize % 32].as_bytes());
-            if word % 5 == 0 {
+            if word.is_multiple_of(5) {
                 out.extend_from_slice(format!("_{}", word % 9973).as_bytes());
             }
             out.push(b' ');
@@ -174,7 +174,7 @@ fn large(name: &str, level: i32, bodies: impl Iterator<Item = Bytes>) {
         raw += bytes.len();
         count += 1;
         archive.submit(body(id(count), Kind::Request, bytes)).unwrap();
-        if count % 8 == 0 {
+        if count.is_multiple_of(8) {
             assert!(archive.flush(Duration::from_secs(60)));
         }
     }
@@ -196,7 +196,7 @@ fn reading() {
     let ids: Vec<[u8; 16]> = (0..150_000).map(id).collect();
     for (at, exchange) in ids.iter().enumerate() {
         archive.submit(body(*exchange, Kind::Response, noise.prose(1500).into())).unwrap();
-        if at % 2000 == 0 {
+        if at.is_multiple_of(2000) {
             assert!(archive.flush(Duration::from_secs(60)));
         }
     }
