@@ -63,6 +63,8 @@ pub enum Key {
     Agent,
     /// The agent itself.
     AgentId,
+    /// The kind of agent; empty for the main one.
+    AgentType,
     /// The agent that called it.
     ParentAgent,
     /// The project.
@@ -284,9 +286,9 @@ pub struct Metrics {
     pub by_provider: Vec<Group>,
     /// Generations.
     pub by_model: Vec<Group>,
-    /// Generations; the dearest.
+    /// Generations, by the kind of agent; the dearest.
     pub by_agent: Vec<Group>,
-    /// Generations; the dearest.
+    /// Generations; the sessions that were recorded last.
     pub by_session: Vec<Group>,
     /// Generations; the dearest.
     pub by_project: Vec<Group>,

@@ -485,6 +485,9 @@ fn cut_some(text: &mut Option<Box<str>>, most: usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use wire::usage::{CacheWrite, Tokens};
+
     use super::*;
     use crate::sample::{record, start};
 
@@ -560,5 +563,68 @@ mod tests {
         assert_eq!(record.output(), reported + 5);
         record.estimated_output = Some(1);
         assert_eq!((record.output(), record.is_estimated()), (reported, false));
+    }
+
+    prop_compose! {
+        fn any_text()(text in proptest::option::of("\\PC{0,20}|[\u{0}-\u{7f}]{0,20}")) -> Option<Box<str>> {
+            text.map(Into::into)
+        }
+    }
+
+    prop_compose! {
+        fn any_record()(
+            numbers in prop::collection::vec(any::<u64>(), 9),
+            times in prop::collection::vec(any::<i64>(), 3),
+            texts in prop::collection::vec(any_text(), 10),
+            outcome in prop::sample::select(Outcome::ALL),
+            operation in prop::sample::select(Operation::ALL),
+            flags in prop::collection::vec(any::<bool>(), 4),
+            status in proptest::option::of(any::<u16>()),
+        ) -> Record {
+            let text = |n: usize| texts[n].clone();
+            let some = |n: usize| Some(numbers[n]).filter(|n| n % 5 > 0);
+            let tokens = Tokens {
+                input: numbers[0],
+                cache_read: numbers[1],
+                cache_write: CacheWrite { h1: numbers[2], ..Default::default() },
+                output: numbers[3],
+            };
+            let parties = Parties {
+                protocol: text(0).unwrap_or_default(),
+                endpoint: text(1).unwrap_or_default(),
+                stream: flags[0],
+                session: text(2),
+                agent: text(3),
+                project: text(4),
+                model: text(5),
+                notional: flags[1],
+                simulated: flags[2],
+                ..Parties::default()
+            };
+            let start = Start { id: Id(u128::from(numbers[4]) << 64 | u128::from(numbers[5])), operation, started_us: times[0], parties };
+            Record {
+                ended_us: times[1],
+                status,
+                usage: flags[3].then(|| Usage { tokens, ..Usage::default() }),
+                estimated_output: some(6),
+                usage_unknown: flags[0] ^ flags[3],
+                cost: Some(NanoUsd(times[2])).filter(|_| flags[1] ^ flags[3]),
+                first_token_us: some(7),
+                duration_us: some(8),
+                bytes_in: numbers[6],
+                losses: texts[6..8].iter().flatten().cloned().collect(),
+                stop_reason: text(8),
+                error: text(9),
+                ..Record::new(start, outcome)
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_is_the_same_after_it_was_written_and_read(record in any_record()) {
+            let text = serde_json::to_vec(&record).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<Record>(&text).unwrap(), record);
+        }
     }
 }

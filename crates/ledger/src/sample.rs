@@ -32,7 +32,8 @@ pub fn id(n: u64) -> Id {
 /// The beginning of the exchange with this number.
 pub fn start(n: u64) -> Start {
     let session = n / SESSION;
-    let model = MODELS[(mix(n) % 4) as usize];
+    // A session has its model, and a small one for small things.
+    let model = MODELS[if n % 5 == 4 { 1 } else { (mix(session) % 4) as usize }];
     let provider = if model.starts_with("claude") { "anthropic" } else { "deepseek" };
     let count = n % 25 == 24;
     let agent = (n % 5 == 3).then(|| Box::from(format!("agent-{}", mix(session) % 1000)));
@@ -53,8 +54,8 @@ pub fn start(n: u64) -> Start {
             requested_model: Some(model.into()),
             provider: Some(provider.into()),
             model: Some(model.into()),
-            notional: n % 10 == 7,
-            simulated: n % 100 == 55,
+            notional: session % 5 == 2,
+            simulated: session % 20 == 9,
         },
     }
 }

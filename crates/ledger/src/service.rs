@@ -362,7 +362,7 @@ impl Loading {
             pause: SHORTEST_PAUSE,
             retry: now,
             round: now,
-            retain: now + RETAIN,
+            retain: now,
             trimmed: false,
             recovery: Recovery::default(),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ledger::journal::{Journal, JournalOptions, Unwritten};
 use ledger::loader::{Counts, Recovery, catch_up};
 use ledger::money::NanoUsd;
-use ledger::query::Filter;
+use ledger::query::{Filter, UTC};
 use ledger::record::{Outcome, Record};
 use ledger::retention::Retention;
 use ledger::sample::{id, record, start};
@@ -376,6 +376,40 @@ async fn what_is_purged_does_not_come_back() {
             assert!(!found, "a trace is left in `{}`", path.display());
         }
     }
+}
+
+#[tokio::test]
+async fn records_that_are_too_old_go_and_their_sums_stay() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    let mut young = record(2000);
+    young.started_us = i64::MAX / 2;
+    finish_all(&ledger, [samples(0..1100), vec![young.clone()]].concat()).await;
+    ledger.close();
+    let retention = Retention { keep: Some(Duration::from_secs(3600)), max_bytes: None };
+    let ledger = home.ledger_with(LedgerOptions { retention, ..home.options() });
+    until("they are gone", || home.stored().len() == 1).await;
+    assert_eq!(home.stored(), [young]);
+    let totals = ledger.read(|reader| reader.totals(&Filter::default(), &[], UTC)).await.unwrap().value.totals;
+    assert_eq!(totals.all().requests, 1101);
+    ledger.close();
+}
+
+#[tokio::test]
+async fn a_store_that_is_too_large_loses_its_oldest_records() {
+    let home = Home::new();
+    let ledger = home.ledger();
+    finish_all(&ledger, samples(0..1500)).await;
+    ledger.close();
+    let full = home.store().writer().unwrap().size().unwrap();
+    let retention = Retention { keep: None, max_bytes: Some(full.bytes / 2) };
+    let ledger = home.ledger_with(LedgerOptions { retention, ..home.options() });
+    let small = || home.store().writer().is_ok_and(|mut writer| writer.size().unwrap().bytes <= full.bytes / 2);
+    until("it is small enough", small).await;
+    ledger.close();
+    let stored = home.stored();
+    assert!(stored.len() > 200, "no more went than had to: {} are left", stored.len());
+    assert_eq!(stored, samples(1500 - stored.len() as u64..1500));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The connections that read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use rusqlite::types::Value;
@@ -17,6 +17,10 @@ use crate::store::{Reader, StoreError};
 const BUCKET_US: i64 = 900_000_000;
 /// Groups that are read from the store for one answer.
 const GROUPS: usize = 50_000;
+/// Rows that are read for them: a group has one for each kind of exchange.
+const ROWS: usize = 3 * GROUPS;
+/// Records among which the last sessions are looked for.
+const LOOK_BACK: usize = 20_000;
 /// Exchanges over which it is told how long they take.
 const LAST: usize = 1000;
 /// Ids that are named when digits stand for more than one.
@@ -99,6 +103,7 @@ impl Reader for SqliteReader {
             let generations = Filter { operation: Some(Operation::Generation), ..all.clone() };
             let by = |key| totals(db, &generations, &[key], UTC);
             let by_provider = by(Key::Provider)?;
+            let by_session = last_sessions(db, &generations)?;
             let mut generations = Where::rows(&generations);
             let (epoch, since_us) = epoch(db)?;
             generations.and("epoch = ", Value::Integer(epoch));
@@ -119,14 +124,45 @@ impl Reader for SqliteReader {
                 by_outcome: by(Key::Outcome)?.groups,
                 by_provider: by_provider.groups,
                 by_model: by(Key::Model)?.groups,
-                by_agent: by(Key::Agent)?.groups,
-                by_session: by(Key::Session)?.groups,
+                by_agent: by(Key::AgentType)?.groups,
+                by_session,
                 by_project: by(Key::Project)?.groups,
                 duration: latency("duration_us")?,
                 first_token: latency("first_token_us")?,
             })
         })
     }
+}
+
+/// Sums of the sessions that were recorded last, the dearest first.
+fn last_sessions(db: &Connection, filter: &Filter) -> Result<Vec<Group>, StoreError> {
+    let most = filter.limit() as usize;
+    let sql = format!("SELECT coalesce(session, '') FROM record ORDER BY seq DESC LIMIT {LOOK_BACK}");
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut sessions: Vec<String> = Vec::new();
+    let mut known = HashSet::new();
+    while let Some(row) = rows.next()?
+        && sessions.len() < most
+    {
+        let session: String = row.get(0)?;
+        if known.insert(session.clone()) {
+            sessions.push(session);
+        }
+    }
+    let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
+    let list = serde_json::to_string(&sessions).map_err(|why| StoreError::Other(why.to_string()))?;
+    let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
+    for (source, mut meant) in pieces(filter, &[Key::Session], epoch) {
+        meant.and("session IN (SELECT value FROM json_each(", Value::Text(list.clone()));
+        if let Some(last) = meant.conditions.last_mut() {
+            last.push_str("))");
+        }
+        piece(db, source, &meant, &[Key::Session], UTC, &mut |group| merge(&mut groups, group))?;
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    sort(&mut groups, &[Key::Session]);
+    Ok(groups)
 }
 
 fn ids(db: &Connection, sql: &str, values: &[&str]) -> Result<Vec<Id>, StoreError> {
@@ -236,14 +272,20 @@ impl Where {
 /// Where sums come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
+    /// Sums without time or session.
+    Total,
+    /// Sums by quarters of an hour.
     Time,
+    /// Sums by session and agent.
     Session,
+    /// The records themselves.
     Records,
 }
 
 impl Source {
     fn table(self) -> &'static str {
         match self {
+            Self::Total => "usage_total",
             Self::Time => "usage_time",
             Self::Session => "usage_session",
             Self::Records => "record_usage",
@@ -254,7 +296,7 @@ impl Source {
     fn span(self) -> &'static str {
         match self {
             Self::Time => "min(bucket) * 900000000, max(bucket) * 900000000",
-            Self::Session => "min(first_us), max(last_us)",
+            Self::Total | Self::Session => "min(first_us), max(last_us)",
             Self::Records => "min(started_us), max(started_us)",
         }
     }
@@ -267,6 +309,7 @@ fn expression(key: Key) -> &'static str {
         Key::Session => "session",
         Key::Agent => "CASE WHEN agent_type <> '' THEN agent_type ELSE agent END",
         Key::AgentId => "agent",
+        Key::AgentType => "agent_type",
         Key::ParentAgent => "parent_agent",
         Key::Project => "project",
         Key::Provider => "provider",
@@ -275,86 +318,147 @@ fn expression(key: Key) -> &'static str {
     }
 }
 
-/// The pieces of an answer, each from where it is quickest and exact: whole quarters of an hour from the sums by time,
-/// what is left at the edges from the records.
-fn pieces(filter: &Filter, keys: &[Key]) -> Vec<(Source, Option<i64>, Option<i64>)> {
+/// A part of an answer: from where, and what is meant there.
+type Piece = (Source, Where);
+
+/// The pieces of an answer, each from where it is quickest and exact.
+fn pieces(filter: &Filter, keys: &[Key], epoch: Option<i64>) -> Vec<Piece> {
     let of_sessions = |key: &Key| matches!(key, Key::Session | Key::Agent | Key::AgentId | Key::ParentAgent);
     let sessions = keys.iter().any(of_sessions) || filter.session.is_some() || filter.agent.is_some();
+    let outcomes = filter.failed || keys.contains(&Key::Outcome);
     let (since, until) = (filter.since_us, filter.until_us);
     let timed = since.is_some() || until.is_some();
     let cursor = filter.after_seq.is_some() || filter.before_seq.is_some();
-    if cursor || (sessions && (timed || keys.contains(&Key::Day))) {
-        return vec![(Source::Records, since, until)];
-    }
-    if sessions {
-        return vec![(Source::Session, None, None)];
-    }
-    let up = |us: i64| us.div_euclid(BUCKET_US).saturating_add(i64::from(us.rem_euclid(BUCKET_US) > 0));
-    let (from, to) = (since.map(up), until.map(|us| us.div_euclid(BUCKET_US)));
-    if let (Some(from), Some(to)) = (from, to)
-        && from >= to
-    {
-        return vec![(Source::Records, since, until)];
-    }
-    let mut pieces = vec![(Source::Time, from, to)];
-    if let (Some(since), Some(from)) = (since, from)
-        && since < from.saturating_mul(BUCKET_US)
-    {
-        pieces.push((Source::Records, Some(since), Some(from.saturating_mul(BUCKET_US))));
-    }
-    if let (Some(until), Some(to)) = (until, to)
-        && to.saturating_mul(BUCKET_US) < until
-    {
-        pieces.push((Source::Records, Some(to.saturating_mul(BUCKET_US)), Some(until)));
-    }
-    pieces
-}
-
-fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
-    let mut answer = Groups::default();
-    let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
-    let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
-    for (source, since, until) in pieces(filter, keys) {
+    let meant = |source| {
         let mut meant = Where::names(filter, "model");
-        meant.time(if source == Source::Time { "bucket" } else { "started_us" }, since, until);
+        if let Some(epoch) = epoch {
+            meant.and("epoch = ", Value::Integer(epoch));
+        }
+        (source, meant)
+    };
+    let records = |since, until| {
+        let (source, mut meant) = meant(Source::Records);
+        meant.time("started_us", since, until);
         for (seq, compare) in [(filter.after_seq, "seq > "), (filter.before_seq, "seq < ")] {
             if let Some(seq) = seq {
                 meant.and(compare, Value::Integer(seq));
             }
         }
-        if let Some(epoch) = epoch {
-            meant.and("epoch = ", Value::Integer(epoch));
-        }
-        piece(db, source, &meant, &[], UTC, &mut |group| {
-            answer.totals.add(&group.totals);
-            Ok(())
-        })?;
-        if keys.is_empty() {
-            continue;
-        }
+        (source, meant)
+    };
+    let day = keys.contains(&Key::Day);
+    match (sessions, timed || day) {
+        _ if cursor => vec![records(since, until)],
+        (false, false) => vec![meant(Source::Total)],
+        _ if outcomes || (sessions && day) => vec![records(since, until)],
+        (false, true) => by_time(since, until, meant, records),
+        (true, false) => vec![meant(Source::Session)],
+        (true, true) => by_session(since, until, meant, records),
+    }
+}
+
+/// Whole quarters of an hour from the sums by time, what is left at the edges from the records.
+fn by_time(
+    since: Option<i64>,
+    until: Option<i64>,
+    meant: impl Fn(Source) -> Piece,
+    records: impl Fn(Option<i64>, Option<i64>) -> Piece,
+) -> Vec<Piece> {
+    let up = |us: i64| us.div_euclid(BUCKET_US).saturating_add(i64::from(us.rem_euclid(BUCKET_US) > 0));
+    let (from, to) = (since.map(up), until.map(|us| us.div_euclid(BUCKET_US)));
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return vec![records(since, until)];
+    }
+    let mut whole = meant(Source::Time);
+    whole.1.time("bucket", from, to);
+    let mut pieces = vec![whole];
+    let at = |bucket: i64| bucket.saturating_mul(BUCKET_US);
+    if let (Some(since), Some(from)) = (since, from.map(at))
+        && since < from
+    {
+        pieces.push(records(Some(since), Some(from)));
+    }
+    if let (Some(until), Some(to)) = (until, to.map(at))
+        && to < until
+    {
+        pieces.push(records(Some(to), Some(until)));
+    }
+    pieces
+}
+
+/// Sessions that lie within the time from the sums by session, those that reach over its edges from the records.
+fn by_session(
+    since: Option<i64>,
+    until: Option<i64>,
+    meant: impl Fn(Source) -> Piece,
+    records: impl Fn(Option<i64>, Option<i64>) -> Piece,
+) -> Vec<Piece> {
+    let (since, until) = (since.unwrap_or(0), until.unwrap_or(i64::MAX));
+    let over = format!(
+        "SELECT session FROM usage_session WHERE (first_us < {since} AND last_us >= {since}) \
+         OR (first_us < {until} AND last_us >= {until})"
+    );
+    let mut within = meant(Source::Session);
+    within.1.conditions.push(format!("first_us >= {since} AND last_us < {until} AND session NOT IN ({over})"));
+    let (source, mut of_those) = records(Some(since), Some(until));
+    let mut of_none = of_those.clone();
+    // The table's own column is the one that its index knows. Records without a session have none to compare.
+    let seqs = |which: &str| {
+        format!("seq IN (SELECT seq FROM record WHERE {which} AND started_us >= {since} AND started_us < {until})")
+    };
+    of_those.conditions.push(seqs(&format!("session IN ({over})")));
+    of_none.conditions.push(seqs("session IS NULL"));
+    of_none.conditions.push(format!("'' IN ({over})"));
+    vec![within, (source, of_those), (source, of_none)]
+}
+
+fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
+    let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
+    let mut answer = Groups::default();
+    let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
+    for (source, meant) in pieces(filter, keys, epoch) {
+        let (mut rows, mut totals) = (0, Totals::default());
         piece(db, source, &meant, keys, zone, &mut |group| {
+            rows += 1;
+            totals.add(&group.totals);
+            if keys.is_empty() {
+                return;
+            }
             if groups.len() < GROUPS || groups.contains_key(&group.keys) {
                 merge(&mut groups, group);
             } else {
                 answer.more = true;
             }
-            Ok(())
         })?;
+        if rows >= ROWS && !keys.contains(&Key::Day) {
+            // The list was cut: its sum must not be.
+            answer.more = true;
+            totals = Totals::default();
+            piece(db, source, &meant, &[], UTC, &mut |group| totals.add(&group.totals))?;
+        }
+        answer.totals.add(&totals);
     }
     answer.groups = groups.into_values().collect();
-    if keys.first() == Some(&Key::Day) {
-        answer.groups.sort_unstable_by(|a, b| a.keys.cmp(&b.keys));
-    } else {
-        let cost = |group: &Group| {
-            let all = group.totals.all();
-            (group.totals.paid.cost, all.cost, all.requests)
-        };
-        answer.groups.sort_unstable_by(|a, b| cost(b).cmp(&cost(a)).then_with(|| a.keys.cmp(&b.keys)));
-    }
+    sort(&mut answer.groups, keys);
     let most = filter.limit.unwrap_or(GROUPS as u32) as usize;
     answer.more |= answer.groups.len() > most;
     answer.groups.truncate(most);
     Ok(answer)
+}
+
+/// Days in order, anything else by what it cost.
+fn sort(groups: &mut [Group], keys: &[Key]) {
+    if keys.first() == Some(&Key::Day) {
+        groups.sort_unstable_by(|a, b| a.keys.cmp(&b.keys));
+        return;
+    }
+    let cost = |group: &Group| {
+        let all = group.totals.all();
+        (group.totals.paid.cost, all.cost, all.requests)
+    };
+    groups.sort_unstable_by(|a, b| cost(b).cmp(&cost(a)).then_with(|| a.keys.cmp(&b.keys)));
 }
 
 fn merge(groups: &mut HashMap<Vec<String>, Group>, group: Group) {
@@ -374,23 +478,21 @@ fn piece(
     meant: &Where,
     keys: &[Key],
     zone: Zone<'_>,
-    take: &mut dyn FnMut(Group) -> Result<(), StoreError>,
+    take: &mut dyn FnMut(Group),
 ) -> Result<(), StoreError> {
-    let (mut columns, mut grouped) = (String::new(), vec!["kind".to_owned()]);
+    let (mut columns, mut grouped) = (String::new(), String::new());
     for key in keys {
         columns += &format!("{}, ", expression(*key));
-        grouped.push(expression(*key).into());
+        grouped += &format!("{}, ", expression(*key));
     }
     let sums: String = COUNTERS.iter().map(|name| format!("sum({name}), ")).collect();
     // Lists can be long: the dearest come first, and then no more. Quarters of an hour must all come.
-    let limit =
-        if keys.contains(&Key::Day) { String::new() } else { format!("ORDER BY sum(cost) DESC LIMIT {}", 3 * GROUPS) };
+    let limit = if keys.contains(&Key::Day) { String::new() } else { format!("ORDER BY sum(cost) DESC LIMIT {ROWS}") };
     let sql = format!(
-        "SELECT {columns}kind, {sums} sum(CASE WHEN {WELL} THEN requests ELSE 0 END), {} FROM {} WHERE {} GROUP BY {} {limit}",
+        "SELECT {columns}kind, {sums} {} FROM {} WHERE {} GROUP BY {grouped}kind {limit}",
         source.span(),
         source.table(),
-        meant.sql(),
-        grouped.join(", ")
+        meant.sql()
     );
     let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(&meant.values))?;
@@ -406,22 +508,22 @@ fn piece(
         let n = |i: usize| row.get::<_, i64>(at + i);
         let sums = Sums {
             requests: n(0)?,
-            input: n(1)?,
-            cache_read: n(2)?,
-            cache_write: n(3)?,
-            output: n(4)?,
-            web_searches: n(5)?,
-            estimated: n(6)?,
-            usage_unknown: n(7)?,
-            unpriced: n(8)?,
-            cost: NanoUsd(n(9)?),
-            duration_us: n(10)?,
-            timed: n(11)?,
-            first_token_us: n(12)?,
-            first_tokens: n(13)?,
-            bytes_in: n(14)?,
-            bytes_out: n(15)?,
-            failed: n(16)?,
+            failed: n(1)?,
+            input: n(2)?,
+            cache_read: n(3)?,
+            cache_write: n(4)?,
+            output: n(5)?,
+            web_searches: n(6)?,
+            estimated: n(7)?,
+            usage_unknown: n(8)?,
+            unpriced: n(9)?,
+            cost: NanoUsd(n(10)?),
+            duration_us: n(11)?,
+            timed: n(12)?,
+            first_token_us: n(13)?,
+            first_tokens: n(14)?,
+            bytes_in: n(15)?,
+            bytes_out: n(16)?,
         };
         let mut totals = Totals::default();
         match kind {
@@ -429,7 +531,7 @@ fn piece(
             1 => totals.notional = sums,
             _ => totals.simulated = sums,
         }
-        take(Group { keys: values, totals, first_us: n(17)?, last_us: n(18)? })?;
+        take(Group { keys: values, totals, first_us: n(17)?, last_us: n(18)? });
     }
     Ok(())
 }

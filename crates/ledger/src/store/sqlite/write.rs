@@ -22,11 +22,19 @@ const PAGES: u32 = 4096;
 /// Room on the disk that is not used for tidying up.
 const SPARE: u64 = 64 * 1024 * 1024;
 
-const TIME_KEY: &str = "bucket, epoch, operation, outcome, kind, provider, model, project";
-const SESSION_KEY: &str =
-    "session, agent, epoch, operation, outcome, kind, provider, model, project, parent_agent, agent_type";
-pub(super) const COUNTERS: [&str; 16] = [
+/// The sums that are kept: the table, what they are kept for each of, and whether it is kept when they began and ended.
+pub(super) const SUMS: [(&str, &str, bool); 3] = [
+    ("usage_total", "kind, epoch, operation, outcome, provider, model, project, agent_type", true),
+    ("usage_time", "bucket, kind, epoch, operation, provider, model, project", false),
+    (
+        "usage_session",
+        "session, kind, agent, parent_agent, agent_type, epoch, operation, provider, model, project",
+        true,
+    ),
+];
+pub(super) const COUNTERS: [&str; 17] = [
     "requests",
+    "failed",
     "input",
     "cache_read",
     "cache_write",
@@ -51,7 +59,7 @@ pub(super) struct SqliteWriter {
     db: Connection,
     store: Sqlite,
     /// Adds records, given by their `seq` in a JSON list, to the sums, or takes them away.
-    add: [String; 2],
+    add: [String; 3],
     /// Whether something was written since the last tidying up.
     busy: bool,
 }
@@ -63,17 +71,19 @@ impl SqliteWriter {
             COUNTERS.iter().map(|name| format!("{name} = min({name} + excluded.{name}, {CEILING})")).collect();
         let (grow, names) = (grow.join(", "), COUNTERS.join(", "));
         let from = "FROM record_usage WHERE seq IN (SELECT value FROM json_each(?1)) GROUP BY";
-        let time = format!(
-            "INSERT INTO usage_time ({TIME_KEY}, {names}) SELECT {TIME_KEY}{sums} {from} {TIME_KEY} \
-             ON CONFLICT DO UPDATE SET {grow}"
-        );
-        let session = format!(
-            "INSERT INTO usage_session ({SESSION_KEY}, {names}, first_us, last_us) \
-             SELECT {SESSION_KEY}{sums}, min(started_us), max(started_us) {from} {SESSION_KEY} \
-             ON CONFLICT DO UPDATE SET {grow}, first_us = min(first_us, excluded.first_us), \
-             last_us = max(last_us, excluded.last_us)"
-        );
-        Self { db, store, add: [time, session], busy: true }
+        let add = SUMS.map(|(table, key, span)| {
+            let (columns, values, further) = if span {
+                let further = ", first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)";
+                (", first_us, last_us", ", min(started_us), max(started_us)", further)
+            } else {
+                ("", "", "")
+            };
+            format!(
+                "INSERT INTO {table} ({key}, {names}{columns}) SELECT {key}{sums}{values} {from} {key} \
+                 ON CONFLICT DO UPDATE SET {grow}{further}"
+            )
+        });
+        Self { db, store, add, busy: true }
     }
 
     fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
@@ -114,7 +124,7 @@ fn list(seqs: &[i64]) -> String {
 }
 
 /// Adds these records to the sums (1), or takes them away (-1).
-fn count(change: &Transaction<'_>, add: &[String; 2], seqs: &str, sign: i64) -> Result<(), StoreError> {
+fn count(change: &Transaction<'_>, add: &[String; 3], seqs: &str, sign: i64) -> Result<(), StoreError> {
     for sql in add {
         change.prepare_cached(sql)?.execute((seqs, sign))?;
     }
@@ -223,19 +233,22 @@ impl Writer for SqliteWriter {
             return Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next: Some(0) });
         }
         let change = self.begin()?;
-        change.execute("DELETE FROM usage_time WHERE requests <= 0", [])?;
-        change.execute("DELETE FROM usage_session WHERE requests <= 0", [])?;
-        match what {
-            // What is left there are sums of records that went by age: they go as well.
-            Purge::All => change.execute_batch("DELETE FROM usage_time; DELETE FROM usage_session")?,
-            Purge::Session(session) => {
-                change.execute("DELETE FROM usage_session WHERE session = ?1", [session])?;
+        for (table, _, span) in SUMS {
+            change.execute(&format!("DELETE FROM {table} WHERE requests <= 0"), [])?;
+            // What is left may be sums of records that went by age: they go as well, as far as they can be told apart.
+            match what {
+                Purge::All => {
+                    change.execute(&format!("DELETE FROM {table}"), [])?;
+                }
+                Purge::Session(session) if table == "usage_session" => {
+                    change.execute("DELETE FROM usage_session WHERE session = ?1", [session])?;
+                }
+                Purge::Before(us) => {
+                    let ended = if span { "last_us < ?1" } else { "(bucket + 1) * 900000000 <= ?1" };
+                    change.execute(&format!("DELETE FROM {table} WHERE {ended}"), [us])?;
+                }
+                Purge::Id(_) | Purge::Session(_) => {}
             }
-            Purge::Before(us) => {
-                change.execute("DELETE FROM usage_time WHERE (bucket + 1) * 900000000 <= ?1", [us])?;
-                change.execute("DELETE FROM usage_session WHERE last_us < ?1", [us])?;
-            }
-            Purge::Id(_) => {}
         }
         change.commit()?;
         for form in 1..=self.store.form() {
@@ -349,7 +362,7 @@ impl SqliteWriter {
 /// Takes back that an exchange was interrupted, now that its end is known.
 fn forget_interrupted(
     change: &Transaction<'_>,
-    add: &[String; 2],
+    add: &[String; 3],
     new: &[i64],
     record: &Record,
 ) -> Result<bool, StoreError> {

@@ -53,7 +53,7 @@ CREATE TABLE record (
 ) STRICT;
 
 CREATE INDEX record_started ON record (started_us);
-CREATE INDEX record_session ON record (session, started_us) WHERE session IS NOT NULL;
+CREATE INDEX record_session ON record (session, started_us);
 CREATE INDEX record_failed ON record (seq) WHERE outcome NOT IN ('success', 'client_disconnected');
 
 -- How far each segment of the journal is loaded.
