@@ -1,12 +1,19 @@
 //! Why a request failed, apart from how a protocol words it.
 
+use std::fmt;
+use std::time::Duration;
+
 /// The kinds of failure that every protocol can express, with the HTTP status each is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// 400: the request cannot be given one meaning, or not by us.
     InvalidRequest,
+    /// 400: the prompt is longer than the model's context. Clients shorten it and try again.
+    PromptTooLong,
     /// 401: no credential, or not one that is accepted.
     Authentication,
+    /// 402: the account has no money left, or may not spend more. Waiting does not help.
+    Billing,
     /// 403: understood, and not allowed.
     Permission,
     /// 404: no such path, model or object.
@@ -15,10 +22,16 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// 408: the request did not arrive in time.
     RequestTimeout,
+    /// 409: something else happens to the same object.
+    Conflict,
     /// 413: more bytes than are taken.
     TooLarge,
+    /// 429: too many requests or tokens for now.
+    RateLimit,
     /// 431: a head of more bytes or fields than are taken.
     HeadTooLarge,
+    /// 500: the upstream failed.
+    Internal,
     /// 502: the upstream could not be reached or did not speak HTTP.
     BadGateway,
     /// 503: there is no provider to send this to.
@@ -33,14 +46,18 @@ impl ErrorKind {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
-            Self::InvalidRequest => 400,
+            Self::InvalidRequest | Self::PromptTooLong => 400,
             Self::Authentication => 401,
+            Self::Billing => 402,
             Self::Permission => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
+            Self::Conflict => 409,
             Self::TooLarge => 413,
+            Self::RateLimit => 429,
             Self::HeadTooLarge => 431,
+            Self::Internal => 500,
             Self::BadGateway => 502,
             Self::Unavailable => 503,
             Self::UpstreamTimeout => 504,
@@ -51,14 +68,18 @@ impl ErrorKind {
     /// The standard reason phrase of the status.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::InvalidRequest => "Bad Request",
+            Self::InvalidRequest | Self::PromptTooLong => "Bad Request",
             Self::Authentication => "Unauthorized",
+            Self::Billing => "Payment Required",
             Self::Permission => "Forbidden",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::RequestTimeout => "Request Timeout",
+            Self::Conflict => "Conflict",
             Self::TooLarge => "Content Too Large",
+            Self::RateLimit => "Too Many Requests",
             Self::HeadTooLarge => "Request Header Fields Too Large",
+            Self::Internal => "Internal Server Error",
             Self::BadGateway => "Bad Gateway",
             Self::Unavailable => "Service Unavailable",
             Self::UpstreamTimeout => "Gateway Timeout",
@@ -66,3 +87,39 @@ impl ErrorKind {
         }
     }
 }
+
+/// What went wrong with a request, in words that a client may see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The kind, which every protocol can express.
+    pub kind: ErrorKind,
+    /// The message.
+    pub message: Box<str>,
+    /// The provider's own word for it, where it has one: `insufficient_quota`.
+    pub code: Option<Box<str>>,
+    /// The field of the client's request that is at fault.
+    pub param: Option<Box<str>>,
+    /// How long to wait, where the provider says so.
+    pub retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    /// An error of which only kind and message are known.
+    pub fn new(kind: ErrorKind, message: impl Into<Box<str>>) -> Self {
+        Self { kind, message: message.into(), code: None, param: None, retry_after: None }
+    }
+
+    /// The same, at a field of the client's request.
+    pub fn at(mut self, param: impl fmt::Display) -> Self {
+        self.param = Some(param.to_string().into());
+        self
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}

@@ -1,9 +1,20 @@
 //! What is said on the wire between clients and providers: no I/O, no HTTP, no clock.
 
 pub mod anthropic;
+pub mod codec;
 pub mod envelope;
 pub mod error;
+pub mod event;
+pub mod grammar;
+pub mod json;
+pub mod lanes;
+pub mod loss;
+pub mod message;
 pub mod meter;
+pub mod opaque;
 pub mod protocol;
+pub mod quirks;
+pub mod request;
 pub mod sse;
+pub mod transcode;
 pub mod usage;

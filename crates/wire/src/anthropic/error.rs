@@ -7,13 +7,19 @@ use crate::error::ErrorKind;
 /// The `error.type` that Anthropic's clients know for this kind.
 pub fn kind_name(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::InvalidRequest | ErrorKind::MethodNotAllowed | ErrorKind::HeadTooLarge => "invalid_request_error",
+        ErrorKind::InvalidRequest
+        | ErrorKind::PromptTooLong
+        | ErrorKind::MethodNotAllowed
+        | ErrorKind::HeadTooLarge => "invalid_request_error",
         ErrorKind::Authentication => "authentication_error",
+        ErrorKind::Billing => "billing_error",
         ErrorKind::Permission => "permission_error",
         ErrorKind::NotFound => "not_found_error",
         ErrorKind::RequestTimeout | ErrorKind::UpstreamTimeout => "timeout_error",
         ErrorKind::TooLarge => "request_too_large",
-        ErrorKind::BadGateway | ErrorKind::Unavailable => "api_error",
+        ErrorKind::Conflict => "conflict_error",
+        ErrorKind::RateLimit => "rate_limit_error",
+        ErrorKind::Internal | ErrorKind::BadGateway | ErrorKind::Unavailable => "api_error",
         ErrorKind::Overloaded => "overloaded_error",
     }
 }

@@ -1,0 +1,369 @@
+//! JSON that is handed on as the text it came as, and JSON that is written without being built first.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// One JSON value as the text that it was written as: key order, number forms and unknown keys survive.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json<'a>(Cow<'a, str>);
+
+impl<'a> Json<'a> {
+    /// An empty object.
+    pub const EMPTY: Json<'static> = Json(Cow::Borrowed("{}"));
+
+    /// The text, if it is one JSON value.
+    pub fn parse(text: impl Into<Cow<'a, str>>) -> Option<Self> {
+        let text = text.into();
+        serde_json::from_str::<IgnoredAny>(&text).ok()?;
+        Some(Self(match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim_ascii()),
+            Cow::Owned(text) if text.trim_ascii().len() < text.len() => Cow::Owned(text.trim_ascii().to_owned()),
+            owned => owned,
+        }))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is an object.
+    pub fn is_object(&self) -> bool {
+        self.0.starts_with('{')
+    }
+
+    /// Reads it as a value of some type.
+    pub fn read<'de, T: Deserialize<'de>>(&'de self) -> serde_json::Result<T> {
+        serde_json::from_str(&self.0)
+    }
+
+    /// The same in memory of its own.
+    pub fn into_owned(self) -> Json<'static> {
+        Json(Cow::Owned(self.0.into_owned()))
+    }
+
+    /// The same without a copy.
+    pub fn borrowed(&self) -> Json<'_> {
+        Json(Cow::Borrowed(&self.0))
+    }
+}
+
+impl fmt::Debug for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'a> From<&'a RawValue> for Json<'a> {
+    fn from(raw: &'a RawValue) -> Self {
+        Self(Cow::Borrowed(raw.get()))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&'de RawValue>::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+/// A JSON string, borrowed where it has no escapes, also within an `Option` or a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Str<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StrVisitor;
+        impl<'de> Visitor<'de> for StrVisitor {
+            type Value = Str<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Str<'de>, E> {
+                Ok(Str(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Str<'de>, E> {
+                Ok(Str(Cow::Owned(text.to_owned())))
+            }
+            fn visit_string<E: Error>(self, text: String) -> Result<Str<'de>, E> {
+                Ok(Str(Cow::Owned(text)))
+            }
+        }
+        deserializer.deserialize_str(StrVisitor)
+    }
+}
+
+impl std::ops::Deref for Str<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Writes the members of one object, or the elements of one list, straight into a buffer.
+///
+/// ```
+/// let mut out = Vec::new();
+/// wire::json::object(&mut out, |o| {
+///     o.str("model", "m").uint("n", 1);
+///     o.list("stop", |l| l.push_str("\n"));
+/// });
+/// assert_eq!(out, br#"{"model":"m","n":1,"stop":["\n"]}"#);
+/// ```
+#[derive(Debug)]
+pub struct Writer<'w> {
+    out: &'w mut Vec<u8>,
+    begun: bool,
+}
+
+/// Writes an object at the end of `out`.
+pub fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Writer<'_>)) {
+    out.push(b'{');
+    fill(&mut Writer { out, begun: false });
+    out.push(b'}');
+}
+
+/// Writes a list at the end of `out`.
+pub fn list(out: &mut Vec<u8>, fill: impl FnOnce(&mut Writer<'_>)) {
+    out.push(b'[');
+    fill(&mut Writer { out, begun: false });
+    out.push(b']');
+}
+
+/// Writes a string with its quotes and escapes at the end of `out`.
+pub fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    escape(out, text);
+    out.push(b'"');
+}
+
+/// Writes the inside of a string, without quotes.
+pub fn escape(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' => b'"',
+            b'\\' => b'\\',
+            0x20.. => continue,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            _ => b'u',
+        };
+        out.extend_from_slice(&bytes[from..at]);
+        from = at + 1;
+        if short == b'u' {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        } else {
+            out.extend_from_slice(&[b'\\', short]);
+        }
+    }
+    out.extend_from_slice(&bytes[from..]);
+}
+
+/// Writes a whole number in decimal digits.
+pub fn digits(out: &mut Vec<u8>, mut n: u64) {
+    let mut text = [0; 20];
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+/// Writes a value in one line: between the tokens of JSON a line end means what a space means.
+fn one_line(out: &mut Vec<u8>, json: &str) {
+    let from = out.len();
+    out.extend_from_slice(json.as_bytes());
+    if memchr::memchr2(b'\n', b'\r', &out[from..]).is_some() {
+        out[from..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+    }
+}
+
+impl Writer<'_> {
+    fn comma(&mut self) {
+        if std::mem::replace(&mut self.begun, true) {
+            self.out.push(b',');
+        }
+    }
+
+    fn key(&mut self, key: &str) -> &mut Vec<u8> {
+        self.comma();
+        string(self.out, key);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A member that is a string.
+    pub fn str(&mut self, key: &str, value: &str) -> &mut Self {
+        string(self.key(key), value);
+        self
+    }
+
+    /// A member that is a string, if there is one.
+    pub fn str_if(&mut self, key: &str, value: Option<&str>) -> &mut Self {
+        if let Some(value) = value {
+            self.str(key, value);
+        }
+        self
+    }
+
+    /// A member that is a whole number.
+    pub fn uint(&mut self, key: &str, value: u64) -> &mut Self {
+        digits(self.key(key), value);
+        self
+    }
+
+    /// A member that is a number; one that JSON cannot express is `null`.
+    pub fn number(&mut self, key: &str, value: f64) -> &mut Self {
+        let text = serde_json::Number::from_f64(value).map_or_else(|| "null".to_owned(), |n| n.to_string());
+        self.raw(key, &text)
+    }
+
+    /// A member that is true or false.
+    pub fn bool(&mut self, key: &str, value: bool) -> &mut Self {
+        self.raw(key, if value { "true" } else { "false" })
+    }
+
+    /// A member that is `null`.
+    pub fn null(&mut self, key: &str) -> &mut Self {
+        self.raw(key, "null")
+    }
+
+    /// A member whose value is JSON already.
+    pub fn raw(&mut self, key: &str, json: &str) -> &mut Self {
+        one_line(self.key(key), json);
+        self
+    }
+
+    /// A member whose value `fill` writes as JSON.
+    pub fn with(&mut self, key: &str, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        fill(self.key(key));
+        self
+    }
+
+    /// A member that is an object.
+    pub fn object(&mut self, key: &str, fill: impl FnOnce(&mut Writer<'_>)) -> &mut Self {
+        object(self.key(key), fill);
+        self
+    }
+
+    /// A member that is a list.
+    pub fn list(&mut self, key: &str, fill: impl FnOnce(&mut Writer<'_>)) -> &mut Self {
+        list(self.key(key), fill);
+        self
+    }
+
+    /// An element that is a string.
+    pub fn push_str(&mut self, value: &str) {
+        self.comma();
+        string(self.out, value);
+    }
+
+    /// An element that is JSON already.
+    pub fn push_raw(&mut self, json: &str) {
+        self.comma();
+        one_line(self.out, json);
+    }
+
+    /// An element that is an object.
+    pub fn push_object(&mut self, fill: impl FnOnce(&mut Writer<'_>)) {
+        self.comma();
+        object(self.out, fill);
+    }
+
+    /// The members of an object that is JSON already, less those that `leave` names.
+    pub fn members(&mut self, json: &Json<'_>, leave: &[&str]) {
+        for (key, value) in members(json) {
+            if !leave.contains(&&*key) {
+                self.raw(&key, value.get());
+            }
+        }
+    }
+}
+
+/// The members of an object in their order; none if it is no object.
+pub fn members<'a>(json: &'a Json<'_>) -> Vec<(Cow<'a, str>, &'a RawValue)> {
+    struct Members;
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some((key, value)) = map.next_entry::<Str<'de>, &'de RawValue>()? {
+                members.push((key.0, value));
+            }
+            Ok(members)
+        }
+    }
+    serde_json::Deserializer::from_str(&json.0).deserialize_map(Members).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn json_keeps_the_form_of_numbers_and_the_order_of_keys() {
+        let text = r#"{"b":1.0,"a":123456789012345678901234567890,"b":"\ud83d\ude00"}"#;
+        let json = Json::parse(format!(" {text}\n")).unwrap();
+        assert_eq!(json.as_str(), text);
+        let mut out = Vec::new();
+        object(&mut out, |o| o.members(&json, &["a"]));
+        assert_eq!(String::from_utf8(out).unwrap(), r#"{"b":1.0,"b":"\ud83d\ude00"}"#);
+        assert!(Json::parse("{} x").is_none() && Json::parse("").is_none() && Json::parse("{'a':1}").is_none());
+    }
+
+    #[test]
+    fn what_is_written_stays_in_one_line() {
+        let mut out = Vec::new();
+        list(&mut out, |l| l.push_raw("{\n \"a\":\r\n \"x\\n\"}"));
+        assert_eq!(out, b"[{  \"a\":   \"x\\n\"}]");
+    }
+
+    #[test]
+    fn a_string_within_an_option_is_borrowed() {
+        let text: Option<Str<'_>> = serde_json::from_str("\"plain\"").unwrap();
+        assert!(matches!(text.unwrap().0, Cow::Borrowed("plain")));
+        let text: Option<Str<'_>> = serde_json::from_str("\"a\\nb\"").unwrap();
+        assert_eq!(&*text.unwrap(), "a\nb");
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_string_is_read_as_it_was(text in any::<String>(), control in "[\\x00-\\x1f\"\\\\]{0,8}") {
+            let text = text + &control;
+            let mut out = Vec::new();
+            string(&mut out, &text);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn written_digits_are_read_as_the_number(n in any::<u64>()) {
+            let mut out = Vec::new();
+            digits(&mut out, n);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), n.to_string());
+        }
+    }
+}

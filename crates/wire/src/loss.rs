@@ -1,0 +1,185 @@
+//! What a translation could not carry: named, and either dropped with a warning or a reason to refuse the request.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// How much it matters that something is not carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Nothing changes: the target does by itself what the source asked for, or the field only served the source.
+    Silent,
+    /// A hint: it may be dropped with a warning.
+    Hint,
+    /// The answer would be to another request: always refused, before anything is sent.
+    Meaning,
+}
+
+/// Where something stands in a request: `messages[3].content[1]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    list: &'static str,
+    item: u32,
+    inner: &'static str,
+    part: u32,
+}
+
+impl Place {
+    /// An element of a list at the top level.
+    pub fn new(list: &'static str, item: usize) -> Self {
+        Self { list, item: u32::try_from(item).unwrap_or(u32::MAX), inner: "", part: 0 }
+    }
+
+    /// A field at the top level.
+    pub fn field(name: &'static str) -> Self {
+        Self { list: name, item: u32::MAX, inner: "", part: 0 }
+    }
+
+    /// An element of a list within it.
+    pub fn part(self, inner: &'static str, part: usize) -> Self {
+        Self { inner, part: u32::try_from(part).unwrap_or(u32::MAX), ..self }
+    }
+
+    /// A field within it.
+    pub fn inner(self, inner: &'static str) -> Self {
+        Self { inner, part: u32::MAX, ..self }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.list)?;
+        if self.item != u32::MAX {
+            write!(f, "[{}]", self.item)?;
+        }
+        if !self.inner.is_empty() {
+            write!(f, ".{}", self.inner)?;
+            if self.part != u32::MAX {
+                write!(f, "[{}]", self.part)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One thing that was not carried. The path is the client's: the field as it stands in its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Where it stands in the client's request.
+    pub path: Box<str>,
+    /// Why it cannot be carried, or what was done instead.
+    pub reason: Cow<'static, str>,
+    /// Whether it may be dropped.
+    pub weight: Weight,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.reason)
+    }
+}
+
+/// How many losses are kept of one request; more are counted.
+const MOST: usize = 64;
+
+/// What one translation could not carry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Losses {
+    list: Vec<Loss>,
+    /// How many more there were.
+    more: usize,
+}
+
+impl Losses {
+    /// Notes that a hint is dropped.
+    pub fn hint(&mut self, path: impl fmt::Display, reason: impl Into<Cow<'static, str>>) {
+        self.add(path, reason, Weight::Hint);
+    }
+
+    /// Notes that the request has to be refused.
+    pub fn refuse(&mut self, path: impl fmt::Display, reason: impl Into<Cow<'static, str>>) {
+        self.add(path, reason, Weight::Meaning);
+    }
+
+    /// Notes a loss of any weight; what changes nothing is not noted, what was noted already is not repeated.
+    pub fn add(&mut self, path: impl fmt::Display, reason: impl Into<Cow<'static, str>>, weight: Weight) {
+        if weight == Weight::Silent {
+            return;
+        }
+        let loss = Loss { path: path.to_string().into(), reason: reason.into(), weight };
+        if self.list.contains(&loss) {
+            return;
+        }
+        // A reason to refuse is never crowded out by warnings.
+        if self.list.len() >= MOST && (weight < Weight::Meaning || self.refused().is_some()) {
+            self.more += 1;
+        } else {
+            self.list.push(loss);
+        }
+    }
+
+    /// The first loss that forbids sending the request.
+    pub fn refused(&self) -> Option<&Loss> {
+        self.list.iter().find(|loss| loss.weight == Weight::Meaning)
+    }
+
+    /// Whether nothing was lost.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The losses in the order in which they were found.
+    pub fn iter(&self) -> std::slice::Iter<'_, Loss> {
+        self.list.iter()
+    }
+
+    /// All of another translation's.
+    pub fn append(&mut self, other: Self) {
+        self.more += other.more;
+        other.list.into_iter().for_each(|loss| self.add(loss.path, loss.reason, loss.weight));
+    }
+}
+
+impl<'a> IntoIterator for &'a Losses {
+    type Item = &'a Loss;
+    type IntoIter = std::slice::Iter<'a, Loss>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// As the header `x-cco-loss` shows them: the paths, joined by commas.
+impl fmt::Display for Losses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, loss) in self.list.iter().enumerate() {
+            write!(f, "{}{}", if n > 0 { ", " } else { "" }, loss.path)?;
+        }
+        if self.more > 0 { write!(f, ", and {} more", self.more) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_reads_like_the_clients_own_path() {
+        assert_eq!(Place::new("messages", 3).part("content", 1).to_string(), "messages[3].content[1]");
+        assert_eq!(Place::new("tools", 0).to_string(), "tools[0]");
+        assert_eq!(Place::new("messages", 1).inner("output_config").to_string(), "messages[1].output_config");
+        assert_eq!(Place::field("n").to_string(), "n");
+    }
+
+    #[test]
+    fn many_warnings_are_counted_and_never_hide_a_refusal() {
+        let mut losses = Losses::default();
+        losses.add("quiet", "the target does it anyway", Weight::Silent);
+        for n in 0..100 {
+            losses.hint(Place::new("tools", n % 80), "no such tool there");
+        }
+        assert_eq!((losses.iter().count(), losses.more, losses.refused()), (64, 16, None));
+        losses.refuse("n", "only one answer");
+        losses.refuse("m", "another");
+        assert_eq!(&*losses.refused().unwrap().path, "n");
+        assert!(losses.to_string().ends_with("n, and 17 more"), "{losses}");
+    }
+}
