@@ -134,7 +134,8 @@ fn start_gateway(sim: SocketAddr, home: &std::path::Path) -> Result<(SocketAddr,
         "providerType": "anthropic", "baseUrl": format!("http://{sim}"), "apiKeyRef": ""
     } } });
     let (config, _) = config::parse(&text.to_string(), &Paths::default()).map_err(|faults| format!("{faults:?}"))?;
-    let (gateway, _) = setup::gateway(&config, &env, VERSION, setup::dialer(&config, &env)?)?;
+    let (gateway, _) =
+        setup::gateway(&config, &env, VERSION, setup::dialer(&config, &env)?, setup::recorder(&config, &env)?.0)?;
     let listener = net::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let (address, phases) = (listener.local_addr()?, Phases::default());
     let server = Server {

@@ -48,8 +48,12 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         term::error(format!("{listen} can be reached from other machines"), None, Some(help));
         return ExitCode::from(EXIT_CONFIG);
     }
-    let made =
-        setup::dialer(&loaded.config, &env).and_then(|dialer| setup::gateway(&loaded.config, &env, VERSION, dialer));
+    let made = setup::dialer(&loaded.config, &env).and_then(|dialer| {
+        let (recorder, mut notes) = setup::recorder(&loaded.config, &env)?;
+        let (gateway, more) = setup::gateway(&loaded.config, &env, VERSION, dialer, recorder)?;
+        notes.extend(more);
+        Ok((gateway, notes))
+    });
     let (gateway, notes) = match made {
         Ok(made) => made,
         Err(error) => {

@@ -61,8 +61,9 @@ struct Remote {
 impl Server {
     /// Serves until draining begins and everything that was running has ended, or its time is up. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
-        let runtime = runtime()?;
+        let (runtime, recorder) = (runtime()?, self.gateway.recorder.clone());
         let served = LocalSet::new().block_on(&runtime, self.accept_until_drained());
+        recorder.close();
         // A thread that does not end in time must not keep the process: it is told off by the process's own end.
         runtime.shutdown_background();
         served
@@ -70,7 +71,7 @@ impl Server {
 
     /// As [`run`](Self::run), where SIGTERM or SIGINT begins the draining and a second one ends everything at once.
     pub fn run_until_signalled(self) -> io::Result<()> {
-        let runtime = runtime()?;
+        let (runtime, recorder) = (runtime()?, self.gateway.recorder.clone());
         let served = LocalSet::new().block_on(&runtime, async {
             let phases = self.phases.clone();
             let (signalled, served) = (signals(phases)?, self.accept_until_drained());
@@ -79,6 +80,7 @@ impl Server {
                 served = served => served,
             }
         });
+        recorder.close();
         runtime.shutdown_background();
         served
     }

@@ -12,6 +12,7 @@ use crate::client::inbound::Held;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::net::Dial;
 use crate::provider::Provider;
+use crate::recorder::Recorder;
 use crate::secret::Secret;
 use crate::upstream::Pool;
 
@@ -41,6 +42,8 @@ pub struct Gateway {
     pub chain: Vec<String>,
     /// Makes connections to upstreams.
     pub dialer: Arc<dyn Dial>,
+    /// Writes what happens to the ledger.
+    pub recorder: Arc<Recorder>,
     /// What has happened so far.
     pub counters: Counters,
 }

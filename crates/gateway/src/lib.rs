@@ -14,6 +14,7 @@ pub mod io;
 pub mod net;
 pub mod origin;
 pub mod provider;
+pub mod recorder;
 pub mod relay;
 pub mod retry;
 pub mod secret;

@@ -6,11 +6,18 @@ use std::time::SystemTime;
 
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
-use crate::config::{Config, Env, Note, NoteLevel};
+use ledger::journal::JournalOptions;
+use ledger::price::{Override, PriceTable};
+use ledger::retention::Retention;
+use ledger::store::sqlite::Sqlite;
+use ledger::{Ledger, LedgerOptions, money};
+
+use crate::config::{Config, Env, NanoUsd, Note, NoteLevel, OnFailure};
 use crate::credential::{self, CredentialError, Resolver};
 use crate::gateway::{Counters, Gateway};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
+use crate::recorder::Recorder;
 
 /// Why a configuration that reads well cannot be used on this machine.
 #[derive(Debug)]
@@ -21,6 +28,10 @@ pub enum SetupError {
     Proxy(BadProxy),
     /// `network.caFile` holds no certificates.
     Roots(BadRoots),
+    /// `costTracking` holds prices that cannot be used.
+    Prices(String),
+    /// Nothing can be recorded, and `audit.onFailure` is "refuse".
+    Ledger(String),
 }
 
 impl fmt::Display for SetupError {
@@ -29,6 +40,8 @@ impl fmt::Display for SetupError {
             Self::Token(e) => write!(f, "server.token: {e}"),
             Self::Proxy(e) => write!(f, "network.proxy: {e}"),
             Self::Roots(e) => write!(f, "network.caFile: {e}"),
+            Self::Prices(e) => write!(f, "costTracking.{e}"),
+            Self::Ledger(e) => write!(f, "nothing can be recorded, and `audit.onFailure` is \"refuse\": {e}"),
         }
     }
 }
@@ -42,18 +55,74 @@ pub fn dialer(config: &Config, env: &Env) -> Result<Arc<dyn Dial>, SetupError> {
     Ok(Arc::new(Dialer::new(Settings { proxy, extra_roots })))
 }
 
+/// Opens the ledger of this configuration. Where it cannot be opened, requests are served all the same, unless
+/// `audit.onFailure` says otherwise.
+pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), SetupError> {
+    let prices = config.cost_tracking.enabled.then(|| prices(config)).transpose()?.map(Arc::new);
+    let audit = &config.audit;
+    if !audit.enabled {
+        return Ok((Recorder::off(), Vec::new()));
+    }
+    let opened = match env.home() {
+        Some(home) => {
+            let path = audit.db_path.clone().unwrap_or_else(|| home.join("ledger.db"));
+            let retention = Retention { keep: Some(audit.retention), max_bytes: None };
+            let options = LedgerOptions { journal: JournalOptions::new(home.join("journal")), retention };
+            Ledger::open(options, Arc::new(Sqlite::new(path))).map_err(|why| why.to_string())
+        }
+        None => Err("neither `CCO_HOME` nor `HOME` is set".to_string()),
+    };
+    match opened {
+        Ok(ledger) => {
+            let recorder = Recorder::new(Arc::new(ledger), prices, audit.journal_wait, audit.on_failure);
+            Ok((recorder, Vec::new()))
+        }
+        Err(why) if audit.on_failure == OnFailure::Refuse => Err(SetupError::Ledger(why)),
+        Err(why) => {
+            let note = Note::new(NoteLevel::Warn, format!("nothing is recorded: {why}"));
+            Ok((Recorder::off(), vec![note]))
+        }
+    }
+}
+
+/// The built-in prices, with those of the configuration before them.
+fn prices(config: &Config) -> Result<PriceTable, SetupError> {
+    let costs = &config.cost_tracking;
+    let mut table = PriceTable::built_in();
+    if let Some(path) = &costs.prices_file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|why| SetupError::Prices(format!("pricesFile: cannot read `{}`: {why}", path.display())))?;
+        table = table.with_file(&text).map_err(|why| SetupError::Prices(format!("pricesFile: {why}")))?;
+    }
+    let overrides = costs.pricing_overrides.iter().map(|(model, price)| {
+        let nano = |rate: Option<NanoUsd>| rate.and_then(|NanoUsd(n)| i64::try_from(n).ok()).map(money::NanoUsd);
+        let rates = Override {
+            input: nano(price.input),
+            output: nano(price.output),
+            cache_write: nano(price.cache_write),
+            cache_read: nano(price.cache_read),
+        };
+        (model.as_str(), rates)
+    });
+    table.with_overrides(overrides).map_err(|why| SetupError::Prices(format!("pricingOverrides: {why}")))
+}
+
 /// Joins configuration, keys and network. The notes are worth a line in the log each.
 pub fn gateway(
     config: &Config,
     env: &Env,
     version: &str,
     dialer: Arc<dyn Dial>,
+    recorder: Recorder,
 ) -> Result<(Gateway, Vec<Note>), SetupError> {
     let resolver = Resolver::new(env.clone());
     let home = env.home();
     let (token, note) = credential::server_token(config.server.token.as_ref(), home.as_deref(), &resolver)
         .map_err(SetupError::Token)?;
-    let providers = Provider::all(config, &resolver);
+    let mut providers = Provider::all(config, &resolver);
+    for provider in &mut providers {
+        provider.billed_as = recorder.billed_as(provider.kind.name, &provider.base.origin.host);
+    }
     let mut notes: Vec<Note> = note.into_iter().collect();
     for provider in &providers {
         if let Some(error) = &provider.key_error {
@@ -84,6 +153,7 @@ pub fn gateway(
         disabled,
         chain,
         dialer,
+        recorder: Arc::new(recorder),
         counters: Counters::default(),
     };
     Ok((gateway, notes))

@@ -176,8 +176,8 @@ async fn the_log_has_one_line_a_request_and_neither_keys_nor_prompts() {
         (say("fault=529", false), 529, "upstream_error"),
         (say("fault=error-mid", true), 200, "upstream_error"),
         (say("fault=truncate text=canary-of-the-answer", true), 200, "truncated"),
-        (say("fault=redirect=http://127.0.0.1/canary-of-a-url", false), 502, "rejected"),
-        (say("fault=garbage", false), 502, "rejected"),
+        (say("fault=redirect=http://127.0.0.1/canary-of-a-url", false), 502, "upstream_error"),
+        (say("fault=garbage", false), 502, "upstream_error"),
         (request("POST", "/v1/messages", "", format!("{{\"model\":\"a\",\"model\":\"{SECRET}\"}}")), 400, "rejected"),
         (request("GET", "/v1/../x", "", ""), 400, "rejected"),
         (String::from_utf8(say("text=x", true)).unwrap().replace(KEY, "cco").into_bytes(), 200, "success"),
@@ -272,7 +272,7 @@ async fn what_does_not_end_in_drain_secs_ends_with_an_error_event() {
         refused.refusal(503, "api_error");
         assert!(refused.header("retry-after").is_some());
         assert_eq!(gateway.ended().await.code(), Some(0));
-        assert_eq!(gateway.log_line(&[answer.id()]).await["outcome"], "shutdown");
+        assert_eq!(gateway.log_line(&[answer.id()]).await["outcome"], "truncated");
     }
 }
 

@@ -216,7 +216,7 @@ async fn an_upstream_that_nobody_is_at_gets_502_with_the_cause() {
             assert!(message.contains(part), "{message}");
         }
         let line = gateway.log_line(&[answer.id()]).await;
-        assert_eq!((&line["status"], &line["outcome"]), (&json!(502), &json!("rejected")));
+        assert_eq!((&line["status"], &line["outcome"]), (&json!(502), &json!("upstream_error")));
     }
 }
 

@@ -57,6 +57,18 @@ impl Operation {
         }
     }
 
+    /// As records name it.
+    pub fn recorded(self) -> ledger::record::Operation {
+        use ledger::record::Operation as Recorded;
+        match self {
+            Self::Generation => Recorded::Generation,
+            Self::CountTokens => Recorded::CountTokens,
+            Self::Models => Recorded::Models,
+            Self::Batches => Recorded::Batches,
+            Self::Opaque => Recorded::Opaque,
+        }
+    }
+
     /// Whether the request's body is held, because another attempt may need it.
     pub fn is_held(self) -> bool {
         matches!(self, Self::Generation | Self::CountTokens)

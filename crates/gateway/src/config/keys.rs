@@ -310,11 +310,11 @@ section! {
     /// What requests cost.
     pub struct CostTracking {
         /// Whether costs are computed.
-        enabled: bool = "enabled", boolean().or(true), Later;
+        enabled: bool = "enabled", boolean().or(true), Now;
         /// Prices by model that come before the built-in ones.
-        pricing_overrides: Vec<(String, Price)> = "pricingOverrides", section().map(any_name).or(empty()), Later;
+        pricing_overrides: Vec<(String, Price)> = "pricingOverrides", section().map(any_name).or(empty()), Now;
         /// A file with prices that come before the built-in ones.
-        prices_file: Option<PathBuf> = "pricesFile", path().or_null(), Later;
+        prices_file: Option<PathBuf> = "pricesFile", path().or_null(), Now;
     }
 }
 
@@ -336,7 +336,7 @@ section! {
     /// What is kept of requests and answers.
     pub struct Audit {
         /// Whether anything is kept.
-        enabled: bool = "enabled", boolean().or(true), Later;
+        enabled: bool = "enabled", boolean().or(true), Now;
         /// Whether the bodies of requests are kept.
         request_bodies: bool = "logRequestBodies", boolean().or(true), Later;
         /// Whether the bodies of answers are kept.
@@ -344,17 +344,17 @@ section! {
         /// Whether kept bodies are encrypted.
         encrypt: bool = "encrypt", boolean().or(true), Later;
         /// How long they are kept, in days.
-        retention: Duration = "retentionDays", days(0.0..=36_500.0).or(30), Later;
+        retention: Duration = "retentionDays", days(0.0..=36_500.0).or(30), Now;
         /// How much room they may take, in GiB.
         max_bytes: u64 = "maxGb", gibibytes(0.001..=1_048_576.0).or(2), Later;
         /// The database; without one a file in our folder.
-        db_path: Option<PathBuf> = "dbPath", path().or_null(), Later;
+        db_path: Option<PathBuf> = "dbPath", path().or_null(), Now;
         /// Patterns whose matches are not kept.
         redact: Vec<String> = "redact", words("pattern").list().or(none()), Later;
         /// What follows when nothing can be written: "continue" serves all the same, "refuse" does not.
-        on_failure: OnFailure = "onFailure", choice(&[("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)]).or("continue"), Later;
+        on_failure: OnFailure = "onFailure", choice(&[("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)]).or("continue"), Now;
         /// How long an answer may wait for its record, in milliseconds.
-        journal_wait: Duration = "journalWaitMs", millis(0.0..=60_000.0).or(100), Later;
+        journal_wait: Duration = "journalWaitMs", millis(0.0..=60_000.0).or(100), Now;
     }
 }
 

@@ -1,6 +1,7 @@
 //! A provider that can be spoken to: the row of its kind, its configuration and its key.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::ProviderKind;
@@ -59,6 +60,8 @@ pub struct Provider {
     pub name: String,
     /// What it is.
     pub kind: &'static ProviderKind,
+    /// Under which name the price table knows it.
+    pub billed_as: Arc<str>,
     /// Where it lives.
     pub base: BaseUrl,
     /// Our own key for it, if there is one.
@@ -91,6 +94,7 @@ impl Provider {
         Some(Self {
             name: config.name.clone(),
             kind: config.kind,
+            billed_as: config.kind.name.into(),
             base,
             key,
             key_error,

@@ -1,7 +1,7 @@
 //! What a stream of events looks like while it passes: where events end, and how far the answer has come.
 
 use bytes::Bytes;
-use wire::meter::{Meter, Progress};
+use wire::meter::{Meter, Metered, Progress};
 use wire::sse::Splitter;
 
 /// Bytes of an unfinished event that wait for their end. A longer event passes as it comes.
@@ -37,6 +37,16 @@ impl Events {
     /// How far the answer has come.
     pub fn progress(&self) -> Progress {
         self.meter.progress()
+    }
+
+    /// Whether the model has said something.
+    pub fn has_content(&self) -> bool {
+        self.meter.has_content()
+    }
+
+    /// What the answer has come to.
+    pub fn metered(&self) -> Metered {
+        self.meter.metered()
     }
 
     /// Whether the event that ends the answer has been seen.

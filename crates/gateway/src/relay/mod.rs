@@ -4,4 +4,4 @@ mod events;
 mod stream;
 
 pub use events::Events;
-pub use stream::{Ended, Framed, Limits, Relay, Report, View};
+pub use stream::{Ended, Framed, Gate, Limits, Relay, Report, Seen, Settle, View, Whole};

@@ -1,17 +1,19 @@
 //! The relay loop: read once from the upstream, look, write once to the client.
 
-use std::task::{Context, Poll};
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 use wire::anthropic;
 use wire::error::ErrorKind;
-use wire::meter::Progress;
+use wire::meter::{self, Metered, Progress};
 
 use super::Events;
 use crate::client::Client;
-use crate::coding::Decoder;
+use crate::coding::{self, Coding, Decoder};
 use crate::io::Io;
 use crate::upstream::{UploadError, UpstreamBody};
 
@@ -34,6 +36,8 @@ pub enum Framed {
 pub enum View {
     /// Nothing.
     Plain,
+    /// One JSON object, of which a copy is kept to be read at its end.
+    Whole(Whole),
     /// A stream of events, into which events of our own can be put.
     Events(Box<Events>),
     /// A compressed one: looked at through a decoder (`None` once that has failed), never touched.
@@ -70,6 +74,62 @@ pub enum Ended {
     Shutdown,
 }
 
+/// A copy of a body that is one JSON object, up to a bound.
+#[derive(Debug)]
+pub struct Whole {
+    copy: Vec<u8>,
+    coding: Option<Coding>,
+    cut: bool,
+}
+
+/// Bytes of a whole answer that are kept to be read; models say less.
+const WHOLE: usize = 8 * 1024 * 1024;
+
+impl Whole {
+    /// Of a body with this coding.
+    pub fn new(coding: Option<Coding>) -> Self {
+        Self { copy: Vec::new(), coding, cut: false }
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        self.cut |= self.copy.len() + piece.len() > WHOLE;
+        if !self.cut {
+            self.copy.extend_from_slice(piece);
+        }
+    }
+
+    fn metered(&self) -> Metered {
+        let plain = match self.coding {
+            _ if self.cut => None,
+            Some(coding) => coding::decode(coding, &self.copy, WHOLE).map(Cow::Owned),
+            None => Some(Cow::Borrowed(&self.copy[..])),
+        };
+        meter::whole(plain.as_deref().unwrap_or_default())
+    }
+}
+
+/// What is known of an answer when its end is.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// How it ends.
+    pub ended: &'a Ended,
+    /// What it came to, where it could be read.
+    pub metered: Option<Metered>,
+    /// Bytes of the upstream's body so far.
+    pub payload: u64,
+    /// When its first token came.
+    pub first_token: Option<Instant>,
+}
+
+/// Awaited before the last bytes leave.
+pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Told once how an answer ends, before its client can know.
+pub trait Settle {
+    /// Takes the outcome over. The gate, if there is one, ends by itself within a bounded time.
+    fn settle(&mut self, seen: Seen<'_>) -> Option<Gate>;
+}
+
 /// One answer on its way.
 pub struct Relay<'a, S> {
     client: &'a mut Client<S>,
@@ -79,6 +139,9 @@ pub struct Relay<'a, S> {
     limits: Limits,
     /// For the error event.
     request_id: &'a str,
+    settle: Option<&'a mut dyn Settle>,
+    gate: Option<Gate>,
+    first_token: Option<Instant>,
     fresh: Vec<Bytes>,
     ready: Vec<Bytes>,
     last_read: Instant,
@@ -115,11 +178,13 @@ impl<'a, S: Io> Relay<'a, S> {
         view: View,
         limits: Limits,
         request_id: &'a str,
+        settle: &'a mut dyn Settle,
     ) -> Self {
         let now = Instant::now();
         let (fresh, ready) = (Vec::new(), Vec::new());
         let (last_read, last_sent) = (now, now);
         let (ended, aborted, payload) = (None, false, 0);
+        let (settle, gate, first_token) = (Some(settle), None, None);
         Self {
             client,
             source,
@@ -127,6 +192,9 @@ impl<'a, S: Io> Relay<'a, S> {
             view,
             limits,
             request_id,
+            settle,
+            gate,
+            first_token,
             fresh,
             ready,
             last_read,
@@ -154,6 +222,10 @@ impl<'a, S: Io> Relay<'a, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let mut reads = 0;
         loop {
+            if let Some(gate) = &mut self.gate {
+                ready!(gate.as_mut().poll(cx));
+                self.gate = None;
+            }
             let mut more = false;
             let before = self.client.out.written();
             let blocked = match self.client.out.poll_flush(&mut self.client.io, cx) {
@@ -263,6 +335,10 @@ impl<'a, S: Io> Relay<'a, S> {
     fn deliver(&mut self) {
         match &mut self.view {
             View::Plain => self.ready.append(&mut self.fresh),
+            View::Whole(whole) => {
+                self.fresh.iter().for_each(|piece| whole.keep(piece));
+                self.ready.append(&mut self.fresh);
+            }
             View::Events(events) => events.pass(&mut self.fresh, &mut self.ready),
             View::Coded(events, decoder) => {
                 for piece in &self.fresh {
@@ -278,6 +354,29 @@ impl<'a, S: Io> Relay<'a, S> {
         if matches!(&self.view, View::Events(events) if events.is_endless()) {
             self.broke("an event of the upstream's has no end".into());
         }
+        if let View::Events(events) | View::Coded(events, _) = &self.view {
+            if self.first_token.is_none() && events.has_content() {
+                self.first_token = Some(Instant::now());
+            }
+            // The client knows the end when it has this event, whatever the connection does afterwards.
+            match events.progress() {
+                Progress::Ended => self.settle(&Ended::Complete),
+                Progress::Failed => self.settle(&Ended::UpstreamError),
+                Progress::Nothing | Progress::Begun => {}
+            }
+        }
+    }
+
+    /// Hands the outcome over, once; what stands in the outbox waits for the gate.
+    fn settle(&mut self, ended: &Ended) {
+        let Some(settle) = self.settle.take() else { return };
+        let metered = match &self.view {
+            View::Plain => None,
+            View::Whole(whole) => Some(whole.metered()),
+            View::Events(events) | View::Coded(events, _) => Some(events.metered()),
+        };
+        let (payload, first_token) = (self.payload, self.first_token);
+        self.gate = settle.settle(Seen { ended, metered, payload, first_token });
     }
 
     fn send(&mut self) {
@@ -296,7 +395,7 @@ impl<'a, S: Io> Relay<'a, S> {
     /// The upstream's body is over: whole, or only its framing is.
     fn finish(&mut self) {
         let whole = match &mut self.view {
-            View::Plain => true,
+            View::Plain | View::Whole(_) => true,
             View::Events(events) => {
                 if events.is_over() {
                     events.release(&mut self.ready);
@@ -343,13 +442,14 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             _ => self.aborted = true,
         }
+        self.settle(&ended);
         self.ended = Some(ended);
     }
 
     /// Whether the event that ends the answer has been seen.
     fn is_over(&self) -> bool {
         match &self.view {
-            View::Plain => false,
+            View::Plain | View::Whole(_) => false,
             View::Events(events) | View::Coded(events, _) => events.is_over(),
         }
     }
@@ -360,6 +460,7 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Ends without a last word: there is nobody who would take it.
     fn abandon(&mut self, ended: Ended) -> Poll<Ended> {
+        self.settle(&ended);
         self.client.out.clear();
         self.aborted = true;
         Poll::Ready(ended)

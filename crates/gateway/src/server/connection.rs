@@ -55,7 +55,7 @@ pub async fn serve_resettable<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, rese
 }
 
 async fn refuse<S: Io>(client: &mut Client<S>, refusal: &Refusal) -> bool {
-    let id = new_id();
+    let id = new_id().to_string();
     log_refusal(&id, None, refusal);
     client.answer(&Answer::refusal(refusal, &id), &id, false, false).await
 }
@@ -68,8 +68,8 @@ fn log_refusal(id: &str, head: Option<&RequestHead>, refusal: &Refusal) {
 }
 
 /// The id of an exchange: UUIDv7, so that ids sort by time.
-fn new_id() -> String {
-    Uuid::now_v7().to_string()
+fn new_id() -> Uuid {
+    Uuid::now_v7()
 }
 
 /// One request. `true`: the connection can carry another.
@@ -82,6 +82,7 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
         },
         Err(refusal) => Err(refusal),
     };
+    let id = id.to_string();
     let (answer, close) = match answered {
         Ok(answer) => {
             // Whoever watches asks every few seconds: such lines are for those who look for them.

@@ -1,5 +1,9 @@
 //! The pipeline from an accepted connection to an answer.
 
+mod account;
+mod answer;
+mod attempt;
 pub mod caller;
 pub mod connection;
-pub mod exchange;
+mod exchange;
+mod request;

@@ -13,6 +13,7 @@ use gateway::gateway::{Gateway, Worker};
 use gateway::io::Io;
 use gateway::net::{BoxFuture, Cause, Dial, DialError, Stream};
 use gateway::origin::Origin;
+use gateway::recorder::Recorder;
 use gateway::server::connection::serve_connection;
 use gateway::setup;
 use serde_json::{Value, json};
@@ -200,7 +201,8 @@ impl House {
         let dialed = Arc::new(Mutex::new(Vec::new()));
         let (far_end, mut accepted) = mpsc::channel(64);
         let dialer = Pipes { next: next.clone(), dialed: dialed.clone(), far: far_end, size };
-        let (gateway, _) = setup::gateway(&config, &env, "test", Arc::new(dialer)).expect("good settings");
+        let (gateway, _) =
+            setup::gateway(&config, &env, "test", Arc::new(dialer), Recorder::off()).expect("good settings");
         let (gateway, phases) = (Arc::new(gateway), Phases::default());
         let sim = Sim::new(SimConfig::default()).unwrap();
         let seen = Rc::new(RefCell::new(Vec::<Seen>::new()));

@@ -175,7 +175,7 @@ fn a_head_is_awaited_as_long_as_its_request_deserves() {
             let reply = client.ask(request).await;
             assert_eq!((reply.status, reply.after.as_secs()), (504, *want));
             assert_eq!(reply.refusal().0, "timeout_error");
-            assert_eq!(house.outcomes(), [("rejected", 1)]);
+            assert_eq!(house.outcomes(), [("timeout", 1)]);
             assert!(house.seen.borrow()[0].closed.is_some());
         })
         .await;
@@ -296,7 +296,7 @@ async fn a_stream_that_never_pauses_is_ended_at_its_limit_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_never_pauses_ends_with_the_process_all_the_same() {
-    check_busy(async |house| house.phases.cut.cancel(), "shutdown", "shutting down").await;
+    check_busy(async |house| house.phases.cut.cancel(), "truncated", "shutting down").await;
 }
 
 /// Sends pieces with a wait after each.
@@ -547,7 +547,7 @@ async fn at_the_cut_a_stream_gets_its_error_event() {
         let (events, error) = reply.text().split_once("event: error\n").expect("an error event");
         assert!(events.ends_with("\n\n") && error.contains("api_error") && error.contains("shutting down"), "{error}");
         client.closes().await;
-        assert_eq!(house.outcomes(), [("shutdown", 1)]);
+        assert_eq!(house.outcomes(), [("truncated", 1)]);
         house.sim.wait_for_connections(|open| open == 0).await;
         assert!(from.elapsed().as_secs() <= 1);
     })
@@ -595,7 +595,7 @@ async fn at_the_cut_a_client_that_takes_nothing_is_left() {
         assert_eq!(from.elapsed().as_secs(), 0);
         house.clients_gone().await;
         assert!(from.elapsed().as_secs() <= 5, "{:?}", from.elapsed());
-        assert_eq!(house.outcomes(), [("shutdown", 1)]);
+        assert_eq!(house.outcomes(), [("truncated", 1)]);
     })
     .await;
 }

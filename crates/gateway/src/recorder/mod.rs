@@ -1,0 +1,184 @@
+//! One record an exchange: begun before its request goes up, settled before its client sees the end.
+
+mod facts;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ledger::Ledger;
+use ledger::price::{Billed, PriceTable};
+use ledger::record::{Operation, Outcome, Record, Start};
+use tracing::{debug, warn};
+
+pub use facts::Facts;
+
+use crate::config::OnFailure;
+use crate::error::{ErrorKind, Refusal, Retry};
+
+/// Awaited before the last bytes of an answer leave; it ends by itself after `audit.journalWaitMs`.
+pub type Settling = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Writes what happens to the journal, priced.
+pub struct Recorder {
+    ledger: Option<Arc<Ledger>>,
+    prices: Option<Arc<PriceTable>>,
+    wait: Duration,
+    on_failure: OnFailure,
+    /// Entries that were not known to be written when their exchange went on.
+    unsettled: Arc<AtomicU64>,
+    unpriced: AtomicU64,
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recorder(ledger: {:?})", self.ledger.is_some())
+    }
+}
+
+/// Microseconds since 1970 by the wall clock.
+pub fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+}
+
+impl Recorder {
+    /// Records into this ledger, priced if there are prices.
+    pub fn new(ledger: Arc<Ledger>, prices: Option<Arc<PriceTable>>, wait: Duration, on_failure: OnFailure) -> Self {
+        let (unsettled, unpriced) = (Arc::default(), AtomicU64::default());
+        Self { ledger: Some(ledger), prices, wait, on_failure, unsettled, unpriced }
+    }
+
+    /// Records nothing: `audit.enabled` is off.
+    pub fn off() -> Self {
+        let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
+        let (unsettled, unpriced) = (Arc::default(), AtomicU64::default());
+        Self { ledger: None, prices: None, wait, on_failure, unsettled, unpriced }
+    }
+
+    /// The ledger, if there is one.
+    pub fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.as_ref()
+    }
+
+    /// Writes what there is and ends the ledger's threads. Blocks.
+    pub fn close(&self) {
+        if let Some(ledger) = &self.ledger {
+            ledger.close();
+        }
+    }
+
+    /// Entries so far that were not known to be written when their exchange went on.
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::Relaxed)
+    }
+
+    /// Writes that an exchange begins. `Err`: it is not known to be written, and that matters here.
+    pub async fn begin(&self, start: Start) -> Result<(), Refusal> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        let Err(why) = ledger.start(start).within(self.wait).await else { return Ok(()) };
+        self.unsettled.fetch_add(1, Ordering::Relaxed);
+        match self.on_failure {
+            OnFailure::Continue => Ok(()),
+            OnFailure::Refuse => {
+                let message = format!("the request cannot be recorded, and `audit.onFailure` is \"refuse\": {why}");
+                Err(Refusal::new(ErrorKind::Unavailable, message).retry(Retry::After(5)))
+            }
+        }
+    }
+
+    /// Prices a record and hands it to the journal.
+    fn settle(&self, mut record: Record, billed_as: &str) -> Option<Settling> {
+        self.price(&mut record, billed_as);
+        let ledger = self.ledger.as_ref()?;
+        let (ack, wait, unsettled) = (ledger.finish(record), self.wait, self.unsettled.clone());
+        Some(Box::pin(async move {
+            if let Err(why) = ack.within(wait).await
+                && unsettled.fetch_add(1, Ordering::Relaxed) == 0
+            {
+                warn!(
+                    "a record is not known to be written, and its exchange went on: {why} (further ones are counted)"
+                );
+            }
+        }))
+    }
+
+    /// What it cost at the prices of now; no price is no cost, never 0.
+    fn price(&self, record: &mut Record, billed_as: &str) {
+        let (Some(prices), Operation::Generation, Some(usage)) = (&self.prices, record.operation, &record.usage) else {
+            return;
+        };
+        let Some(model) = record.parties.model.as_deref() else { return };
+        let billed = Billed {
+            provider: billed_as,
+            model,
+            at: record.started_us / 1_000_000,
+            usage,
+            estimated_output: record.estimated_output,
+            notional: record.parties.notional,
+        };
+        match prices.cost(&billed) {
+            Ok(cost) => {
+                record.cost = Some(cost.nano_usd);
+                record.price_version = Some(Box::from(&*cost.price_version));
+            }
+            Err(why) => {
+                self.unpriced.fetch_add(1, Ordering::Relaxed);
+                debug!(model, why = why.as_str(), "no price");
+            }
+        }
+    }
+
+    /// Under which name the price table knows a provider of this kind at this host.
+    pub fn billed_as(&self, kind: &str, host: &str) -> Arc<str> {
+        let known = self.prices.as_ref().filter(|_| kind.ends_with("-compatible"));
+        known.and_then(|prices| prices.provider_of_host(host)).unwrap_or(kind).into()
+    }
+
+    /// Exchanges so far that had usage and no price.
+    pub fn unpriced(&self) -> u64 {
+        self.unpriced.load(Ordering::Relaxed)
+    }
+}
+
+/// A record in the making. It is settled once, whatever happens: what nobody settles is settled when it is dropped.
+pub struct Draft {
+    recorder: Arc<Recorder>,
+    record: Option<Record>,
+    /// Under which name the price table knows the provider.
+    billed_as: Arc<str>,
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Draft({:?})", self.record.as_ref().map(|record| record.id))
+    }
+}
+
+impl Draft {
+    /// Of an exchange that begins.
+    pub fn new(recorder: Arc<Recorder>, start: Start, billed_as: Arc<str>) -> Self {
+        Self { recorder, record: Some(Record::new(start, Outcome::Interrupted)), billed_as }
+    }
+
+    /// What is known so far; `None` once it is settled.
+    pub fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_mut()
+    }
+
+    /// Settles it, with the last facts put in by `last`. Nothing happens the second time.
+    pub fn settle(&mut self, last: impl FnOnce(&mut Record)) -> Option<Settling> {
+        let mut record = self.record.take()?;
+        record.ended_us = now_us();
+        last(&mut record);
+        self.recorder.settle(record, &self.billed_as)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // A panic on the way, or a runtime that was torn down: the exchange stays what it was begun as.
+        drop(self.settle(|_| {}));
+    }
+}

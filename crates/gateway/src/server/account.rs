@@ -1,0 +1,161 @@
+//! What an exchange leaves in the ledger: the facts as they become known, and the outcome before its client knows it.
+
+use std::time::Duration;
+
+use http1::{Framing, RequestHead};
+use ledger::record::{Attempt, Id, Outcome, Parties, Record, Start};
+use tokio::time::Instant;
+use wire::meter::{Counts, Metered};
+use wire::protocol::Protocol;
+
+use crate::client::inbound::HeldBody;
+use crate::error::ErrorKind;
+use crate::gateway::Gateway;
+use crate::provider::Provider;
+use crate::recorder::{Draft, Facts, Settling, now_us};
+use crate::relay::{Ended, Gate, Seen, Settle};
+use crate::server::exchange::Exchange;
+
+impl Exchange {
+    pub(super) fn record(&mut self) -> Option<&mut Record> {
+        self.draft.as_mut()?.record()
+    }
+
+    /// The record begins: the request has been given to a provider.
+    pub(super) fn open(&mut self, head: &RequestHead, provider: &Provider, gateway: &Gateway) {
+        let mut parties = Parties {
+            protocol: Protocol::AnthropicMessages.as_str().into(),
+            endpoint: head.path().into(),
+            provider: Some(provider.name.as_str().into()),
+            ..Parties::default()
+        };
+        Facts::of(head, None).fill(&mut parties);
+        let operation = self.operation.recorded();
+        let start = Start { id: Id(self.key), operation, started_us: now_us(), parties };
+        self.draft = Some(Draft::new(gateway.recorder.clone(), start, provider.billed_as.clone()));
+    }
+
+    /// What the body says goes into the record.
+    pub(super) fn know(&mut self, head: &RequestHead, body: Option<&HeldBody>, provider: &Provider) {
+        let (stream, model) = (self.stream, self.model.as_deref().map(Box::from));
+        let Some(record) = self.record() else { return };
+        record.parties.stream = stream;
+        record.parties.model.clone_from(&model);
+        record.parties.requested_model = model;
+        if let Some(body) = body {
+            record.bytes_in = body.bytes.len() as u64;
+            if record.parties.session.is_none() {
+                record.parties.session = Facts::of(head, Some((&body.bytes, &body.envelope))).session;
+            }
+        } else if let Framing::Length(n) = head.framing {
+            record.bytes_in = n;
+        }
+        record.parties.provider = Some(provider.name.as_str().into());
+    }
+
+    pub(super) fn start(&mut self) -> Option<Start> {
+        let record = self.record()?;
+        let (id, operation, started_us) = (record.id, record.operation, record.started_us);
+        Some(Start { id, operation, started_us, parties: record.parties.clone() })
+    }
+
+    /// One try is over.
+    pub(super) fn tried(&mut self, since: Instant, outcome: Outcome, status: Option<u16>, error: Option<&str>) {
+        let (started, provider) = (self.started, self.provider.as_str().into());
+        let model = self.model.as_deref().map(Box::from);
+        let Some(record) = self.record() else { return };
+        record.attempts.push(Attempt {
+            provider,
+            model,
+            outcome,
+            status,
+            started_us: micros(since - started),
+            duration_us: micros(since.elapsed()),
+            error: error.map(Box::from),
+        });
+    }
+
+    /// Ends the record of an exchange that has no answer of an upstream's.
+    pub(super) fn settle(&mut self, outcome: Outcome, error: Option<&str>) -> Option<Settling> {
+        let (status, started) = (self.status, self.started);
+        self.draft.as_mut()?.settle(|record| {
+            record.outcome = outcome;
+            record.status = (status != 0).then_some(status);
+            record.duration_us = Some(micros(started.elapsed()));
+            record.error = error.map(Box::from);
+        })
+    }
+}
+
+/// How an exchange ended, and why where that is not plain.
+pub(super) fn outcome(ended: &Ended, status: u16) -> (Outcome, Option<&str>) {
+    match ended {
+        Ended::Complete if status >= 400 => (Outcome::UpstreamError, None),
+        Ended::Complete => (Outcome::Success, None),
+        Ended::UpstreamError => (Outcome::UpstreamError, None),
+        Ended::Truncated(why) => (Outcome::Truncated, Some(why)),
+        Ended::ClientGone => (Outcome::ClientDisconnected, None),
+        Ended::ClientStalled => (Outcome::ClientDisconnected, Some("it took nothing for too long")),
+        Ended::Timeout(what) => (Outcome::Timeout, Some(what)),
+        Ended::Shutdown => (Outcome::Truncated, Some("the gateway was stopped")),
+    }
+}
+
+/// How an exchange ended that got an answer of our own.
+pub(super) fn refused(kind: ErrorKind) -> Outcome {
+    match kind {
+        ErrorKind::BadGateway => Outcome::UpstreamError,
+        ErrorKind::UpstreamTimeout => Outcome::Timeout,
+        _ => Outcome::Rejected,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Puts what the relay saw into the record, before the client can know the end.
+pub(super) struct Closing<'a> {
+    pub(super) draft: Option<&'a mut Draft>,
+    pub(super) status: u16,
+    pub(super) started: Instant,
+    pub(super) upstream_id: Option<&'a str>,
+}
+
+impl Settle for Closing<'_> {
+    fn settle(&mut self, seen: Seen<'_>) -> Option<Gate> {
+        let (outcome, cause) = outcome(seen.ended, self.status);
+        let (status, started, upstream_id) = (self.status, self.started, self.upstream_id);
+        self.draft.as_mut()?.settle(|record| {
+            record.outcome = outcome;
+            record.status = Some(status);
+            record.error = cause.map(Box::from);
+            record.upstream_request_id = upstream_id.map(Box::from);
+            record.bytes_out = seen.payload;
+            record.duration_us = Some(micros(started.elapsed()));
+            record.first_token_us = seen.first_token.map(|at| micros(at - started));
+            if let Some(metered) = seen.metered {
+                measure(record, metered, status);
+            }
+        })
+    }
+}
+
+/// What an answer came to, as its record keeps it: the upstream's word apart from our own count.
+fn measure(record: &mut Record, metered: Metered, status: u16) {
+    if metered.model.is_some() {
+        record.parties.model = metered.model.clone();
+    }
+    if let Some(error) = &metered.error {
+        record.error = Some(format!("{}: {}", error.kind, error.message).into());
+    }
+    if status < 400 {
+        record.estimated_output =
+            metered.estimated_output().filter(|_| record.operation == ledger::record::Operation::Generation);
+        match metered.usage {
+            Counts::Known(usage) => record.usage = Some(usage),
+            Counts::Unknown => record.usage_unknown = true,
+        }
+    }
+    record.stop_reason = metered.stop_reason;
+}

@@ -1,0 +1,188 @@
+//! The answer that comes down: what we know of its bytes, and its head as the client gets it.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use http1::{Framing, RequestHead, ResponseHead, write};
+use tokio::time::Instant;
+
+use crate::client::inbound::Operation;
+use crate::client::{Client, Interrupted};
+use crate::coding::{Coding, Decoder};
+use crate::error::{ErrorKind, Refusal};
+use crate::gateway::Worker;
+use crate::headers::{self, REQUEST_ID};
+use crate::io::Io;
+use crate::provider::Provider;
+use crate::relay::{Ended, Events, Framed, View, Whole};
+use crate::server::account::outcome;
+use crate::server::exchange::{Exchange, Failure};
+use crate::upstream::UpstreamBody;
+
+/// A batch object larger than this is not rewritten but refused.
+const BATCH_OBJECT: usize = 16 * 1024 * 1024;
+/// Decoded bytes of one compressed stream that the observer looks at.
+const OBSERVED: usize = 256 * 1024 * 1024;
+
+pub(super) fn is_json(answer: &ResponseHead) -> bool {
+    let plain = matches!(Coding::of(answer.get("content-encoding")), Ok(None));
+    plain && answer.get("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"application/json"))
+}
+
+/// What we know of an answer's bytes before they come.
+pub(super) fn view(operation: Operation, head: &RequestHead, answer: &ResponseHead) -> View {
+    let is_stream =
+        answer.get("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
+    // An error answer is no stream, whatever it says: it passes as it is.
+    let is_stream = is_stream && (200..300).contains(&answer.status);
+    if operation.is_held() && !is_stream && head.method() != "HEAD" && answer.framing != Framing::None {
+        return Coding::of(answer.get("content-encoding"))
+            .map_or(View::Plain, |coding| View::Whole(Whole::new(coding)));
+    }
+    if operation != Operation::Generation || !is_stream || answer.framing == Framing::None {
+        return View::Plain;
+    }
+    match Coding::of(answer.get("content-encoding")) {
+        Ok(None) => View::Events(Box::default()),
+        Ok(Some(coding)) => View::Coded(Box::<Events>::default(), Decoder::new(coding, OBSERVED).map(Box::new)),
+        Err(_) => View::Coded(Box::<Events>::default(), None),
+    }
+}
+
+/// How the client learns where the answer ends.
+pub(super) fn framed(head: &RequestHead, answer: &ResponseHead, view: &View) -> Framed {
+    match (answer.framing, view) {
+        (Framing::None, _) => Framed::Length,
+        // A stream into which events may be put has no length that could be told before.
+        (Framing::Length(_), View::Plain | View::Whole(_) | View::Coded(..)) => Framed::Length,
+        _ if head.minor == 0 => Framed::Close,
+        _ => Framed::Chunked,
+    }
+}
+
+fn close_head(out: &mut BytesMut, id: &str, keep_alive: bool) {
+    write::field(out, REQUEST_ID.as_bytes(), id.as_bytes());
+    write::field(out, b"connection", if keep_alive { b"keep-alive" } else { b"close" });
+}
+
+/// The head of an answer that is relayed.
+pub(super) fn answer_head(
+    answer: &ResponseHead,
+    view: &View,
+    framed: Framed,
+    keep_alive: bool,
+    id: &str,
+    to_head: bool,
+) -> Bytes {
+    let mut out = BytesMut::with_capacity(1024);
+    write::status_line(&mut out, answer.status, answer.reason());
+    headers::response_fields(&mut out, answer);
+    if matches!(view, View::Events(_) | View::Coded(..)) {
+        headers::stream_fields(&mut out, answer);
+    }
+    close_head(&mut out, id, keep_alive);
+    match (framed, answer.framing) {
+        (Framed::Chunked, _) => write::field(&mut out, b"transfer-encoding", b"chunked"),
+        (Framed::Length, Framing::Length(n)) => write::content_length(&mut out, n),
+        // What an answer to HEAD says of the body it does not have.
+        (Framed::Length, _) if to_head => {
+            if let Some(length) = answer.get("content-length") {
+                write::field(&mut out, b"content-length", length);
+            }
+        }
+        (Framed::Length, _) if answer.status != 204 && answer.status != 304 => write::content_length(&mut out, 0),
+        _ => {}
+    }
+    headers::end(&mut out);
+    out.freeze()
+}
+
+/// Replaces the upstream's base by ours where a `results_url` begins with it.
+fn rehome(body: &[u8], theirs: &str, ours: &str) -> Vec<u8> {
+    let finder = memchr::memmem::Finder::new(b"\"results_url\"");
+    let (mut out, mut rest) = (Vec::with_capacity(body.len()), body);
+    while let Some(at) = finder.find(rest) {
+        let value = at + b"\"results_url\"".len();
+        let gap = rest[value..].iter().take_while(|b| b.is_ascii_whitespace() || **b == b':').count();
+        let (before, after) = rest.split_at(value + gap);
+        out.extend_from_slice(before);
+        rest = after;
+        if let Some(tail) = after.strip_prefix(b"\"").and_then(|a| a.strip_prefix(theirs.as_bytes()))
+            && tail.first() == Some(&b'/')
+        {
+            out.push(b'"');
+            out.extend_from_slice(ours.as_bytes());
+            rest = tail;
+        }
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+impl Exchange {
+    /// A batch object names a URL of the upstream's, which clients call as it is: its origin becomes ours.
+    pub(super) async fn batch_object<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Rc<Worker>,
+        provider: &Provider,
+        answer: ResponseHead,
+        mut source: UpstreamBody,
+    ) -> Result<(Ended, bool), Failure> {
+        let deadline = Instant::now() + provider.timeouts.idle;
+        let whole = {
+            let mut collect = std::pin::pin!(source.collect(BATCH_OBJECT));
+            client.watch(deadline, |cx| collect.as_mut().poll(cx)).await
+        };
+        let whole = match whole {
+            Ok(Ok(Some(whole))) => whole,
+            Ok(Ok(None)) => {
+                return Err(Refusal::new(ErrorKind::BadGateway, "the batch object is larger than 16 MB").into());
+            }
+            Ok(Err(e)) => return Err(Refusal::new(ErrorKind::BadGateway, e.to_string()).into()),
+            Err(Interrupted::Gone) => return Err(Failure::Gone),
+            Err(Interrupted::Cut) => return Err(Refusal::shutting_down().into()),
+            Err(Interrupted::Deadline) => {
+                return Err(Refusal::new(ErrorKind::UpstreamTimeout, "the batch object did not arrive in time").into());
+            }
+        };
+        let ours = format!("http://{}", head.host());
+        let body = Bytes::from(rehome(&whole, &provider.base.to_string(), &ours));
+        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled() && source.sending().0.is_done();
+        let mut out = BytesMut::with_capacity(1024);
+        write::status_line(&mut out, answer.status, answer.reason());
+        headers::response_fields(&mut out, &answer);
+        close_head(&mut out, &self.id, keep_alive);
+        write::content_length(&mut out, body.len() as u64);
+        headers::end(&mut out);
+        client.out.push(out.freeze());
+        client.out.push(body);
+        source.release(&worker.pool, &provider.base.origin);
+        let outcome = outcome(&Ended::Complete, self.status).0;
+        if let Some(settling) = self.settle(outcome, None) {
+            settling.await;
+        }
+        let flushed = client.flush().await;
+        Ok((if flushed { Ended::Complete } else { Ended::ClientGone }, keep_alive && flushed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_origin_of_a_results_url_changes() {
+        let body = br#"{"id":"b","results_url" : "https://api.anthropic.com/v1/messages/batches/b/results","x":"https://api.anthropic.com/"}"#;
+        let want = br#"{"id":"b","results_url" : "http://127.0.0.1:1/v1/messages/batches/b/results","x":"https://api.anthropic.com/"}"#;
+        assert_eq!(rehome(body, "https://api.anthropic.com", "http://127.0.0.1:1"), want);
+        for same in [
+            &br#"{"results_url":null}"#[..],
+            br#"{"results_url":"https://api.anthropic.com.evil/x"}"#,
+            br#"{"results_url""#,
+        ] {
+            assert_eq!(rehome(same, "https://api.anthropic.com", "http://a"), same);
+        }
+    }
+}

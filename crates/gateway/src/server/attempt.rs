@@ -1,0 +1,176 @@
+//! One try at one upstream: a connection, the request on its way up, the head of the answer.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http1::{Framing, RequestHead, ResponseHead};
+use ledger::record::Outcome;
+use tokio::time::Instant;
+
+use crate::client::inbound::{HeldBody, Pace};
+use crate::client::{Client, Interrupted};
+use crate::error::{ErrorKind, Refusal};
+use crate::gateway::Worker;
+use crate::io::Io;
+use crate::net::DialError;
+use crate::provider::Provider;
+use crate::server::exchange::{Exchange, Failure};
+use crate::upstream::{Connection, Flight, SendError, Sender, Upload, UploadError, UpstreamBody};
+
+/// A pooled connection that ends this soon after a request was put on it was dead before: the request may go again.
+const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
+
+impl Exchange {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place where everything that an attempt needs comes together"
+    )]
+    pub(super) async fn attempt<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Worker,
+        provider: &Provider,
+        request: Bytes,
+        body: Option<HeldBody>,
+        patience: Duration,
+    ) -> Result<(ResponseHead, UpstreamBody), Failure> {
+        let origin = &provider.base.origin;
+        let held = body.as_ref().map(|body| body.bytes.clone());
+        let streams_up = held.is_none() && head.framing != Framing::None;
+        // A body that is gone once it is sent goes on a connection that cannot be dead already.
+        let mut fresh = streams_up;
+        loop {
+            self.attempts += 1;
+            let since = Instant::now();
+            let pooled = if fresh { None } else { worker.pool.take(origin) };
+            let connection = match pooled {
+                Some(connection) => connection,
+                None => self.connect(client, worker, provider).await?,
+            };
+            let reused = connection.reused;
+            let sent = Instant::now();
+            let upload = if streams_up { Upload::new(head.framing) } else { None };
+            if upload.is_some() && head.expects_continue {
+                client.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            }
+            let sender = Sender::new([request.clone()].into_iter().chain(held.clone()), upload);
+            let mut flight = Flight::new(connection, sender, head.method() == "HEAD");
+            match self.answer_head(client, &mut flight, patience).await? {
+                Ok(answer) => {
+                    let failed = answer.status >= 400;
+                    let outcome = if failed { Outcome::UpstreamError } else { Outcome::Success };
+                    self.tried(since, outcome, Some(answer.status), None);
+                    let source = flight.into_body(&answer);
+                    return Ok((answer, source));
+                }
+                Err(SendError::Closed(_)) if reused && !streams_up && sent.elapsed() < DEAD_ON_ARRIVAL => fresh = true,
+                Err(e) => {
+                    self.tried(since, Outcome::UpstreamError, None, Some(&e.to_string()));
+                    let message = format!("the provider `{}` at {origin} could not be used: {e}", self.provider);
+                    return Err(Refusal::new(ErrorKind::BadGateway, message).into());
+                }
+            }
+        }
+    }
+
+    async fn connect<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        worker: &Worker,
+        provider: &Provider,
+    ) -> Result<Connection, Failure> {
+        let (timeout, since) = (provider.timeouts.connect, Instant::now());
+        let mut dial = worker.gateway.dialer.dial(&provider.base.origin, timeout);
+        // The dialer keeps its own time; ours is a second more, for a dialer that does not.
+        let deadline = Instant::now() + timeout + Duration::from_secs(1);
+        match client.watch(deadline, |cx| dial.as_mut().poll(cx)).await {
+            Ok(Ok(io)) => Ok(Connection::new(io)),
+            Ok(Err(e)) => {
+                self.tried(since, Outcome::UpstreamError, None, Some(e.cause.code()));
+                Err(self.unreachable(&e).into())
+            }
+            Err(Interrupted::Gone) => Err(Failure::Gone),
+            Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
+            Err(Interrupted::Deadline) => {
+                let message = format!("no connection to the provider `{}` within {timeout:?}", self.provider);
+                Err(Refusal::new(ErrorKind::UpstreamTimeout, message).into())
+            }
+        }
+    }
+
+    fn unreachable(&self, error: &DialError) -> Refusal {
+        let kind = if error.is_timeout() { ErrorKind::UpstreamTimeout } else { ErrorKind::BadGateway };
+        Refusal::new(kind, format!("the provider `{}` cannot be reached: {error}", self.provider))
+    }
+
+    /// Waits for the answer's head, feeding what is still to be fed.
+    async fn answer_head<S: Io>(
+        &self,
+        client: &mut Client<S>,
+        flight: &mut Flight,
+        patience: Duration,
+    ) -> Result<Result<ResponseHead, SendError>, Failure> {
+        let mut pace = Pace::new();
+        let waited = std::future::poll_fn(|cx| {
+            if !client.out.is_empty() && matches!(client.out.poll_flush(&mut client.io, cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Err(Interrupted::Gone.into()));
+            }
+            if let Poll::Ready(head) = flight.poll_head(cx) {
+                return Poll::Ready(Ok(head));
+            }
+            let (sender, connection) = flight.sending();
+            if sender.is_uploading() {
+                let Client { io, inbox, .. } = &mut *client;
+                if let Poll::Ready(Err(e)) = sender.poll_upload(&mut connection.io, io, inbox, cx) {
+                    return Poll::Ready(Err(Stopped::Upload(e)));
+                }
+            }
+            // The upstream's time begins when it has taken what there is; until then it is the client's.
+            pace.reached(sender.written());
+            let (deadline, late) = match sender.awaits_client() {
+                true => (pace.deadline(), Stopped::SlowUpload),
+                false => (pace.last() + patience, Stopped::Interrupted(Interrupted::Deadline)),
+            };
+            // Once the last byte is up, the client's reads are there for nothing but its end.
+            if !sender.is_uploading() {
+                return client.poll_interrupted(deadline, cx).map(|why| match why {
+                    Interrupted::Deadline => Err(late),
+                    why => Err(why.into()),
+                });
+            }
+            if client.poll_cut(cx).is_ready() {
+                return Poll::Ready(Err(Interrupted::Cut.into()));
+            }
+            client.alarm.poll(deadline, cx).map(|()| Err(late))
+        });
+        match waited.await {
+            Ok(head) => Ok(head),
+            Err(Stopped::Interrupted(Interrupted::Gone) | Stopped::Upload(UploadError::ClientGone)) => {
+                Err(Failure::Gone)
+            }
+            Err(Stopped::SlowUpload) => Err(Pace::too_slow().into()),
+            Err(Stopped::Upload(UploadError::Framing(e))) => {
+                Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into())
+            }
+            Err(Stopped::Interrupted(Interrupted::Cut)) => Err(Refusal::shutting_down().into()),
+            Err(Stopped::Interrupted(Interrupted::Deadline)) => {
+                let message = format!("the provider `{}` did not begin its answer within {patience:?}", self.provider);
+                Err(Refusal::new(ErrorKind::UpstreamTimeout, message).into())
+            }
+        }
+    }
+}
+
+enum Stopped {
+    Interrupted(Interrupted),
+    Upload(UploadError),
+    SlowUpload,
+}
+
+impl From<Interrupted> for Stopped {
+    fn from(why: Interrupted) -> Self {
+        Self::Interrupted(why)
+    }
+}
