@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod error;
 pub mod gateway;
 pub mod headers;
+pub mod health;
 pub mod io;
 pub mod net;
 pub mod origin;

@@ -18,7 +18,7 @@ use crate::headers;
 use crate::io::Io;
 
 /// What is asked of an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// An answer of a model.
     Generation,
