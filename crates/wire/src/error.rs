@@ -28,6 +28,8 @@ pub enum ErrorKind {
     TooLarge,
     /// 429: too many requests or tokens for now.
     RateLimit,
+    /// 429 as well: what was bought is used up, and waiting does not help.
+    Quota,
     /// 431: a head of more bytes or fields than are taken.
     HeadTooLarge,
     /// 500: the upstream failed.
@@ -55,7 +57,7 @@ impl ErrorKind {
             Self::RequestTimeout => 408,
             Self::Conflict => 409,
             Self::TooLarge => 413,
-            Self::RateLimit => 429,
+            Self::RateLimit | Self::Quota => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::BadGateway => 502,
@@ -77,7 +79,7 @@ impl ErrorKind {
             Self::RequestTimeout => "Request Timeout",
             Self::Conflict => "Conflict",
             Self::TooLarge => "Content Too Large",
-            Self::RateLimit => "Too Many Requests",
+            Self::RateLimit | Self::Quota => "Too Many Requests",
             Self::HeadTooLarge => "Request Header Fields Too Large",
             Self::Internal => "Internal Server Error",
             Self::BadGateway => "Bad Gateway",
@@ -85,6 +87,39 @@ impl ErrorKind {
             Self::UpstreamTimeout => "Gateway Timeout",
             Self::Overloaded => "Overloaded",
         }
+    }
+}
+
+impl ErrorKind {
+    /// The kind that a status alone stands for. Below 400 there is none: then the upstream failed.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            401 => Self::Authentication,
+            402 => Self::Billing,
+            403 => Self::Permission,
+            404 => Self::NotFound,
+            405 => Self::MethodNotAllowed,
+            408 => Self::RequestTimeout,
+            409 => Self::Conflict,
+            413 => Self::TooLarge,
+            429 => Self::RateLimit,
+            431 => Self::HeadTooLarge,
+            400..=499 => Self::InvalidRequest,
+            502 => Self::BadGateway,
+            503 => Self::Unavailable,
+            504 => Self::UpstreamTimeout,
+            529 => Self::Overloaded,
+            _ => Self::Internal,
+        }
+    }
+
+    /// Whether the same request could succeed after a while, at the same upstream.
+    pub fn is_passing(self) -> bool {
+        use ErrorKind::*;
+        matches!(
+            self,
+            Conflict | RequestTimeout | RateLimit | Internal | BadGateway | Unavailable | UpstreamTimeout | Overloaded
+        )
     }
 }
 

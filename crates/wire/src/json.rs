@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -108,6 +109,101 @@ impl std::ops::Deref for Str<'_> {
     fn deref(&self) -> &str {
         &self.0
     }
+}
+
+/// A string, or a list: many fields of requests take both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextOr<'a, T> {
+    /// The string.
+    Text(Cow<'a, str>),
+    /// The list.
+    List(Vec<T>),
+}
+
+impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for TextOr<'a, T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EitherVisitor<'a, T>(PhantomData<(&'a (), T)>);
+        impl<'de: 'a, 'a, T: Deserialize<'de>> Visitor<'de> for EitherVisitor<'a, T> {
+            type Value = TextOr<'a, T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(TextOr::Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(TextOr::Text(Cow::Owned(text.to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    elements.push(element);
+                }
+                Ok(TextOr::List(elements))
+            }
+        }
+        deserializer.deserialize_any(EitherVisitor(PhantomData))
+    }
+}
+
+/// Declares the object of a protocol: fields that are read as their type, where absent and `null` are the same, and
+/// `rest`, every other member in its order, so that nothing is overlooked. A field that is given twice is an error.
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident<$a:lifetime> { $($field:ident: $type:ty = $key:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name<$a> {
+            $(pub(crate) $field: Option<$type>,)*
+            pub(crate) rest: Vec<(std::borrow::Cow<$a, str>, $crate::json::Json<$a>)>,
+        }
+
+        impl<'de: $a, $a> serde::Deserialize<'de> for $name<$a> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct RecordVisitor<$a>(std::marker::PhantomData<&$a ()>);
+                impl<'de: $a, $a> serde::de::Visitor<'de> for RecordVisitor<$a> {
+                    type Value = $name<$a>;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("an object")
+                    }
+                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                        use serde::de::Error;
+                        let mut record = $name::default();
+                        $(let mut $field = false;)*
+                        while let Some(key) = map.next_key::<$crate::json::Str<'de>>()? {
+                            match &*key {
+                                $($key => {
+                                    if std::mem::replace(&mut $field, true) {
+                                        return Err(A::Error::custom(concat!("`", $key, "` is given twice")));
+                                    }
+                                    let value = map.next_value::<Option<$type>>();
+                                    record.$field = value.map_err(|e| $crate::json::within::<A::Error>($key, &e))?;
+                                })*
+                                _ => {
+                                    if let Some(value) = map.next_value::<Option<$crate::json::Json<'de>>>()? {
+                                        record.rest.push((key.0, value));
+                                    }
+                                }
+                            }
+                        }
+                        Ok(record)
+                    }
+                }
+                deserializer.deserialize_map(RecordVisitor(std::marker::PhantomData))
+            }
+        }
+    };
+}
+pub(crate) use record;
+
+/// An error with the field that it is in before it.
+pub(crate) fn within<E: Error>(key: &str, error: &E) -> E {
+    let text = error.to_string();
+    // serde_json tells line and column; those of the outermost field are told once more, and one telling is enough.
+    let text = text.rfind(" at line ").map_or(&*text, |at| &text[..at]);
+    if text.starts_with('`') && !text.ends_with("twice") {
+        return E::custom(format_args!("`{key}.{}", &text[1..]));
+    }
+    E::custom(format_args!("`{key}`: {text}"))
 }
 
 /// Writes the members of one object, or the elements of one list, straight into a buffer.
@@ -348,6 +444,30 @@ mod tests {
         assert!(matches!(text.unwrap().0, Cow::Borrowed("plain")));
         let text: Option<Str<'_>> = serde_json::from_str("\"a\\nb\"").unwrap();
         assert_eq!(&*text.unwrap(), "a\nb");
+    }
+
+    record! {
+        /// As a protocol folder would declare it.
+        Sample<'a> {
+            name: Str<'a> = "name",
+            inner: Box<Sample<'a>> = "inner",
+            list: TextOr<'a, u64> = "list",
+        }
+    }
+
+    #[test]
+    fn a_record_keeps_what_it_does_not_know_and_names_what_is_wrong() {
+        let sample: Sample<'_> =
+            serde_json::from_str(r#"{"name":"n","new":[1.0],"inner":null,"gone":null,"list":[1,2]}"#).unwrap();
+        assert_eq!((sample.name.as_deref(), sample.inner.is_none()), (Some("n"), true));
+        assert_eq!(sample.list, Some(TextOr::List(vec![1, 2])));
+        assert_eq!(sample.rest, [("new".into(), Json::parse("[1.0]").unwrap())]);
+        let error = |text: &str| serde_json::from_str::<Sample<'_>>(text).unwrap_err().to_string();
+        assert!(
+            error(r#"{"inner":{"inner":{"name":3}}}"#).starts_with("`inner.inner.name`: invalid type: integer `3`")
+        );
+        assert!(error(r#"{"name":"a","name":"b"}"#).starts_with("`name` is given twice"));
+        assert!(error("[]").starts_with("invalid type: sequence, expected an object"));
     }
 
     proptest! {

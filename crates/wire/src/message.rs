@@ -36,6 +36,19 @@ impl<'a> Message<'a> {
         self.parts.push(Part::new(content, Place::new(ANSWER, self.parts.len())));
     }
 
+    /// Bytes of its text, thinking and inputs, for an estimate of its tokens.
+    pub fn text_bytes(&self) -> u64 {
+        let bytes = |part: &Part<'_>| match &part.content {
+            Content::Text(text) => text.text.len(),
+            Content::Refusal(text) => text.len(),
+            Content::Thinking(thinking) => thinking.text.len(),
+            Content::Call(Call { input: Input::Json(json), .. }) => json.as_str().len(),
+            Content::Call(Call { input: Input::Text(text), .. }) => text.len(),
+            _ => 0,
+        };
+        self.parts.iter().map(|part| bytes(part) as u64).sum()
+    }
+
     /// Plays it back as the events that fold into it.
     pub fn events(&self, mut each: impl FnMut(Event<'_>)) {
         let (id, model) = (Cow::Borrowed(&*self.id), Cow::Borrowed(&*self.model));

@@ -9,6 +9,9 @@ use crate::protocol::Protocol;
 /// What a sealed text begins with that is not the carrying protocol's own. No provider's does.
 pub const MARK: &str = "cco1:";
 
+/// What stands where a signature has to be and there is none: nobody's, and so never taken for the provider's own.
+pub const UNSIGNED: &str = "cco1:none:0:";
+
 /// Reasoning that a provider sealed, and wants back unchanged in the next turn.
 ///
 /// A protocol that has one field for such a text carries its own as they are, and those of others [sealed](Self::seal)

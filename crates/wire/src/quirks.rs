@@ -13,8 +13,12 @@ pub struct Quirks {
     pub system_within: bool,
     /// Which images the model sees.
     pub images: Images,
+    /// Whether it can be said how closely to look at an image.
+    pub image_detail: bool,
     /// Whether the model reads PDF documents.
     pub documents: bool,
+    /// Whether it reads those at an address.
+    pub document_urls: bool,
     /// How thinking is asked for.
     pub reasoning: ReasoningForm,
     /// The efforts that are known, in rising order.
@@ -27,6 +31,12 @@ pub struct Quirks {
     pub tool_choice: Choices,
     /// Whether calls side by side can be forbidden.
     pub parallel_tools: bool,
+    /// Whether there are tools that take plain text.
+    pub custom_tools: bool,
+    /// Whether the provider searches the web as a tool.
+    pub web_search: bool,
+    /// Whether the model thinks while it has tools.
+    pub reasoning_with_tools: bool,
     /// Whether strict schemas are known.
     pub strict: bool,
     /// The longest name of a tool.
@@ -100,8 +110,10 @@ pub enum ReasoningForm {
 pub enum Choices {
     /// All.
     All,
-    /// All but those that force a call.
+    /// All but those that force a call: they are refused.
     Unforced,
+    /// All but those that force a call: the model does as it likes, with a warning.
+    Softened,
     /// None: the model does as it likes.
     Ignored,
 }
@@ -148,13 +160,18 @@ impl Quirks {
         system_role: SystemRole::System,
         system_within: true,
         images: Images::All,
+        image_detail: false,
         documents: true,
+        document_urls: true,
         reasoning: ReasoningForm::Effort,
         efforts: CLAUDE_EFFORTS,
         reasoning_off: true,
         reasoning_back: false,
         tool_choice: Choices::All,
         parallel_tools: true,
+        custom_tools: false,
+        web_search: false,
+        reasoning_with_tools: true,
         strict: true,
         name_most: 128,
         id_most: 128,
@@ -179,13 +196,18 @@ impl Quirks {
         system_role: SystemRole::System,
         system_within: true,
         images: Images::All,
+        image_detail: true,
         documents: true,
+        document_urls: false,
         reasoning: ReasoningForm::None,
         efforts: &[],
         reasoning_off: true,
         reasoning_back: false,
         tool_choice: Choices::All,
         parallel_tools: true,
+        custom_tools: true,
+        web_search: false,
+        reasoning_with_tools: true,
         strict: true,
         name_most: 64,
         id_most: 40,
@@ -218,8 +240,10 @@ impl Quirks {
 
     /// A server of unknown make that speaks Chat Completions.
     pub const COMPATIBLE: Self = Self {
+        image_detail: false,
         documents: false,
         reasoning: ReasoningForm::None,
+        custom_tools: false,
         strict: false,
         max_tokens: MaxTokens::Plain,
         user: UserField::None,
@@ -254,12 +278,15 @@ impl Quirks {
         ..Self::COMPATIBLE
     };
 
+    /// A model of OpenAI's that reasons, behind the Responses API.
+    pub const RESPONSES: Self = Self { document_urls: true, web_search: true, ..Self::OPENAI_REASONING };
+
     /// What is usual for a protocol where nothing more is known of the upstream.
     pub fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::AnthropicMessages => Self::ANTHROPIC,
             Protocol::OpenAiChat => Self::COMPATIBLE,
-            Protocol::OpenAiResponses => Self::OPENAI_REASONING,
+            Protocol::OpenAiResponses => Self::RESPONSES,
             Protocol::Ollama => Self::OLLAMA,
         }
     }

@@ -108,6 +108,8 @@ pub struct Part<'a> {
     pub content: Content<'a>,
     /// Whether the prompt up to here should be kept in the cache.
     pub cache: Option<CacheMark>,
+    /// Fields of the part that only the source knows.
+    pub extras: Vec<Extra<'a>>,
     /// Where it stands in the client's request.
     pub place: Place,
 }
@@ -115,7 +117,7 @@ pub struct Part<'a> {
 impl<'a> Part<'a> {
     /// A part without a cache mark.
     pub fn new(content: impl Into<Content<'a>>, place: Place) -> Self {
-        Self { content: content.into(), cache: None, place }
+        Self { content: content.into(), cache: None, extras: Vec::new(), place }
     }
 }
 

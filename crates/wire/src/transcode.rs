@@ -1,5 +1,6 @@
 //! The only place where the protocols of clients and those of upstreams meet.
 
+use crate::anthropic::Anthropic;
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Event, StopReason};
@@ -10,14 +11,18 @@ use crate::usage::Usage;
 
 /// The protocol as clients speak it; `None` where they do not.
 pub fn inbound(protocol: Protocol) -> Option<&'static dyn Inbound> {
-    let _ = protocol;
-    None
+    match protocol {
+        Protocol::AnthropicMessages => Some(&Anthropic),
+        _ => None,
+    }
 }
 
 /// The protocol as upstreams speak it.
 pub fn upstream(protocol: Protocol) -> Option<&'static dyn Upstream> {
-    let _ = protocol;
-    None
+    match protocol {
+        Protocol::AnthropicMessages => Some(&Anthropic),
+        _ => None,
+    }
 }
 
 /// A request in the upstream's protocol, or the refusal to send it: a 400 that names the client's field.

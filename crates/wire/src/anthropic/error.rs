@@ -18,7 +18,7 @@ pub fn kind_name(kind: ErrorKind) -> &'static str {
         ErrorKind::RequestTimeout | ErrorKind::UpstreamTimeout => "timeout_error",
         ErrorKind::TooLarge => "request_too_large",
         ErrorKind::Conflict => "conflict_error",
-        ErrorKind::RateLimit => "rate_limit_error",
+        ErrorKind::RateLimit | ErrorKind::Quota => "rate_limit_error",
         ErrorKind::Internal | ErrorKind::BadGateway | ErrorKind::Unavailable => "api_error",
         ErrorKind::Overloaded => "overloaded_error",
     }

@@ -1,4 +1,84 @@
 //! Anthropic Messages.
 
+mod decode;
+mod encode;
 pub mod error;
+mod foreign;
+mod model;
+mod read;
 pub(crate) mod usage;
+mod write;
+
+pub use foreign::strip as strip_foreign_thinking;
+pub use model::quirks;
+
+use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
+use crate::error::ApiError;
+use crate::event::StopReason;
+use crate::message::Message;
+use crate::protocol::Protocol;
+use crate::request::Request;
+
+/// Anthropic Messages, spoken by clients and by upstreams.
+#[derive(Debug, Clone, Copy)]
+pub struct Anthropic;
+
+/// This protocol.
+const OWN: Protocol = Protocol::AnthropicMessages;
+
+impl Inbound for Anthropic {
+    fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Request<'a>, ApiError> {
+        read::request(body)
+    }
+
+    fn encode_stream(&self, front: &Front<'_>) -> Box<dyn EncodeStream> {
+        Box::new(encode::Encoder::new(front))
+    }
+
+    fn encode_whole(&self, message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>) {
+        encode::whole(message, front, out);
+    }
+
+    fn encode_error(&self, error: &ApiError, front: &Front<'_>, out: &mut Vec<u8>) -> u16 {
+        out.extend_from_slice(&error::body(error.kind, &error.message, front.id));
+        error.kind.status()
+    }
+}
+
+impl Upstream for Anthropic {
+    fn encode_request(&self, request: &Request<'_>, target: &Target<'_>) -> Encoded {
+        write::request(request, target)
+    }
+
+    fn decode_stream(&self, _: &Back) -> Box<dyn DecodeStream> {
+        Box::<decode::Decoder>::default()
+    }
+
+    fn decode_whole<'a>(&self, body: &'a [u8], _: &Back) -> Result<Message<'a>, ApiError> {
+        decode::whole(body)
+    }
+}
+
+/// The protocol's words for the reasons to stop.
+const STOPS: [(&str, StopReason); 8] = [
+    ("end_turn", StopReason::EndTurn),
+    ("max_tokens", StopReason::MaxTokens),
+    ("stop_sequence", StopReason::StopSequence),
+    ("tool_use", StopReason::ToolUse),
+    ("pause_turn", StopReason::PauseTurn),
+    ("refusal", StopReason::Refusal),
+    ("model_context_window_exceeded", StopReason::ContextWindow),
+    ("compaction", StopReason::Compaction),
+];
+
+fn stop_reason(word: &str) -> StopReason {
+    let known = STOPS.iter().find(|(name, _)| *name == word);
+    known.map_or_else(|| StopReason::Other(word.into()), |(_, reason)| reason.clone())
+}
+
+fn stop_word(reason: &StopReason) -> &str {
+    match reason {
+        StopReason::Other(word) => word,
+        known => STOPS.iter().find(|(_, reason)| reason == known).map_or("end_turn", |(name, _)| name),
+    }
+}

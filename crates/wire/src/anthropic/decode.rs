@@ -1,0 +1,281 @@
+//! Reads answers, streamed and whole.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{OWN, read, stop_reason, usage};
+use crate::codec::{DecodeStream, Sink};
+use crate::error::{ApiError, ErrorKind};
+use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
+use crate::guard::Guard;
+use crate::json::{Json, Str};
+use crate::loss::{Place, Weight};
+use crate::message::Message;
+use crate::opaque::{Extra, Opaque};
+use crate::refusal;
+use crate::request::{Content, Input};
+use crate::sse::{RawEvent, Splitter};
+use crate::usage::Usage;
+
+/// The longest event that is kept: results of searches and sealed reasoning come in one.
+const EVENT: usize = 16 << 20;
+
+/// Reads one stream.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    splitter: Splitter,
+    state: State,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { splitter: Splitter::new(EVENT), state: State::default() }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    guard: Guard,
+    usage: Usage,
+    /// Whether the input has been reported.
+    counted: bool,
+    stop: Option<Stop<'static>>,
+}
+
+#[derive(Deserialize)]
+struct MessageStart<'a> {
+    #[serde(borrow)]
+    message: Reply<'a>,
+}
+
+/// A message as it begins, or whole.
+#[derive(Deserialize)]
+struct Reply<'a> {
+    #[serde(borrow)]
+    id: Option<Str<'a>>,
+    model: Option<Str<'a>>,
+    #[serde(default)]
+    content: Vec<&'a RawValue>,
+    stop_reason: Option<Str<'a>>,
+    stop_sequence: Option<Str<'a>>,
+    stop_details: Option<Json<'a>>,
+    usage: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct BlockStart<'a> {
+    #[serde(borrow)]
+    content_block: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct BlockDelta<'a> {
+    #[serde(borrow)]
+    delta: Piece<'a>,
+}
+
+#[derive(Deserialize)]
+struct Piece<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Str<'a>,
+    text: Option<Str<'a>>,
+    thinking: Option<Str<'a>>,
+    partial_json: Option<Str<'a>>,
+    signature: Option<Str<'a>>,
+    citation: Option<Json<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RawDelta<'a> {
+    #[serde(borrow)]
+    delta: Json<'a>,
+}
+
+#[derive(Deserialize)]
+struct MessageDelta<'a> {
+    #[serde(borrow)]
+    delta: Option<Ending<'a>>,
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Ending<'a> {
+    #[serde(borrow)]
+    stop_reason: Option<Str<'a>>,
+    stop_sequence: Option<Str<'a>>,
+    stop_details: Option<Json<'a>>,
+}
+
+impl DecodeStream for Decoder {
+    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
+        let state = &mut self.state;
+        self.splitter.push(piece, |event| state.event(&event, sink));
+    }
+
+    fn end(&mut self, sink: &mut Sink<'_>) {
+        self.state.guard.truncated(sink);
+    }
+}
+
+fn extra<'a>(name: &str, value: Json<'a>) -> Extra<'a> {
+    Extra { origin: OWN, name: Cow::Owned(name.to_owned()), value, weight: Weight::Hint }
+}
+
+impl State {
+    fn event(&mut self, event: &RawEvent<'_>, sink: &mut Sink<'_>) {
+        if self.guard.is_over() {
+            return;
+        }
+        if event.is_cut() {
+            return self.guard.fail("an event of the upstream is longer than 16 MB", sink);
+        }
+        let Some(name) = event.name() else {
+            // A comment, or an event that no client would see.
+            return self.guard.emit(Event::Ping, sink);
+        };
+        let data = event.data().unwrap_or_default();
+        let Ok(data) = std::str::from_utf8(&data) else {
+            return self.guard.fail("an event of the upstream is not UTF-8", sink);
+        };
+        let read = match name {
+            b"content_block_delta" => self.delta(data, sink),
+            b"content_block_start" => self.open(data, sink),
+            b"message_start" => self.start(data, sink),
+            b"message_delta" => self.message_delta(data),
+            b"content_block_stop" => return self.guard.emit(Event::Close, sink),
+            b"message_stop" => return self.stop(sink),
+            b"ping" => return self.guard.emit(Event::Ping, sink),
+            b"error" => return self.guard.emit(Event::Error(refusal::within(data)), sink),
+            // The protocol promises new kinds of events, which clients ignore.
+            _ => return,
+        };
+        if read.is_err() {
+            let name = String::from_utf8_lossy(name);
+            self.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
+        }
+    }
+
+    fn report(&mut self, usage: Option<&RawValue>) -> serde_json::Result<()> {
+        if let Some(usage) = usage {
+            let report = usage::report(usage.get())?;
+            self.counted |= report.input.is_some();
+            self.usage.set(report);
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> Option<Box<Usage>> {
+        self.counted.then(|| Box::new(self.usage.clone()))
+    }
+
+    fn start(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
+        let MessageStart { message } = serde_json::from_str(data)?;
+        self.report(message.usage)?;
+        let (id, model) = (message.id.unwrap_or_default().0, message.model.unwrap_or_default().0);
+        self.guard.emit(Event::Start(Start { id, model, usage: self.counts() }), sink);
+        Ok(())
+    }
+
+    fn open(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
+        let BlockStart { content_block } = serde_json::from_str(data)?;
+        let Ok(part) = read::block(content_block, Place::new("content", 0), 4) else {
+            self.guard.fail("a block of the upstream's answer cannot be read", sink);
+            return Ok(());
+        };
+        // The shell is usually empty; what stands in it already is the first piece.
+        let (block, first) = match part.content {
+            Content::Text(text) => (Block::Text, Some(Delta::Text(text.text))),
+            Content::Thinking(thinking) => match thinking.opaque {
+                Some(opaque) if thinking.redacted => (Block::Redacted(opaque), None),
+                _ => (Block::Thinking, Some(Delta::Text(thinking.text))),
+            },
+            Content::Call(call) => {
+                let input = match call.input {
+                    Input::Json(json) if is_empty(&json) => None,
+                    Input::Json(json) => Some(Delta::Input(json.as_str().to_owned().into())),
+                    Input::Text(text) => Some(Delta::Input(text)),
+                };
+                (Block::Call { id: call.id, name: call.name, custom: false }, input)
+            }
+            Content::Extra(extra) => (Block::Extra(extra), None),
+            _ => (Block::Extra(extra("block", content_block.into())), None),
+        };
+        self.guard.emit(Event::Open(block), sink);
+        match first {
+            Some(Delta::Text(text)) if text.is_empty() => {}
+            Some(delta) => self.guard.emit(Event::Delta(delta), sink),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn delta(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
+        let BlockDelta { delta: piece } = serde_json::from_str(data)?;
+        let text = match &*piece.kind {
+            "text_delta" => piece.text.map(|Str(text)| Delta::Text(text)),
+            "thinking_delta" => piece.thinking.map(|Str(text)| Delta::Text(text)),
+            "input_json_delta" => piece.partial_json.map(|Str(text)| Delta::Input(text)),
+            "signature_delta" => {
+                piece.signature.filter(|s| !s.is_empty()).and_then(|Str(s)| Opaque::open(OWN, s)).map(Delta::Opaque)
+            }
+            "citations_delta" => piece.citation.map(|citation| Delta::Citation(extra("citations", citation))),
+            kind => Some(Delta::Extra(extra(kind, serde_json::from_str::<RawDelta<'_>>(data)?.delta))),
+        };
+        match text {
+            Some(Delta::Text(text) | Delta::Input(text)) if text.is_empty() => {}
+            Some(delta) => self.guard.emit(Event::Delta(delta), sink),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn message_delta(&mut self, data: &str) -> serde_json::Result<()> {
+        let message: MessageDelta<'_> = serde_json::from_str(data)?;
+        self.report(message.usage)?;
+        if let Some(ending) = message.delta
+            && let Some(reason) = &ending.stop_reason
+        {
+            self.stop = Some(stop_of(stop_reason(reason), ending.stop_sequence, ending.stop_details).into_owned());
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, sink: &mut Sink<'_>) {
+        match self.stop.take() {
+            Some(stop) => self.guard.emit(Event::Stop(Stop { usage: self.counts(), ..stop }), sink),
+            None => self.guard.fail("the upstream's answer ended without a reason", sink),
+        }
+    }
+}
+
+fn is_empty(json: &Json<'_>) -> bool {
+    json.is_object() && json.as_str()[1..].trim_ascii_start().starts_with('}')
+}
+
+fn stop_of<'a>(reason: StopReason, sequence: Option<Str<'a>>, details: Option<Json<'a>>) -> Stop<'a> {
+    let details = details.map(|details| extra("stop_details", details));
+    Stop { reason, sequence: sequence.map(|Str(text)| text), details, usage: None }
+}
+
+/// Reads a whole answer.
+pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
+    let unreadable = |_| ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read");
+    let text = std::str::from_utf8(body).map_err(|_| unreadable(()))?;
+    let reply: Reply<'_> = serde_json::from_str(text).map_err(|_| unreadable(()))?;
+    if reply.error.is_some() {
+        return Err(refusal::within(text));
+    }
+    let reason = reply.stop_reason.as_deref().map(stop_reason).ok_or_else(|| unreadable(()))?;
+    let mut stop = stop_of(reason, reply.stop_sequence, reply.stop_details);
+    let mut state = State::default();
+    state.report(reply.usage).map_err(|_| unreadable(()))?;
+    stop.usage = state.counts();
+    let mut message = Message::new(reply.id.unwrap_or_default().0, reply.model.unwrap_or_default().0, stop);
+    for (n, raw) in reply.content.into_iter().enumerate() {
+        message.parts.push(read::block(raw, Place::new("content", n), 4).map_err(|_| unreadable(()))?);
+    }
+    Ok(message)
+}
