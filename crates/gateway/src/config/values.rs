@@ -6,11 +6,13 @@ use jsonc_parser::ast::Value;
 
 use super::credential::CredentialRef;
 use super::form::{Form, Kind, Shape, map_with, section, text};
-use super::keys::{Entry, ProviderConfig, Target};
+use super::hours::Hours;
+use super::keys::{Choice, Entry, ProviderConfig, Target};
 use super::proxy::ProxySetting;
 use super::read::{Place, Reader, Wrong, mistyped, offset};
 use super::suggest::nearest;
 use crate::catalog::{self, Protocol, ProviderKind};
+use crate::glob::Glob;
 use crate::net::ProxyUrl;
 use crate::origin::BaseUrl;
 use crate::secret::Secret;
@@ -261,4 +263,48 @@ pub(super) fn target() -> Form<Target> {
         value => (object.read)(value, place, reader),
     };
     Form { shape, read: Box::new(read) }
+}
+
+/// A provider of a rule: its name, or an object with model and weight.
+pub(super) fn chosen() -> Form<Choice> {
+    let (name, object) = (provider_name(), section::<Choice>());
+    let shape = Shape::Either(Box::new(name.shape), Box::new(object.shape));
+    let read = move |value: &Value<'_>, place: &Place, reader: &mut Reader<'_>| match value {
+        Value::StringLit(_) => {
+            (name.read)(value, place, reader).map(|provider| Choice { provider, model: None, weight: 1 })
+        }
+        value => (object.read)(value, place, reader),
+    };
+    Form { shape, read: Box::new(read) }
+}
+
+/// A pattern.
+pub(super) fn glob() -> Form<Glob> {
+    text("pattern", "\"claude-*\"", |text, _| match text.trim() {
+        "" => Err(Wrong::new("the pattern is empty", "write a pattern such as \"claude-*\", or remove it")),
+        text => Ok(Glob::new(text)),
+    })
+}
+
+/// Hours of the week.
+pub(super) fn hours() -> Form<Hours> {
+    text("hours", "\"mon-fri 09:00-17:00\"", |text, _| {
+        text.parse().map_err(|_| {
+            let help = "write for example \"mon-fri 09:00-17:00\", \"sat,sun 00:00-24:00\" or \"22:00-06:00\" (UTC)";
+            Wrong::new("no hours of the week", help)
+        })
+    })
+}
+
+/// The name of a request header that a rule may look at. Keys are not among them: their values would stand in the file.
+pub(super) fn header_name(name: &str) -> Result<(), Wrong> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !(1..=256).contains(&name.len()) || !name.bytes().all(token) {
+        return Err(Wrong::new("no name for a header", "use letters, digits and `-`"));
+    }
+    let lower = name.to_ascii_lowercase();
+    if ["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-cco-token"].contains(&lower.as_str()) {
+        return Err(Wrong::new("a key does not belong in a rule", "use `keyId`, which tells keys apart by their ends"));
+    }
+    Ok(())
 }
