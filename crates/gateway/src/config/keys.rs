@@ -20,8 +20,8 @@ use super::hours::Hours;
 use super::proxy::ProxySetting;
 use super::read::{Place, Reader, Section};
 use super::values::{
-    base_url, chosen, credential, credentials, glob, header_name, headers, host, hours, listen, origin, protocol,
-    provider_name, provider_type, providers, proxy, target,
+    base_url, chosen, credential, credentials, glob, header_name, headers, host, hours, listen, origin, pattern,
+    protocol, provider_name, provider_type, providers, proxy, target,
 };
 use crate::catalog::{Protocol, ProviderKind};
 use crate::glob::Glob;
@@ -418,19 +418,19 @@ section! {
         /// Whether anything is kept.
         enabled: bool = "enabled", boolean().or(true), Now;
         /// Whether the bodies of requests are kept.
-        request_bodies: bool = "logRequestBodies", boolean().or(true), Later;
+        request_bodies: bool = "logRequestBodies", boolean().or(true), Now;
         /// Whether the bodies of answers are kept.
-        response_bodies: bool = "logResponseBodies", boolean().or(true), Later;
+        response_bodies: bool = "logResponseBodies", boolean().or(true), Now;
         /// Whether kept bodies are encrypted.
         encrypt: bool = "encrypt", boolean().or(true), Later;
         /// How long they are kept, in days.
         retention: Duration = "retentionDays", days(0.0..=36_500.0).or(30), Now;
         /// How much room they may take, in GiB.
-        max_bytes: u64 = "maxGb", gibibytes(0.001..=1_048_576.0).or(2), Later;
+        max_bytes: u64 = "maxGb", gibibytes(0.001..=1_048_576.0).or(2), Now;
         /// The database; without one a file in our folder.
         db_path: Option<PathBuf> = "dbPath", path().or_null(), Now;
         /// Patterns whose matches are not kept.
-        redact: Vec<String> = "redact", words("pattern").list().or(none()), Later;
+        redact: Vec<String> = "redact", pattern().list().or(none()), Now;
         /// What follows when nothing can be written: "continue" serves all the same, "refuse" does not.
         on_failure: OnFailure = "onFailure", choice(&[("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)]).or("continue"), Now;
         /// How long an answer may wait for its record, in milliseconds.

@@ -11,6 +11,8 @@ use super::keys::{Choice, Entry, ProviderConfig, Target};
 use super::proxy::ProxySetting;
 use super::read::{Place, Reader, Wrong, mistyped, offset};
 use super::suggest::nearest;
+use ledger::redact::Pattern;
+
 use crate::catalog::{self, Protocol, ProviderKind};
 use crate::glob::Glob;
 use crate::net::ProxyUrl;
@@ -35,6 +37,14 @@ pub(super) fn listen() -> Form<SocketAddr> {
 
 fn with_port(ip: &str) -> String {
     if ip.contains(':') { format!("[{ip}]:54548") } else { format!("{ip}:54548") }
+}
+
+/// A regular expression of what is taken out of bodies.
+pub(super) fn pattern() -> Form<String> {
+    text("pattern", "\"…\"", |text, _| match Pattern::new(text) {
+        Ok(_) => Ok(text.to_string()),
+        Err(bad) => Err(Wrong::new("no pattern that can be used", bad.to_string())),
+    })
 }
 
 /// A name in a `Host` header; with a port it is meant for that port only.
