@@ -78,6 +78,9 @@ pub struct Encoded {
     pub losses: Losses,
     /// What the answer's reader needs to know of it.
     pub back: Back,
+    /// Whether nothing is to be generated (`max_tokens: 0`, which only warms Anthropic's cache): such a request is
+    /// answered with [nothing](crate::transcode::nothing) and not sent.
+    pub is_idle: bool,
 }
 
 /// What the reader of an answer needs to know of the request.

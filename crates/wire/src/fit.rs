@@ -12,7 +12,7 @@ use crate::json::Json;
 use crate::loss::{Losses, Place, Weight};
 use crate::opaque::Extra;
 use crate::protocol::Protocol;
-use crate::quirks::{Choices, Formats, Images, Quirks, ReasoningForm, UserField};
+use crate::quirks::{Choices, Formats, Images, Quirks, ReasoningForm, Strict, UserField};
 use crate::request::{
     Ability, Call, Content, Document, Effort, Format, Image, Part, Reasoning, Request, Role, Sampling, Source, Thought,
     Tool, ToolChoice, ToolKind, ToolResult, Turn,
@@ -29,7 +29,7 @@ pub struct Fit<'r> {
     /// text is empty, instructions stand between turns only where they may.
     pub groups: Vec<Group<'r>>,
     /// The tools that the target can be told of.
-    pub tools: Vec<&'r Tool<'r>>,
+    pub tools: Vec<FittedTool<'r>>,
     /// Never without tools.
     pub tool_choice: Option<ToolChoice<'r>>,
     /// `Some(false)` or nothing: every provider calls side by side by itself.
@@ -46,12 +46,27 @@ pub struct Fit<'r> {
     pub effort: Option<Effort>,
     /// The form of the answer that the target can be asked for.
     pub format: &'r Format<'r>,
+    /// Whether the target holds to the schema of the answer.
+    pub strict_format: bool,
     /// The end user: as a hash where the client speaks another protocol.
     pub user: Option<String>,
     /// What is not carried.
     pub losses: Losses,
     /// What the answer's reader needs to know.
     pub back: Back,
+}
+
+/// A tool as the target can be told of it.
+#[derive(Debug, Clone)]
+pub struct FittedTool<'r> {
+    /// As the client defines it.
+    pub tool: &'r Tool<'r>,
+    /// Its name, within the target's limits.
+    pub name: Cow<'r, str>,
+    /// What it does, within the target's limits.
+    pub description: Option<&'r str>,
+    /// Whether the target is to hold to its schema, and can.
+    pub strict: bool,
 }
 
 /// Turns of one role that follow each other.
@@ -61,7 +76,7 @@ pub struct Group<'r> {
     pub role: Role,
     /// What they say.
     pub parts: Vec<Cow<'r, Part<'r>>>,
-    /// Fields of the turns that only the source knows.
+    /// Fields of the first turn that only the source knows.
     pub extras: Vec<&'r Extra<'r>>,
     /// Where the first stands in the client's request.
     pub place: Place,
@@ -79,6 +94,7 @@ pub fn fit<'r>(request: &'r Request<'r>, own: Protocol, target: &Target<'_>) -> 
     let (tools, tool_choice) = fitter.tool_choice(tools);
     let (thought, effort) = fitter.reasoning(!tools.is_empty());
     let (format, note) = fitter.format();
+    let strict_format = fitter.strict_format(format);
     Fit {
         system: request.system.iter().filter(|part| fitter.speaks(part)).collect(),
         note,
@@ -95,6 +111,7 @@ pub fn fit<'r>(request: &'r Request<'r>, own: Protocol, target: &Target<'_>) -> 
         thought,
         effort,
         format,
+        strict_format,
         user: fitter.user(),
         losses,
         back,
@@ -178,7 +195,7 @@ impl<'r> Fitter<'r, '_> {
 
     fn extra(&mut self, path: impl std::fmt::Display, extra: &Extra<'_>) {
         if extra.origin != self.own && extra.weight > Weight::Silent {
-            let reason = format!("`{}` has no counterpart in the {} protocol", extra.name, self.own.as_str());
+            let reason = format!("it has no counterpart in the {} protocol", self.own.as_str());
             self.losses.add(path, reason, extra.weight);
         }
     }
@@ -189,7 +206,11 @@ impl<'r> Fitter<'r, '_> {
             self.extra(format_args!("{place}.{}", extra.name), extra);
         }
         match &part.content {
-            Content::Extra(extra) => self.extra(place, extra),
+            Content::Extra(extra) if extra.origin != self.own => {
+                let reason = format!("`{}` has no counterpart in the {} protocol", extra.name, self.own.as_str());
+                self.losses.add(place, reason, extra.weight);
+            }
+            Content::Extra(_) => {}
             Content::Text(text) => {
                 for citation in &text.citations {
                     self.extra(format_args!("{place}.citations"), citation);
@@ -283,7 +304,7 @@ impl<'r> Fitter<'r, '_> {
         }
     }
 
-    fn tools(&mut self, back: &mut Back) -> Vec<&'r Tool<'r>> {
+    fn tools(&mut self, back: &mut Back) -> Vec<FittedTool<'r>> {
         let mut fitted = Vec::with_capacity(self.request.tools.len());
         for tool in &self.request.tools {
             match &tool.kind {
@@ -305,12 +326,48 @@ impl<'r> Fitter<'r, '_> {
                     continue;
                 }
             }
-            if let Cow::Owned(sent) = name(&tool.name, self.quirks.name_most) {
-                back.names.push((sent.into(), (*tool.name).into()));
+            let name = name(&tool.name, self.quirks.name_most);
+            if let Cow::Owned(sent) = &name {
+                back.names.push((sent.as_str().into(), (*tool.name).into()));
             }
-            fitted.push(tool);
+            fitted.push(FittedTool { tool, name, description: self.description(tool), strict: self.strict(tool) });
         }
         fitted
+    }
+
+    fn description(&mut self, tool: &'r Tool<'r>) -> Option<&'r str> {
+        let (text, most) = (tool.description.as_deref()?, self.quirks.description_most);
+        if text.len() > most {
+            let reason = format!("the upstream takes at most {most} bytes: the beginning is sent");
+            self.losses.hint(format_args!("{}.description", tool.place), reason);
+        }
+        Some(&text[..text.floor_char_boundary(most)])
+    }
+
+    fn strict(&mut self, tool: &Tool<'_>) -> bool {
+        let ToolKind::Function { schema, strict: Some(true) } = &tool.kind else { return false };
+        let can = self.holds_to(schema.as_ref());
+        if !can {
+            self.losses.hint(format_args!("{}.strict", tool.place), "the upstream cannot hold to this schema");
+        }
+        can
+    }
+
+    fn holds_to(&self, schema: Option<&Json<'_>>) -> bool {
+        match self.quirks.strict {
+            Strict::None => false,
+            Strict::Any => true,
+            Strict::Closed => schema.is_some_and(is_closed),
+        }
+    }
+
+    fn strict_format(&mut self, format: &Format<'_>) -> bool {
+        let Format::JsonSchema { schema, strict, .. } = format else { return false };
+        let (can, wanted) = (self.holds_to(Some(schema)), *strict != Some(false));
+        if wanted && !can {
+            self.losses.hint(self.path(Field::Format), "the upstream may depart from this schema");
+        }
+        wanted && can
     }
 
     /// Whether the request wants that tool to be called.
@@ -322,10 +379,10 @@ impl<'r> Fitter<'r, '_> {
         }
     }
 
-    fn tool_choice(&mut self, mut tools: Vec<&'r Tool<'r>>) -> (Vec<&'r Tool<'r>>, Option<ToolChoice<'r>>) {
+    fn tool_choice(&mut self, mut tools: Vec<FittedTool<'r>>) -> (Vec<FittedTool<'r>>, Option<ToolChoice<'r>>) {
         let mut choice = match &self.request.tool_choice {
             Some(ToolChoice::Among { names, required }) => {
-                tools.retain(|tool| names.contains(&tool.name));
+                tools.retain(|fitted| names.contains(&fitted.tool.name));
                 if *required { ToolChoice::Any } else { ToolChoice::Auto }
             }
             Some(ToolChoice::Tool(tool)) => ToolChoice::Tool(name(tool, self.quirks.name_most)),
@@ -534,16 +591,34 @@ impl<'r> Fitter<'r, '_> {
             }
         }
         match groups.last_mut() {
-            Some(last) if last.role == role => {
-                last.parts.append(&mut parts);
-                last.extras.extend(&turn.extras);
+            Some(last) if last.role == role => last.parts.append(&mut parts),
+            _ => {
+                let extras = if role == turn.role { turn.extras.iter().collect() } else { Vec::new() };
+                groups.push(Group { role, parts, extras, place: turn.place });
             }
-            _ => groups.push(Group { role, parts, extras: turn.extras.iter().collect(), place: turn.place }),
         }
     }
 }
 
 impl Group<'_> {
+    /// All its text as one: pieces that follow each other belong together, others are set apart.
+    pub fn text(&self) -> Cow<'_, str> {
+        let mut joined = Cow::Borrowed("");
+        let mut last: Option<Place> = None;
+        for part in &self.parts {
+            let Content::Text(text) = &part.content else { continue };
+            if joined.is_empty() {
+                joined = Cow::Borrowed(&*text.text);
+            } else {
+                let apart = last.is_none_or(|last| !part.place.follows(last));
+                joined.to_mut().push_str(if apart { "\n\n" } else { "" });
+                joined.to_mut().push_str(&text.text);
+            }
+            last = Some(part.place);
+        }
+        joined
+    }
+
     /// The calls of tools in it.
     pub fn calls(&self) -> impl Iterator<Item = &Call<'_>> {
         self.parts.iter().filter_map(|part| match &part.content {
@@ -620,28 +695,29 @@ pub fn object_schema<'a>(schema: Option<&'a Json<'_>>) -> Cow<'a, str> {
 /// The schema of a function that stands for a tool that takes plain text.
 pub const TEXT_INPUT: &str = r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
 
-/// Whether a schema keeps OpenAI's rules of strict ones: every object lists all its properties as required and allows no
-/// others.
-pub fn is_strict(schema: &Json<'_>) -> bool {
-    fn strict(schema: &Value) -> bool {
+/// Whether every object in a schema lists all its properties as required and allows no others.
+fn is_closed(schema: &Json<'_>) -> bool {
+    fn closed(schema: &Value) -> bool {
         let Value::Object(members) = schema else {
             return match schema {
-                Value::Array(list) => list.iter().all(strict),
+                Value::Array(list) => list.iter().all(closed),
                 _ => true,
             };
         };
-        if let Some(Value::Object(properties)) = members.get("properties") {
+        let properties = members.get("properties").and_then(Value::as_object);
+        if properties.is_some() || members.get("type").is_some_and(|kind| kind == "object") {
             let required = members.get("required").and_then(Value::as_array);
             let lists = |key: &String| required.is_some_and(|list| list.iter().any(|name| name == key));
-            let closed = members.get("additionalProperties") == Some(&Value::Bool(false));
-            if !closed || !properties.keys().all(lists) || !properties.values().all(strict) {
+            if members.get("additionalProperties") != Some(&Value::Bool(false))
+                || !properties.into_iter().flatten().all(|(key, schema)| lists(key) && closed(schema))
+            {
                 return false;
             }
         }
         members
             .iter()
             .filter(|(key, _)| !matches!(key.as_str(), "properties" | "enum" | "const"))
-            .all(|(_, v)| strict(v))
+            .all(|(_, v)| closed(v))
     }
-    schema.read::<Value>().is_ok_and(|value| strict(&value))
+    schema.read::<Value>().is_ok_and(|value| closed(&value))
 }

@@ -27,6 +27,13 @@ impl<'a> Json<'a> {
         }))
     }
 
+    /// A string as JSON.
+    pub fn string(text: &str) -> Json<'static> {
+        let mut out = Vec::new();
+        string(&mut out, text);
+        Json(Cow::Owned(String::from_utf8(out).expect("it is written from text")))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -320,6 +327,14 @@ impl Writer<'_> {
             self.str(key, value);
         }
         self
+    }
+
+    /// A member that is a string, or `null`.
+    pub fn str_or_null(&mut self, key: &str, value: Option<&str>) -> &mut Self {
+        match value {
+            Some(value) => self.str(key, value),
+            None => self.null(key),
+        }
     }
 
     /// A member that is a whole number.

@@ -39,6 +39,12 @@ impl Place {
         Self { inner, part: u32::try_from(part).unwrap_or(u32::MAX), ..self }
     }
 
+    /// Whether it stands right after the other in the same list.
+    pub fn follows(self, other: Self) -> bool {
+        (self.list, self.item, self.inner) == (other.list, other.item, other.inner)
+            && other.part.checked_add(1) == Some(self.part)
+    }
+
     /// A field within it.
     pub fn inner(self, inner: &'static str) -> Self {
         Self { inner, part: u32::MAX, ..self }

@@ -43,7 +43,7 @@ impl<'a> Message<'a> {
             Content::Refusal(text) => text.len(),
             Content::Thinking(thinking) => thinking.text.len(),
             Content::Call(Call { input: Input::Json(json), .. }) => json.as_str().len(),
-            Content::Call(Call { input: Input::Text(text), .. }) => text.len(),
+            Content::Call(Call { input: Input::Text(text) | Input::Cut(text), .. }) => text.len(),
             _ => 0,
         };
         self.parts.iter().map(|part| bytes(part) as u64).sum()
@@ -77,6 +77,7 @@ impl<'a> Message<'a> {
                     let (text, custom) = match input {
                         Input::Json(json) => (json.as_str(), false),
                         Input::Text(text) => (&**text, true),
+                        Input::Cut(text) => (&**text, false),
                     };
                     let head = Block::Call { id: Cow::Borrowed(id), name: Cow::Borrowed(name), custom };
                     block(head, &mut piece(text).map(Delta::Input).into_iter());
@@ -165,7 +166,7 @@ impl Open {
                     text if custom => Input::Text(text),
                     text if text.trim_ascii().is_empty() => Input::Json(Json::EMPTY),
                     // An answer that was cut at its limit may end within an input.
-                    text => Json::parse(text.clone()).map_or(Input::Text(text), Input::Json),
+                    text => Json::parse(text.clone()).map_or(Input::Cut(text), Input::Json),
                 };
                 Content::Call(Call { id, name, input })
             }

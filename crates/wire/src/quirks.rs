@@ -37,8 +37,8 @@ pub struct Quirks {
     pub web_search: bool,
     /// Whether the model thinks while it has tools.
     pub reasoning_with_tools: bool,
-    /// Whether strict schemas are known.
-    pub strict: bool,
+    /// Which schemas the upstream holds to.
+    pub strict: Strict,
     /// The longest name of a tool.
     pub name_most: usize,
     /// The longest id of a call.
@@ -103,6 +103,17 @@ pub enum ReasoningForm {
     SwitchAndEffort,
     /// By a number of tokens.
     Budget,
+}
+
+/// Which schemas an upstream holds to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strict {
+    /// None.
+    None,
+    /// Those in which every object lists all its properties as required and allows no others.
+    Closed,
+    /// Every one.
+    Any,
 }
 
 /// Which choices of tools are honoured.
@@ -172,7 +183,7 @@ impl Quirks {
         custom_tools: false,
         web_search: false,
         reasoning_with_tools: true,
-        strict: true,
+        strict: Strict::Any,
         name_most: 128,
         id_most: 128,
         description_most: usize::MAX,
@@ -208,7 +219,7 @@ impl Quirks {
         custom_tools: true,
         web_search: false,
         reasoning_with_tools: true,
-        strict: true,
+        strict: Strict::Closed,
         name_most: 64,
         id_most: 40,
         description_most: usize::MAX,
@@ -244,7 +255,7 @@ impl Quirks {
         documents: false,
         reasoning: ReasoningForm::None,
         custom_tools: false,
-        strict: false,
+        strict: Strict::None,
         max_tokens: MaxTokens::Plain,
         user: UserField::None,
         cache_key: false,

@@ -235,6 +235,8 @@ pub enum Input<'a> {
     Json(Json<'a>),
     /// Plain text, for a [custom](ToolKind::Custom) tool.
     Text(Cow<'a, str>),
+    /// JSON that breaks off where the answer reached its limit. Only answers have it.
+    Cut(Cow<'a, str>),
 }
 
 /// What a call of a tool came to.
@@ -421,9 +423,9 @@ impl Effort {
         }
     }
 
-    /// The nearest of `known`, which is in rising order: itself, else the next one down, else the lowest.
+    /// The nearest of `known`, the higher one of two that are as near.
     pub fn nearest(self, known: &[Self]) -> Option<Self> {
-        known.iter().rev().find(|effort| **effort <= self).or(known.first()).copied()
+        known.iter().rev().min_by_key(|effort| (**effort as u8).abs_diff(self as u8)).copied()
     }
 }
 

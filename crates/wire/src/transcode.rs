@@ -3,16 +3,21 @@
 use crate::anthropic::Anthropic;
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::{ApiError, ErrorKind};
-use crate::event::{Event, StopReason};
+use crate::event::{Block, Delta, Event, Stop, StopReason};
 use crate::grammar::Grammar;
 use crate::loss::Losses;
+use crate::message::Message;
+use crate::openai_chat::OpenAiChat;
 use crate::protocol::Protocol;
-use crate::usage::Usage;
+use crate::request::{Content, Input};
+use crate::text_input::TextInput;
+use crate::usage::{Tokens, Usage};
 
 /// The protocol as clients speak it; `None` where they do not.
 pub fn inbound(protocol: Protocol) -> Option<&'static dyn Inbound> {
     match protocol {
         Protocol::AnthropicMessages => Some(&Anthropic),
+        Protocol::OpenAiChat => Some(&OpenAiChat),
         _ => None,
     }
 }
@@ -21,6 +26,7 @@ pub fn inbound(protocol: Protocol) -> Option<&'static dyn Inbound> {
 pub fn upstream(protocol: Protocol) -> Option<&'static dyn Upstream> {
     match protocol {
         Protocol::AnthropicMessages => Some(&Anthropic),
+        Protocol::OpenAiChat => Some(&OpenAiChat),
         _ => None,
     }
 }
@@ -41,7 +47,22 @@ pub fn refuse(losses: &Losses) -> Option<ApiError> {
 }
 
 fn refusal(path: &str, message: &str) -> ApiError {
-    ApiError::new(ErrorKind::InvalidRequest, message).at(path)
+    let code = Some("unsupported_value".into());
+    ApiError { code, ..ApiError::new(ErrorKind::InvalidRequest, message) }.at(path)
+}
+
+/// The answer to a request [for which nothing is generated](Encoded::is_idle), whole or streamed.
+pub fn nothing(to: &dyn Inbound, is_stream: bool, front: &Front<'_>, out: &mut Vec<u8>) {
+    let tokens = Tokens { input: front.input_estimate.max(1), ..Tokens::default() };
+    let usage = Some(Box::new(Usage { tokens, ..Usage::default() }));
+    let stop = Stop { usage, ..Stop::new(StopReason::EndTurn) };
+    let message = Message::new("".into(), front.model.into(), stop);
+    if is_stream {
+        let mut encoder = to.encode_stream(front);
+        message.events(|event| encoder.event(&event, out));
+    } else {
+        to.encode_whole(&message, front, out);
+    }
 }
 
 /// A whole answer in the client's protocol, appended to `out`.
@@ -53,7 +74,19 @@ pub fn whole(
     front: &Front<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), ApiError> {
-    to.encode_whole(&from.decode_whole(body, back)?, front, out);
+    let mut message = from.decode_whole(body, back)?;
+    for part in &mut message.parts {
+        if let Content::Call(call) = &mut part.content {
+            call.name = back.name(std::mem::take(&mut call.name));
+            if let (Input::Json(json), true) = (&call.input, back.custom.iter().any(|name| **name == *call.name)) {
+                let (mut input, mut text) = (TextInput::default(), String::new());
+                input.push(json.as_str(), &mut text);
+                input.end(&mut text);
+                call.input = Input::Text(text.into());
+            }
+        }
+    }
+    to.encode_whole(&message, front, out);
     Ok(())
 }
 
@@ -66,6 +99,9 @@ pub struct Stream {
 /// What is behind the decoder.
 struct Writer {
     encoder: Box<dyn EncodeStream>,
+    back: Back,
+    /// The input of the open call, where it has to become plain text.
+    text_input: Option<TextInput>,
     grammar: Grammar,
     seen: Seen,
 }
@@ -96,7 +132,6 @@ impl Seen {
     }
 
     fn event(&mut self, event: &Event<'_>) {
-        use crate::event::Delta::{Input, Text};
         match event {
             Event::Start(start) => {
                 self.begun = true;
@@ -104,7 +139,7 @@ impl Seen {
                 self.usage.clone_from(&start.usage);
             }
             Event::Open(_) => self.has_content = true,
-            Event::Delta(Text(text) | Input(text)) => self.text_bytes += text.len() as u64,
+            Event::Delta(Delta::Text(text) | Delta::Input(text)) => self.text_bytes += text.len() as u64,
             Event::Stop(stop) => {
                 self.stop = Some(stop.reason.clone());
                 if stop.usage.is_some() {
@@ -120,20 +155,26 @@ impl Seen {
 impl Stream {
     /// The answer to a request that `encode_request` wrote and `back` came with.
     pub fn new(from: &dyn Upstream, to: &dyn Inbound, back: &Back, front: &Front<'_>) -> Self {
-        let out = Writer { encoder: to.encode_stream(front), grammar: Grammar::default(), seen: Seen::default() };
+        let out = Writer {
+            encoder: to.encode_stream(front),
+            back: back.clone(),
+            text_input: None,
+            grammar: Grammar::default(),
+            seen: Seen::default(),
+        };
         Self { decoder: from.decode_stream(back), out }
     }
 
     /// The next bytes of the upstream; what they are for the client is appended to `out`.
     pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let writer = &mut self.out;
-        self.decoder.push(piece, &mut |event| writer.event(&event, out));
+        self.decoder.push(piece, &mut |event| writer.restore(event, out));
     }
 
     /// The upstream has closed. If its answer was not whole, the client's ends with an error.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         let writer = &mut self.out;
-        self.decoder.end(&mut |event| writer.event(&event, out));
+        self.decoder.end(&mut |event| writer.restore(event, out));
     }
 
     /// A sign of life of our own.
@@ -159,6 +200,36 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Writer {
+    /// Names tools as the client knows them, and turns the input of those that take plain text into such.
+    fn restore(&mut self, event: Event<'_>, out: &mut Vec<u8>) {
+        match event {
+            Event::Open(Block::Call { id, name, custom }) => {
+                let name = self.back.name(name);
+                let is_custom = self.back.custom.iter().any(|known| **known == *name);
+                self.text_input = (is_custom && !custom).then(TextInput::default);
+                self.event(&Event::Open(Block::Call { id, name, custom: custom || is_custom }), out);
+            }
+            Event::Delta(Delta::Input(piece)) if self.text_input.is_some() => {
+                self.text(|input, text| input.push(&piece, text), out);
+            }
+            Event::Close => {
+                self.text(TextInput::end, out);
+                self.text_input = None;
+                self.event(&Event::Close, out);
+            }
+            event => self.event(&event, out),
+        }
+    }
+
+    fn text(&mut self, read: impl FnOnce(&mut TextInput, &mut String), out: &mut Vec<u8>) {
+        let Some(input) = &mut self.text_input else { return };
+        let mut text = String::new();
+        read(input, &mut text);
+        if !text.is_empty() {
+            self.event(&Event::Delta(Delta::Input(text.into())), out);
+        }
+    }
+
     fn event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
         if self.seen.is_over() {
             return;

@@ -11,6 +11,5 @@ mod framing;
 mod gone;
 mod local;
 mod memory;
-mod records;
 mod rest;
 mod time;

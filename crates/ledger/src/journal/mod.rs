@@ -206,11 +206,11 @@ impl Journal {
             Ok(()) => Ack(Acked::Waiting(ack)),
             Err(TrySendError::Full(_)) => {
                 self.shared.lost(1);
-                Ack::known(Err(Unwritten::QueueFull))
+                Ack(Acked::Refused(Unwritten::QueueFull))
             }
             Err(TrySendError::Disconnected(_)) => {
                 self.shared.lost(1);
-                Ack::known(Err(Unwritten::Closed))
+                Ack(Acked::Refused(Unwritten::Closed))
             }
         }
     }
@@ -228,15 +228,10 @@ pub struct Ack(Acked);
 #[derive(Debug)]
 enum Acked {
     Waiting(oneshot::Receiver<Written>),
-    Known(Result<Position, Unwritten>),
+    Refused(Unwritten),
 }
 
 impl Ack {
-    /// Of an entry whose fate is known already.
-    pub fn known(fate: Result<Position, Unwritten>) -> Self {
-        Self(Acked::Known(fate))
-    }
-
     /// Waits this long and no longer.
     pub async fn within(self, most: Duration) -> Result<Position, Unwritten> {
         tokio::time::timeout(most, self).await.unwrap_or(Err(Unwritten::Late))
@@ -246,7 +241,7 @@ impl Ack {
     pub fn wait(self) -> Result<Position, Unwritten> {
         match self.0 {
             Acked::Waiting(ack) => ack.blocking_recv().unwrap_or(Err(Unwritten::Closed)),
-            Acked::Known(fate) => fate,
+            Acked::Refused(why) => Err(why),
         }
     }
 }
@@ -257,7 +252,7 @@ impl Future for Ack {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Acked::Waiting(ack) => Poll::Ready(ready!(Pin::new(ack).poll(cx)).unwrap_or(Err(Unwritten::Closed))),
-            Acked::Known(fate) => Poll::Ready(*fate),
+            Acked::Refused(why) => Poll::Ready(Err(*why)),
         }
     }
 }

@@ -196,7 +196,7 @@ impl State {
                 let input = match call.input {
                     Input::Json(json) if is_empty(&json) => None,
                     Input::Json(json) => Some(Delta::Input(json.as_str().to_owned().into())),
-                    Input::Text(text) => Some(Delta::Input(text)),
+                    Input::Text(text) | Input::Cut(text) => Some(Delta::Input(text)),
                 };
                 (Block::Call { id: call.id, name: call.name, custom: false }, input)
             }

@@ -4,13 +4,11 @@ mod decode;
 mod encode;
 pub mod error;
 mod foreign;
-mod model;
 mod read;
 pub(crate) mod usage;
 mod write;
 
 pub use foreign::strip as strip_foreign_thinking;
-pub use model::quirks;
 
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::ApiError;

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use super::OWN;
 use crate::codec::{Encoded, Target};
-use crate::fit::{self, Fit, Group};
+use crate::fit::{self, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
 use crate::opaque::UNSIGNED;
 use crate::request::{
     CacheMark, Call, Content, Display, Document, Format, Input, Part, Request, Role, Source, Text, Thinking, Thought,
-    Tool, ToolChoice, ToolKind, ToolResult,
+    ToolChoice, ToolKind, ToolResult,
 };
 
 /// What is asked for where neither client nor catalog say how many tokens: every model that is served gives as many.
@@ -36,7 +36,7 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
             });
         }
         if !fit.tools.is_empty() {
-            o.list("tools", |list| fit.tools.iter().for_each(|t| list.push_object(|o| tool(o, t, target))));
+            o.list("tools", |list| fit.tools.iter().for_each(|t| list.push_object(|o| tool(o, t))));
         }
         choice(o, &fit);
         system(o, &fit);
@@ -86,13 +86,13 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
             o.raw(&extra.name, extra.value.as_str());
         }
     });
-    Encoded { body, losses: fit.losses, back: fit.back }
+    Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
 }
 
 /// Thinking by a number of tokens has rules that the API answers with a 400.
 fn settle_thinking(fit: &mut Fit<'_>, request: &Request<'_>, max_tokens: u64) {
     let Some(Thought::Budget(budget)) = fit.thought else { return };
-    let budget = budget.min(max_tokens.saturating_sub(1));
+    let budget = if budget < max_tokens { budget } else { max_tokens / 4 * 3 };
     let forced = matches!(fit.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
     let why = if budget < LEAST_BUDGET {
         "the answer is too short to think before it"
@@ -145,15 +145,14 @@ fn cache(o: &mut Writer<'_>, mark: Option<CacheMark>) {
     });
 }
 
-fn tool(o: &mut Writer<'_>, tool: &Tool<'_>, target: &Target<'_>) {
+fn tool(o: &mut Writer<'_>, FittedTool { tool, name, description, strict }: &FittedTool<'_>) {
     let schema = match &tool.kind {
         ToolKind::Server { definition, .. } => return o.members(&definition.value, &[]),
         ToolKind::Function { schema, .. } => fit::object_schema(schema.as_ref()),
         ToolKind::Custom { .. } => Cow::Borrowed(fit::TEXT_INPUT),
     };
-    o.str("name", &fit::name(&tool.name, target.quirks.name_most)).str_if("description", tool.description.as_deref());
-    o.raw("input_schema", &schema);
-    if let ToolKind::Function { strict: Some(true), .. } = tool.kind {
+    o.str("name", name).str_if("description", *description).raw("input_schema", &schema);
+    if *strict {
         o.bool("strict", true);
     }
     for extra in tool.extras.iter().filter(|extra| extra.origin == OWN) {
@@ -317,6 +316,9 @@ fn fields(o: &mut Writer<'_>, content: &Content<'_>) {
             o.str("type", "tool_use").str("id", &fit::id(id, ID_MOST)).str("name", &fit::name(name, NAME_MOST));
             match input {
                 Input::Json(json) => o.raw("input", json.as_str()),
+                Input::Cut(text) => o.object("input", |o| {
+                    o.str("_raw", text);
+                }),
                 Input::Text(text) => o.object("input", |o| {
                     o.str("input", text);
                 }),

@@ -1,0 +1,104 @@
+//! What is known of models by their name, where their providers' servers differ by model.
+
+use crate::quirks::{Choices, Quirks, ReasoningForm};
+use crate::request::Effort;
+
+/// The quirks of the Claude model of that name; of one that is not known, those of the newest.
+pub fn claude(model: &str) -> Quirks {
+    let mut quirks = Quirks::ANTHROPIC;
+    let Some((family, version)) = claude_version(model) else { return quirks };
+    if version <= (4, 6) {
+        (quirks.sampling, quirks.top_k, quirks.system_within) = (true, true, false);
+    }
+    if version < (4, 6) {
+        quirks.reasoning = ReasoningForm::Budget;
+    }
+    if version < (3, 7) {
+        quirks.reasoning = ReasoningForm::None;
+    }
+    if (family == "opus" && version >= (5, 5)) || (family == "fable" && version >= (5, 1)) {
+        (quirks.tool_choice, quirks.reasoning_off) = (Choices::Unforced, false);
+    }
+    quirks
+}
+
+/// Family and version in `claude-opus-4-5-20251101` and in `claude-3-5-sonnet-20241022`.
+fn claude_version(model: &str) -> Option<(&str, (u32, u32))> {
+    let name = &model[model.find("claude-")? + "claude-".len()..];
+    let mut words = name.split(['-', '@', ':', '[']).peekable();
+    let mut family = words.next_if(|word| !starts_with_digit(word));
+    // A date is no version.
+    let mut number = || words.next_if(|word| word.len() <= 2)?.parse().ok();
+    let (major, minor) = (number()?, number().unwrap_or(0));
+    family = family.or_else(|| words.next());
+    Some((family?, (major, minor)))
+}
+
+/// The quirks of the model of that name at OpenAI, behind Chat Completions; of one that is not known, those of a model
+/// that reasons.
+pub fn openai(model: &str) -> Quirks {
+    const GPT_5: &[Effort] = &[Effort::Minimal, Effort::Low, Effort::Medium, Effort::High];
+    const O_SERIES: &[Effort] = &[Effort::Low, Effort::Medium, Effort::High];
+    const LATER: &[Effort] = &[Effort::Low, Effort::Medium, Effort::High, Effort::XHigh];
+    let reasons = Quirks::OPENAI_REASONING;
+    if model.starts_with("o1") || model.starts_with("o3") || model.starts_with("o4") {
+        return Quirks { efforts: O_SERIES, reasoning_off: false, ..reasons };
+    }
+    let Some(name) = model.strip_prefix("gpt-") else { return reasons };
+    let number = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let major = number(name);
+    let minor = name[major..].strip_prefix('.').map_or(0, |rest| rest[..number(rest)].parse().unwrap_or(0));
+    match (name[..major].parse().unwrap_or(u32::MAX), minor) {
+        (..=4, _) => Quirks::OPENAI,
+        (5, _) if name.contains("chat") => Quirks::OPENAI,
+        (5, 0) => Quirks { efforts: GPT_5, reasoning_off: false, ..reasons },
+        (5, ..=3) => Quirks { efforts: LATER, ..reasons },
+        _ => Quirks { efforts: LATER, reasoning_with_tools: false, ..reasons },
+    }
+}
+
+fn starts_with_digit(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn family_and_version_are_read_from_every_form_of_a_name() {
+        for (model, want) in [
+            ("claude-opus-5-5", Some(("opus", (5, 5)))),
+            ("claude-sonnet-4-5-20250929", Some(("sonnet", (4, 5)))),
+            ("claude-sonnet-4-20250514", Some(("sonnet", (4, 0)))),
+            ("claude-3-5-sonnet-20241022", Some(("sonnet", (3, 5)))),
+            ("us.anthropic.claude-opus-4-6-v1:0", Some(("opus", (4, 6)))),
+            ("claude-opus-4-6@20260101", Some(("opus", (4, 6)))),
+            ("claude-fable-5-2[1m]", Some(("fable", (5, 2)))),
+            ("claude-next", None),
+            ("gpt-6.1", None),
+        ] {
+            assert_eq!(claude_version(model), want, "{model}");
+        }
+    }
+
+    #[test]
+    fn older_models_take_a_temperature_and_newer_ones_cannot_be_forced() {
+        assert!(claude("claude-opus-4-6").sampling && !claude("claude-opus-4-7").sampling);
+        assert_eq!(claude("claude-sonnet-4-5").reasoning, ReasoningForm::Budget);
+        assert_eq!(claude("claude-opus-5-5").tool_choice, Choices::Unforced);
+        assert_eq!(claude("claude-sonnet-5-5").tool_choice, Choices::All);
+        assert_eq!(claude("my-model"), Quirks::ANTHROPIC);
+    }
+
+    #[test]
+    fn newer_models_of_openai_do_not_reason_beside_tools_in_chat() {
+        assert_eq!(openai("gpt-4o-mini"), Quirks::OPENAI);
+        assert_eq!(openai("gpt-4.1"), Quirks::OPENAI);
+        assert_eq!(openai("gpt-5-chat-latest"), Quirks::OPENAI);
+        assert!(!openai("gpt-5").reasoning_off && openai("gpt-5.1").reasoning_off && !openai("o3-mini").reasoning_off);
+        assert!(openai("gpt-5.3").reasoning_with_tools && !openai("gpt-5.4").reasoning_with_tools);
+        assert!(!openai("gpt-6.1-sol").reasoning_with_tools);
+        assert_eq!(openai("my-deployment"), Quirks::OPENAI_REASONING);
+    }
+}

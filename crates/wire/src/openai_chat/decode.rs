@@ -1,0 +1,480 @@
+//! Reads answers, streamed and whole.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::usage;
+use crate::codec::{DecodeStream, Sink};
+use crate::error::{ApiError, ErrorKind};
+use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
+use crate::guard::Guard;
+use crate::json::{Json, Str};
+use crate::lanes::{Closing, Lanes};
+use crate::message::Message;
+use crate::refusal;
+use crate::request::{Call, Content, Input, Thinking};
+use crate::sse::{RawEvent, Splitter};
+use crate::usage::Usage;
+
+/// The longest event that is kept.
+const EVENT: usize = 16 << 20;
+/// Bytes of a call's arguments that may wait for its name.
+const PENDING: usize = 1 << 20;
+/// Calls in one answer.
+const CALLS: usize = 1024;
+
+/// A chunk of a stream, or a whole answer.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    id: Option<Str<'a>>,
+    model: Option<Str<'a>>,
+    #[serde(default, borrow)]
+    choices: First<'a>,
+    usage: Option<&'a RawValue>,
+    service_tier: Option<Str<'a>>,
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default)]
+    index: Option<u64>,
+    #[serde(borrow, alias = "message")]
+    delta: Option<Piece<'a>>,
+    finish_reason: Option<Str<'a>>,
+    error: Option<&'a RawValue>,
+}
+
+/// What the model says: a piece of it in a chunk, all of it in a whole answer.
+#[derive(Deserialize, Default)]
+struct Piece<'a> {
+    #[serde(borrow)]
+    content: Option<Str<'a>>,
+    refusal: Option<Str<'a>>,
+    reasoning_content: Option<Str<'a>>,
+    reasoning: Option<Str<'a>>,
+    tool_calls: Option<Vec<CallPiece<'a>>>,
+    function_call: Option<FunctionPiece<'a>>,
+}
+
+#[derive(Deserialize)]
+struct CallPiece<'a> {
+    index: Option<u64>,
+    #[serde(borrow)]
+    id: Option<Str<'a>>,
+    function: Option<FunctionPiece<'a>>,
+    custom: Option<FunctionPiece<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FunctionPiece<'a> {
+    #[serde(borrow)]
+    name: Option<Str<'a>>,
+    #[serde(alias = "input")]
+    arguments: Option<Str<'a>>,
+}
+
+/// The first of the choices, without memory for a list of them.
+#[derive(Default)]
+struct First<'a>(Option<Choice<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FirstVisitor;
+        impl<'de> Visitor<'de> for FirstVisitor {
+            type Value = First<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of choices")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<First<'de>, A::Error> {
+                let mut first = None;
+                while let Some(choice) = list.next_element::<Choice<'de>>()? {
+                    if choice.index.unwrap_or(0) == 0 {
+                        first.get_or_insert(choice);
+                    }
+                }
+                Ok(First(first))
+            }
+            fn visit_unit<E>(self) -> Result<First<'de>, E> {
+                Ok(First(None))
+            }
+        }
+        deserializer.deserialize_any(FirstVisitor)
+    }
+}
+
+/// Reads one stream.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    splitter: Splitter,
+    state: State,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        let state = State {
+            guard: Guard::default(),
+            lanes: Lanes::new(Closing::Early),
+            begun: false,
+            last: None,
+            keys: 0,
+            calls: Vec::new(),
+            refused: false,
+            finish: None,
+            usage: None,
+            tier: None,
+        };
+        Self { splitter: Splitter::new(EVENT), state }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    guard: Guard,
+    lanes: Lanes,
+    begun: bool,
+    /// The block that began last.
+    last: Option<(Kind, u64)>,
+    /// How many blocks there have been.
+    keys: u64,
+    calls: Vec<Called>,
+    refused: bool,
+    finish: Option<Finish>,
+    usage: Option<Usage>,
+    tier: Option<Box<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Refusal,
+    Thinking,
+    Call,
+}
+
+/// A call as far as it is known.
+#[derive(Debug, Default)]
+struct Called {
+    index: Option<u64>,
+    id: String,
+    name: String,
+    custom: bool,
+    /// Its block, once id and name are known.
+    key: Option<u64>,
+    pending: String,
+}
+
+/// Why the model stopped, in the protocol's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    Stop,
+    Calls,
+    Length,
+    Filter,
+    /// The server gave up.
+    Failed,
+}
+
+impl Finish {
+    fn of(word: &str) -> Self {
+        match word {
+            "tool_calls" | "function_call" => Self::Calls,
+            "length" => Self::Length,
+            "content_filter" => Self::Filter,
+            "insufficient_system_resource" | "error" => Self::Failed,
+            _ => Self::Stop,
+        }
+    }
+
+    /// What it means for an answer with these contents.
+    fn reason(self, has_calls: bool, refused: bool) -> Option<StopReason> {
+        Some(match self {
+            Self::Failed => return None,
+            Self::Length => StopReason::MaxTokens,
+            Self::Filter => StopReason::Refusal,
+            Self::Stop if refused && !has_calls => StopReason::Refusal,
+            Self::Stop | Self::Calls => StopReason::of_end(has_calls),
+        })
+    }
+}
+
+fn gave_up() -> ApiError {
+    ApiError::new(ErrorKind::Unavailable, "the upstream gave up before its answer was whole")
+}
+
+impl DecodeStream for Decoder {
+    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
+        let state = &mut self.state;
+        self.splitter.push(piece, |event| state.event(&event, sink));
+    }
+
+    fn end(&mut self, sink: &mut Sink<'_>) {
+        // Not every server says `[DONE]`.
+        if self.state.finish.is_some() { self.state.finish(sink) } else { self.state.guard.truncated(sink) }
+    }
+}
+
+impl State {
+    fn event(&mut self, event: &RawEvent<'_>, sink: &mut Sink<'_>) {
+        if self.guard.is_over() {
+            return;
+        }
+        if event.is_cut() {
+            return self.guard.fail("an event of the upstream is longer than 16 MB", sink);
+        }
+        // A comment: the upstream is alive.
+        let Some(data) = event.data() else { return self.guard.emit(Event::Ping, sink) };
+        match data.trim_ascii() {
+            b"" => {}
+            b"[DONE]" if self.begun => self.finish(sink),
+            b"[DONE]" => self.guard.fail("the upstream's answer is empty", sink),
+            data => {
+                match std::str::from_utf8(data).ok().and_then(|data| Some((data, serde_json::from_str(data).ok()?))) {
+                    Some((data, chunk)) => self.chunk(data, chunk, sink),
+                    None => self.guard.fail("an event of the upstream cannot be read", sink),
+                }
+            }
+        }
+    }
+
+    fn chunk(&mut self, data: &str, chunk: Chunk<'_>, sink: &mut Sink<'_>) {
+        if chunk.error.is_some() {
+            return self.guard.emit(Event::Error(refusal::within(data)), sink);
+        }
+        if let Some(raw) = chunk.usage {
+            match usage::read(raw.get()) {
+                Ok(usage) => self.usage = Some(usage),
+                Err(_) => return self.guard.fail("the upstream's usage cannot be read", sink),
+            }
+        }
+        if let Some(tier) = chunk.service_tier
+            && self.tier.as_deref() != Some(&*tier)
+        {
+            self.tier = Some((*tier).into());
+        }
+        // Some begin with a chunk that is about the prompt alone, without name and id.
+        let Some(choice) = chunk.choices.0 else { return };
+        if !self.begun {
+            self.begun = true;
+            let (id, model) = (chunk.id.unwrap_or_default().0, chunk.model.unwrap_or_default().0);
+            self.guard.emit(Event::Start(Start { id, model, usage: None }), sink);
+        }
+        if let Some(error) = choice.error {
+            return self.guard.emit(Event::Error(refusal::within(error.get())), sink);
+        }
+        let piece = choice.delta.unwrap_or_default();
+        if let Some(text) = piece.reasoning_content.or(piece.reasoning) {
+            self.text(Kind::Thinking, text.0, sink);
+        }
+        if let Some(text) = piece.content {
+            self.text(Kind::Text, text.0, sink);
+        }
+        if let Some(text) = piece.refusal {
+            self.refused |= !text.is_empty();
+            self.text(Kind::Refusal, text.0, sink);
+        }
+        if let Some(function) = piece.function_call {
+            let call = CallPiece { index: Some(u64::MAX), id: None, function: Some(function), custom: None };
+            self.call(call, sink);
+        }
+        for call in piece.tool_calls.unwrap_or_default() {
+            self.call(call, sink);
+        }
+        if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
+            self.finish = Some(Finish::of(&reason));
+        }
+    }
+
+    fn text(&mut self, kind: Kind, text: Cow<'_, str>, sink: &mut Sink<'_>) {
+        if text.is_empty() {
+            return;
+        }
+        let key = match self.last {
+            Some((last, key)) if last == kind => key,
+            _ => {
+                let block = match kind {
+                    Kind::Refusal => Block::Refusal,
+                    Kind::Thinking => Block::Thinking,
+                    Kind::Text | Kind::Call => Block::Text,
+                };
+                self.open(kind, block, sink)
+            }
+        };
+        self.feed(key, Delta::Text(text), sink);
+    }
+
+    fn open(&mut self, kind: Kind, block: Block<'_>, sink: &mut Sink<'_>) -> u64 {
+        let key = self.keys;
+        self.keys += 1;
+        self.last = Some((kind, key));
+        let guard = &mut self.guard;
+        if self.lanes.open(key, block, &mut |event| guard.emit(event, sink)).is_err() {
+            self.guard.fail("the upstream's answer has too many blocks at once", sink);
+        }
+        key
+    }
+
+    fn feed(&mut self, key: u64, delta: Delta<'_>, sink: &mut Sink<'_>) {
+        let guard = &mut self.guard;
+        if self.lanes.delta(key, delta, &mut |event| guard.emit(event, sink)).is_err() {
+            self.guard.fail("the upstream's answer has too much in parallel", sink);
+        }
+    }
+
+    fn call(&mut self, piece: CallPiece<'_>, sink: &mut Sink<'_>) {
+        let id = piece.id.as_deref().unwrap_or_default();
+        let known = match piece.index {
+            Some(index) => self.calls.iter().rposition(|call| call.index == Some(index)),
+            None if id.is_empty() => self.calls.len().checked_sub(1),
+            None => self.calls.iter().rposition(|call| call.id == id),
+        };
+        // Some servers give every call the same index: a new id is a new call.
+        let is_new = |at: &usize| !id.is_empty() && !self.calls[*at].id.is_empty() && self.calls[*at].id != id;
+        let at = match known.filter(|at| !is_new(at)) {
+            Some(at) => at,
+            None if self.calls.len() >= CALLS => return self.guard.fail("the upstream makes too many calls", sink),
+            None => {
+                self.calls.push(Called { index: piece.index, ..Called::default() });
+                self.calls.len() - 1
+            }
+        };
+        let call = &mut self.calls[at];
+        call.custom |= piece.custom.is_some();
+        let function = piece.function.or(piece.custom);
+        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
+        if call.id.is_empty() {
+            call.id.push_str(id);
+        }
+        if let (true, Some(name)) = (call.name.is_empty(), name) {
+            call.name.push_str(&name);
+        }
+        let arguments = arguments.unwrap_or_default();
+        if call.key.is_none() {
+            if call.pending.len() + arguments.len() > PENDING {
+                return self.guard.fail("the upstream names a call too late", sink);
+            }
+            call.pending.push_str(&arguments);
+            if !call.id.is_empty() && !call.name.is_empty() {
+                self.begin(at, sink);
+            }
+        } else if let (Some(key), false) = (call.key, arguments.is_empty()) {
+            self.feed(key, Delta::Input(arguments.0), sink);
+        }
+    }
+
+    /// Opens the block of a call whose id and name are known.
+    fn begin(&mut self, at: usize, sink: &mut Sink<'_>) {
+        let call = &mut self.calls[at];
+        let pending = std::mem::take(&mut call.pending);
+        let (id, name) = (Cow::Owned(call.id.clone()), Cow::Owned(call.name.clone()));
+        let block = Block::Call { id, name, custom: call.custom };
+        let key = self.open(Kind::Call, block, sink);
+        self.calls[at].key = Some(key);
+        if !pending.is_empty() {
+            self.feed(key, Delta::Input(pending.into()), sink);
+        }
+    }
+
+    fn finish(&mut self, sink: &mut Sink<'_>) {
+        let finish = self.finish.unwrap_or(Finish::Stop);
+        let (has_calls, refused) = (!self.calls.is_empty(), self.refused);
+        let Some(reason) = finish.reason(has_calls, refused) else {
+            return self.guard.emit(Event::Error(gave_up()), sink);
+        };
+        for at in 0..self.calls.len() {
+            let call = &mut self.calls[at];
+            if call.key.is_some() {
+                continue;
+            }
+            if call.name.is_empty() {
+                return self.guard.fail("the upstream calls a tool without a name", sink);
+            }
+            if call.id.is_empty() {
+                call.id = format!("call_{at}_{}", call.name);
+            }
+            self.begin(at, sink);
+        }
+        if finish != Finish::Length && !self.lanes.is_whole() {
+            return self.guard.fail("the upstream's answer ends within the arguments of a call", sink);
+        }
+        let guard = &mut self.guard;
+        self.lanes.finish(&mut |event| guard.emit(event, sink));
+        let usage = self.usage.take().map(|mut usage| {
+            usage.service_tier = self.tier.as_deref().map(usage::tier);
+            Box::new(usage)
+        });
+        self.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
+    }
+}
+
+/// Reads a whole answer.
+pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
+    let unreadable = || ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read");
+    let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
+    let chunk: Chunk<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
+    if chunk.error.is_some() {
+        return Err(refusal::within(text));
+    }
+    let choice = chunk.choices.0.ok_or_else(unreadable)?;
+    if let Some(error) = choice.error {
+        return Err(refusal::within(error.get()));
+    }
+    let finish = Finish::of(choice.finish_reason.as_deref().unwrap_or("stop"));
+    let said = choice.delta.unwrap_or_default();
+    let calls = said.tool_calls.unwrap_or_default();
+    let (has_calls, refused) = (
+        !calls.is_empty() || said.function_call.is_some(),
+        said.refusal.as_deref().is_some_and(|text| !text.is_empty()),
+    );
+    let mut stop = Stop::new(finish.reason(has_calls, refused).ok_or_else(gave_up)?);
+    if let Some(raw) = chunk.usage {
+        let mut usage = usage::read(raw.get()).map_err(|_| unreadable())?;
+        usage.service_tier = chunk.service_tier.as_deref().map(usage::tier);
+        stop.usage = Some(Box::new(usage));
+    }
+    let mut message = Message::new(chunk.id.unwrap_or_default().0, chunk.model.unwrap_or_default().0, stop);
+    if let Some(text) = some(said.reasoning_content.or(said.reasoning)) {
+        message.push(Content::Thinking(Thinking { text, opaque: None, redacted: false }));
+    }
+    if let Some(text) = some(said.content) {
+        message.push(text);
+    }
+    if let Some(text) = some(said.refusal) {
+        message.push(Content::Refusal(text));
+    }
+    let legacy =
+        said.function_call.map(|function| CallPiece { index: None, id: None, function: Some(function), custom: None });
+    for (n, call) in calls.into_iter().chain(legacy).enumerate() {
+        message.push(Content::Call(called(call, n, finish).ok_or_else(unreadable)?));
+    }
+    Ok(message)
+}
+
+fn some<'a>(text: Option<Str<'a>>) -> Option<Cow<'a, str>> {
+    text.map(|Str(text)| text).filter(|text| !text.is_empty())
+}
+
+fn called(call: CallPiece<'_>, n: usize, finish: Finish) -> Option<Call<'_>> {
+    let custom = call.custom.is_some();
+    let function = call.function.or(call.custom)?;
+    let name = function.name.filter(|name| !name.is_empty())?.0;
+    let arguments = function.arguments.unwrap_or_default().0;
+    let input = if custom {
+        Input::Text(arguments)
+    } else if arguments.trim_ascii().is_empty() {
+        Input::Json(Json::EMPTY)
+    } else {
+        match Json::parse(arguments.clone()) {
+            Some(json) => Input::Json(json),
+            None if finish == Finish::Length => Input::Cut(arguments),
+            None => return None,
+        }
+    };
+    let id = call.id.filter(|id| !id.is_empty()).map_or_else(|| format!("call_{n}_{name}").into(), |Str(id)| id);
+    Some(Call { id, name, input })
+}

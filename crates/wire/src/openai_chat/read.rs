@@ -1,0 +1,504 @@
+//! Reads requests.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::OWN;
+use crate::error::{ApiError, ErrorKind};
+use crate::json::{Json, Str, TextOr, record};
+use crate::loss::{Place, Weight};
+use crate::opaque::Extra;
+use crate::request::{
+    Call, Content, Document, Effort, Format, Image, Input, Part, Request, Role, Source, Thinking, Thought, Tool,
+    ToolChoice, ToolKind, ToolResult, Turn,
+};
+
+record! {
+    /// The body of a request.
+    Body<'a> {
+        model: Str<'a> = "model",
+        messages: Vec<Message<'a>> = "messages",
+        tools: Vec<&'a RawValue> = "tools",
+        functions: Vec<Function<'a>> = "functions",
+        tool_choice: &'a RawValue = "tool_choice",
+        function_call: &'a RawValue = "function_call",
+        parallel_tool_calls: bool = "parallel_tool_calls",
+        max_tokens: u64 = "max_tokens",
+        max_completion_tokens: u64 = "max_completion_tokens",
+        stop: TextOr<'a, Str<'a>> = "stop",
+        temperature: f64 = "temperature",
+        top_p: f64 = "top_p",
+        top_k: u64 = "top_k",
+        presence_penalty: f64 = "presence_penalty",
+        frequency_penalty: f64 = "frequency_penalty",
+        seed: i64 = "seed",
+        n: u64 = "n",
+        response_format: ResponseFormat<'a> = "response_format",
+        reasoning_effort: Str<'a> = "reasoning_effort",
+        verbosity: Str<'a> = "verbosity",
+        user: Str<'a> = "user",
+        safety_identifier: Str<'a> = "safety_identifier",
+        prompt_cache_key: Str<'a> = "prompt_cache_key",
+        stream: bool = "stream",
+        stream_options: StreamOptions<'a> = "stream_options",
+    }
+}
+
+record! {
+    Message<'a> {
+        role: Str<'a> = "role",
+        content: TextOr<'a, &'a RawValue> = "content",
+        refusal: Str<'a> = "refusal",
+        reasoning_content: Str<'a> = "reasoning_content",
+        reasoning: Str<'a> = "reasoning",
+        tool_calls: Vec<ToolCall<'a>> = "tool_calls",
+        function_call: CalledFunction<'a> = "function_call",
+        tool_call_id: Str<'a> = "tool_call_id",
+        name: Str<'a> = "name",
+    }
+}
+
+record! {
+    ToolCall<'a> {
+        id: Str<'a> = "id",
+        function: CalledFunction<'a> = "function",
+        custom: CalledCustom<'a> = "custom",
+    }
+}
+
+record! {
+    CalledFunction<'a> {
+        name: Str<'a> = "name",
+        arguments: Str<'a> = "arguments",
+    }
+}
+
+record! {
+    CalledCustom<'a> {
+        name: Str<'a> = "name",
+        input: Str<'a> = "input",
+    }
+}
+
+record! {
+    ContentPart<'a> {
+        kind: Str<'a> = "type",
+        text: Str<'a> = "text",
+        refusal: Str<'a> = "refusal",
+        image_url: ImageUrl<'a> = "image_url",
+        file: File<'a> = "file",
+    }
+}
+
+record! {
+    ImageUrl<'a> {
+        url: Str<'a> = "url",
+        detail: Str<'a> = "detail",
+    }
+}
+
+record! {
+    File<'a> {
+        file_data: Str<'a> = "file_data",
+        file_id: Str<'a> = "file_id",
+        filename: Str<'a> = "filename",
+    }
+}
+
+record! {
+    Definition<'a> {
+        kind: Str<'a> = "type",
+        function: Function<'a> = "function",
+        custom: Custom<'a> = "custom",
+    }
+}
+
+record! {
+    Function<'a> {
+        name: Str<'a> = "name",
+        description: Str<'a> = "description",
+        parameters: &'a RawValue = "parameters",
+        strict: bool = "strict",
+    }
+}
+
+record! {
+    Custom<'a> {
+        name: Str<'a> = "name",
+        description: Str<'a> = "description",
+        format: &'a RawValue = "format",
+    }
+}
+
+record! {
+    ResponseFormat<'a> {
+        kind: Str<'a> = "type",
+        json_schema: JsonSchema<'a> = "json_schema",
+    }
+}
+
+record! {
+    JsonSchema<'a> {
+        name: Str<'a> = "name",
+        description: Str<'a> = "description",
+        schema: &'a RawValue = "schema",
+        strict: bool = "strict",
+    }
+}
+
+record! {
+    StreamOptions<'a> {
+        include_usage: bool = "include_usage",
+        // A stream that is written here has no padding to switch off.
+        include_obfuscation: &'a RawValue = "include_obfuscation",
+    }
+}
+
+record! {
+    Choice<'a> {
+        kind: Str<'a> = "type",
+        name: Str<'a> = "name",
+        function: Named<'a> = "function",
+        custom: Named<'a> = "custom",
+        allowed_tools: Allowed<'a> = "allowed_tools",
+    }
+}
+
+record! {
+    Named<'a> {
+        name: Str<'a> = "name",
+    }
+}
+
+record! {
+    Allowed<'a> {
+        mode: Str<'a> = "mode",
+        tools: Vec<Choice<'a>> = "tools",
+    }
+}
+
+type Read<T> = Result<T, ApiError>;
+
+fn fault(place: impl std::fmt::Display, why: impl std::fmt::Display) -> ApiError {
+    ApiError::new(ErrorKind::InvalidRequest, format!("{place}: {why}")).at(place)
+}
+
+fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, place: impl std::fmt::Display) -> Read<T> {
+    serde_json::from_str(raw.get()).map_err(|why| fault(place, why))
+}
+
+fn owned<'a>(text: Option<Str<'a>>) -> Option<Cow<'a, str>> {
+    text.map(|Str(text)| text)
+}
+
+fn extra<'a>(name: impl Into<Cow<'a, str>>, value: Json<'a>, weight: Weight) -> Extra<'a> {
+    Extra { origin: OWN, name: name.into(), value, weight }
+}
+
+fn extras<'a>(rest: Vec<(Cow<'a, str>, Json<'a>)>) -> impl Iterator<Item = Extra<'a>> {
+    rest.into_iter().map(|(name, value)| extra(name, value, Weight::Hint))
+}
+
+/// What it means to leave out a field of the top level.
+fn weight(name: &str, value: &str) -> Weight {
+    match name {
+        // They keep records, sort bills and tune caches at the provider; they do not change the answer.
+        "store" | "metadata" | "service_tier" | "prompt_cache_options" | "prompt_cache_retention" => Weight::Silent,
+        "modalities" if !value.contains("audio") => Weight::Silent,
+        "modalities" | "audio" => Weight::Meaning,
+        "logprobs" if value == "false" => Weight::Silent,
+        _ => Weight::Hint,
+    }
+}
+
+/// A client's request.
+pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
+    let text = std::str::from_utf8(body).map_err(|_| fault("body", "it is not UTF-8"))?;
+    let body: Body<'_> = serde_json::from_str(text)
+        .map_err(|why| ApiError::new(ErrorKind::InvalidRequest, format!("the request body cannot be read: {why}")))?;
+    if body.n.is_some_and(|n| n != 1) {
+        let code = Some("unsupported_value".into());
+        return Err(ApiError { code, ..fault("n", "only 1 is supported by this model") });
+    }
+    let mut request = Request::new(OWN);
+    request.model = owned(body.model).ok_or_else(|| fault("model", "it is required"))?;
+    for (n, raw) in body.tools.unwrap_or_default().into_iter().enumerate() {
+        request.tools.push(tool(raw, Place::new("tools", n))?);
+    }
+    for (n, definition) in body.functions.unwrap_or_default().into_iter().enumerate() {
+        request.tools.push(function(definition, Place::new("functions", n))?);
+    }
+    let messages = body.messages.ok_or_else(|| fault("messages", "it is required"))?;
+    for (n, mut message) in messages.into_iter().enumerate() {
+        let place = Place::new("messages", n);
+        let role = message.role.take();
+        let (role, parts) = match role.as_deref() {
+            Some("system" | "developer") => (Role::System, parts(message.content.take(), place, "content")?),
+            Some("user") => (Role::User, parts(message.content.take(), place, "content")?),
+            Some("assistant") => (Role::Assistant, said(&mut message, place)?),
+            Some("tool" | "function") => (Role::User, vec![result(&mut message, place)?]),
+            _ => return Err(fault(place.inner("role"), "it is not known")),
+        };
+        let mut extras: Vec<Extra<'_>> = extras(message.rest).collect();
+        if let Some(Str(name)) = message.name {
+            extras.push(extra("name", Json::string(&name), Weight::Hint));
+        }
+        // Instructions before everything else are the system prompt.
+        if role == Role::System && request.turns.is_empty() {
+            request.system.extend(parts);
+        } else {
+            request.turns.push(Turn { role, parts, extras, place });
+        }
+    }
+    request.tool_choice = body.tool_choice.or(body.function_call).map(tool_choice).transpose()?;
+    request.parallel_tools = body.parallel_tool_calls;
+    request.max_tokens = body.max_completion_tokens.or(body.max_tokens);
+    request.stop = match body.stop {
+        None => Vec::new(),
+        Some(TextOr::Text(one)) => vec![one],
+        Some(TextOr::List(list)) => list.into_iter().map(|Str(text)| text).collect(),
+    };
+    let sampling = &mut request.sampling;
+    (sampling.temperature, sampling.top_p, sampling.top_k) = (body.temperature, body.top_p, body.top_k);
+    (sampling.presence_penalty, sampling.frequency_penalty) = (body.presence_penalty, body.frequency_penalty);
+    sampling.seed = body.seed;
+    match body.reasoning_effort.as_deref() {
+        None => {}
+        Some("none") => request.reasoning.mode = Some(Thought::Off),
+        Some(word) => {
+            let effort = Effort::from_word(word).ok_or_else(|| fault("reasoning_effort", "it is not known"))?;
+            request.reasoning.effort = Some(effort);
+        }
+    }
+    if let Some(format) = body.response_format {
+        request.format = response_format(format)?;
+    }
+    request.verbosity = owned(body.verbosity);
+    request.user = owned(body.safety_identifier).or(owned(body.user));
+    request.cache_key = owned(body.prompt_cache_key);
+    request.stream = body.stream.unwrap_or(false);
+    request.stream_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
+    request.extras = body
+        .rest
+        .into_iter()
+        .map(|(name, value)| {
+            let weight = weight(&name, value.as_str());
+            extra(name, value, weight)
+        })
+        .collect();
+    Ok(request)
+}
+
+fn parts<'a>(content: Option<TextOr<'a, &'a RawValue>>, place: Place, field: &'static str) -> Read<Vec<Part<'a>>> {
+    match content {
+        None => Ok(Vec::new()),
+        Some(TextOr::Text(text)) => Ok(vec![Part::new(text, place.inner(field))]),
+        Some(TextOr::List(list)) => {
+            list.into_iter().enumerate().map(|(n, raw)| part(raw, place.part(field, n))).collect()
+        }
+    }
+}
+
+fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
+    let part: ContentPart<'_> = parse(raw, place)?;
+    let kind = part.kind.as_deref().ok_or_else(|| fault(place, "the part has no `type`"))?;
+    let need = || fault(place, format!("a `{kind}` part needs `{kind}`"));
+    let content = match kind {
+        "text" => owned(part.text).ok_or_else(need)?.into(),
+        "refusal" => Content::Refusal(owned(part.refusal).ok_or_else(need)?),
+        "image_url" => {
+            let image = part.image_url.ok_or_else(need)?;
+            let source = match owned(image.url).ok_or_else(need)? {
+                url if url.starts_with("data:") => {
+                    inline(url).ok_or_else(|| fault(place, "the image is no base64 `data:` URL"))?
+                }
+                url => Source::Url(url),
+            };
+            Content::Image(Image { source, detail: owned(image.detail) })
+        }
+        "file" => {
+            let file = part.file.ok_or_else(need)?;
+            let source = match (owned(file.file_data), owned(file.file_id)) {
+                (Some(data), _) => inline(data).ok_or_else(|| fault(place, "the file is no base64 `data:` URL"))?,
+                (None, Some(id)) => Source::File(id),
+                (None, None) => return Err(fault(place, "the file has neither `file_data` nor `file_id`")),
+            };
+            let title = owned(file.filename);
+            Content::Document(Document { source, title, context: None, citations: false })
+        }
+        // Audio and whatever may come: an answer without it would be one to another question.
+        _ => Content::Extra(extra(kind.to_owned(), raw.into(), Weight::Meaning)),
+    };
+    let extras = match &content {
+        Content::Extra(_) => Vec::new(),
+        _ => extras(part.rest).collect(),
+    };
+    Ok(Part { extras, ..Part::new(content, place) })
+}
+
+/// The bytes in a `data:` URL. A media type that is missing or says nothing is seen by how images begin.
+fn inline(url: Cow<'_, str>) -> Option<Source<'_>> {
+    let (head, data) = match url {
+        Cow::Borrowed(url) => {
+            let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+            (Cow::Borrowed(head), Cow::Borrowed(data))
+        }
+        Cow::Owned(url) => {
+            let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+            (Cow::Owned(head.to_owned()), Cow::Owned(data.to_owned()))
+        }
+    };
+    let named = head.strip_suffix(";base64")?.split(';').next().unwrap_or_default();
+    const BEGINNINGS: [(&str, &str); 5] = [
+        ("iVBORw0KGgo", "image/png"),
+        ("/9j/", "image/jpeg"),
+        ("R0lGOD", "image/gif"),
+        ("UklGR", "image/webp"),
+        ("JVBERi", "application/pdf"),
+    ];
+    let media_type = match named {
+        "" | "application/octet-stream" => {
+            BEGINNINGS.iter().find(|(beginning, _)| data.starts_with(beginning))?.1.to_owned()
+        }
+        "image/jpg" => "image/jpeg".to_owned(),
+        named => named.to_owned(),
+    };
+    Some(Source::Base64 { media_type: media_type.into(), data })
+}
+
+/// What the model said: thinking, text, calls.
+fn said<'a>(message: &mut Message<'a>, place: Place) -> Read<Vec<Part<'a>>> {
+    let mut said = Vec::new();
+    if let Some(Str(text)) = message.reasoning_content.take().or(message.reasoning.take()).filter(|t| !t.is_empty()) {
+        let thinking = Thinking { text, opaque: None, redacted: false };
+        said.push(Part::new(Content::Thinking(thinking), place.inner("reasoning_content")));
+    }
+    said.extend(parts(message.content.take(), place, "content")?);
+    if let Some(Str(text)) = message.refusal.take() {
+        said.push(Part::new(Content::Refusal(text), place.inner("refusal")));
+    }
+    if let Some(call) = message.function_call.take() {
+        let place = place.inner("function_call");
+        let id = call.name.as_deref().map(legacy_id).ok_or_else(|| fault(place, "it needs `name`"))?;
+        said.push(Part::new(called(id.into(), call, place)?, place));
+    }
+    for (n, call) in message.tool_calls.take().unwrap_or_default().into_iter().enumerate() {
+        let place = place.part("tool_calls", n);
+        let id = owned(call.id).ok_or_else(|| fault(place, "it needs `id`"))?;
+        let call = match (call.function, call.custom) {
+            (Some(function), _) => called(id, function, place)?,
+            (None, Some(custom)) => Content::Call(Call {
+                id,
+                name: owned(custom.name).ok_or_else(|| fault(place, "it needs `name`"))?,
+                input: Input::Text(owned(custom.input).unwrap_or_default()),
+            }),
+            (None, None) => return Err(fault(place, "it needs `function`")),
+        };
+        said.push(Part::new(call, place));
+    }
+    Ok(said)
+}
+
+/// The id of a call from the time before calls had ids.
+fn legacy_id(name: &str) -> String {
+    format!("call_{name}")
+}
+
+fn called<'a>(id: Cow<'a, str>, function: CalledFunction<'a>, place: Place) -> Read<Content<'a>> {
+    let name = owned(function.name).ok_or_else(|| fault(place, "it needs `name`"))?;
+    let arguments = owned(function.arguments).unwrap_or_default();
+    let input = if arguments.trim_ascii().is_empty() {
+        Json::EMPTY
+    } else {
+        let json = Json::parse(arguments).filter(Json::is_object);
+        json.ok_or_else(|| fault(place, "its `arguments` are no JSON object"))?
+    };
+    Ok(Content::Call(Call { id, name, input: Input::Json(input) }))
+}
+
+fn result<'a>(message: &mut Message<'a>, place: Place) -> Read<Part<'a>> {
+    let id = match (message.tool_call_id.take(), &message.name) {
+        (Some(Str(id)), _) => id,
+        (None, Some(name)) => legacy_id(name).into(),
+        (None, None) => return Err(fault(place, "a `tool` message needs `tool_call_id`")),
+    };
+    let content = parts(message.content.take(), place, "content")?;
+    message.name = None;
+    Ok(Part::new(Content::Result(ToolResult { id, content, is_error: false }), place))
+}
+
+fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
+    let definition: Definition<'_> = parse(raw, place)?;
+    let need = |field: &str| fault(place, format!("the tool needs `{field}`"));
+    match definition.kind {
+        Some(kind) if &*kind == "function" => function(definition.function.ok_or_else(|| need("function"))?, place),
+        Some(kind) if &*kind == "custom" => {
+            let custom = definition.custom.ok_or_else(|| need("custom"))?;
+            Ok(Tool {
+                name: owned(custom.name).ok_or_else(|| need("name"))?,
+                description: owned(custom.description),
+                kind: ToolKind::Custom { format: custom.format.map(Json::from) },
+                cache: None,
+                extras: extras(custom.rest).collect(),
+                place,
+            })
+        }
+        None if definition.function.is_some() => function(definition.function.unwrap_or_default(), place),
+        Some(Str(kind)) => Ok(Tool {
+            name: kind.clone(),
+            description: None,
+            kind: ToolKind::Server { ability: None, definition: extra(kind, raw.into(), Weight::Hint) },
+            cache: None,
+            extras: Vec::new(),
+            place,
+        }),
+        None => Err(need("type")),
+    }
+}
+
+fn function(function: Function<'_>, place: Place) -> Read<Tool<'_>> {
+    Ok(Tool {
+        name: owned(function.name).ok_or_else(|| fault(place, "the function needs `name`"))?,
+        description: owned(function.description),
+        kind: ToolKind::Function { schema: function.parameters.map(Json::from), strict: function.strict },
+        cache: None,
+        extras: extras(function.rest).collect(),
+        place,
+    })
+}
+
+fn tool_choice(raw: &RawValue) -> Read<ToolChoice<'_>> {
+    if let Ok(word) = serde_json::from_str::<Str<'_>>(raw.get()) {
+        return match &*word {
+            "auto" => Ok(ToolChoice::Auto),
+            "none" => Ok(ToolChoice::None),
+            "required" => Ok(ToolChoice::Any),
+            _ => Err(fault("tool_choice", "it is not known")),
+        };
+    }
+    let choice: Choice<'_> = parse(raw, "tool_choice")?;
+    if let Some(allowed) = choice.allowed_tools {
+        let names = allowed.tools.unwrap_or_default().into_iter().filter_map(chosen).collect();
+        return Ok(ToolChoice::Among { names, required: allowed.mode.as_deref() == Some("required") });
+    }
+    chosen(choice).map(ToolChoice::Tool).ok_or_else(|| fault("tool_choice", "it names no tool"))
+}
+
+fn chosen(choice: Choice<'_>) -> Option<Cow<'_, str>> {
+    choice.function.or(choice.custom).and_then(|named| owned(named.name)).or(owned(choice.name))
+}
+
+fn response_format(format: ResponseFormat<'_>) -> Read<Format<'_>> {
+    match format.kind.as_deref() {
+        Some("text") => Ok(Format::Text),
+        Some("json_object") => Ok(Format::JsonObject),
+        Some("json_schema") => {
+            let JsonSchema { name, description, schema, strict, .. } = format.json_schema.unwrap_or_default();
+            let schema = schema.ok_or_else(|| fault("response_format", "it needs `json_schema.schema`"))?.into();
+            Ok(Format::JsonSchema { name: owned(name), description: owned(description), schema, strict })
+        }
+        _ => Err(fault("response_format.type", "it is not known")),
+    }
+}

@@ -1,0 +1,440 @@
+//! Writes requests.
+
+use std::borrow::Cow;
+
+use super::OWN;
+use crate::codec::{Encoded, Target};
+use crate::fit::{self, Fit, FittedTool, Group};
+use crate::json::{self, Writer};
+use crate::quirks::{MaxTokens, Quirks, ReasoningForm, SystemRole, UserField};
+use crate::request::{
+    Call, Content, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
+    ToolResult,
+};
+
+/// A request for a server that speaks Chat Completions.
+pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
+    // Only the Responses API of this provider has it.
+    let quirks = &Quirks { web_search: false, ..*target.quirks };
+    let target = &Target { quirks, ..*target };
+    let fit = fit::fit(request, OWN, target);
+    let has_tools = !fit.tools.is_empty() || fit.groups.iter().any(|group| group.calls().next().is_some());
+    let writer = Messages { quirks, reasoning_back: quirks.reasoning_back && has_tools };
+    let mut body = Vec::new();
+    json::object(&mut body, |o| {
+        o.str("model", target.model);
+        o.list("messages", |list| {
+            writer.system(list, &fit);
+            fit.groups.iter().for_each(|group| writer.group(list, group));
+        });
+        if !fit.tools.is_empty() {
+            o.list("tools", |list| {
+                for tool in &fit.tools {
+                    list.push_object(|o| define(o, tool, quirks));
+                }
+            });
+        }
+        choose(o, &fit);
+        if fit.parallel_tools == Some(false) {
+            o.bool("parallel_tool_calls", false);
+        }
+        if let Some(most) = fit.max_tokens {
+            o.uint(
+                if quirks.max_tokens == MaxTokens::Completion { "max_completion_tokens" } else { "max_tokens" },
+                most,
+            );
+        }
+        if !fit.stop.is_empty() {
+            o.list("stop", |list| fit.stop.iter().for_each(|text| list.push_str(text)));
+        }
+        sampling(o, &fit);
+        reasoning(o, &fit, quirks);
+        response_format(o, &fit);
+        if quirks.verbosity {
+            o.str_if("verbosity", request.verbosity.as_deref());
+        }
+        match quirks.user {
+            UserField::None => {}
+            UserField::SafetyIdentifier => {
+                o.str_if("safety_identifier", fit.user.as_deref());
+            }
+            UserField::User => {
+                o.str_if("user", fit.user.as_deref());
+            }
+        }
+        if quirks.cache_key {
+            o.str_if("prompt_cache_key", request.cache_key.as_deref());
+        }
+        if request.stream {
+            o.bool("stream", true);
+            if quirks.stream_usage {
+                o.object("stream_options", |o| {
+                    o.bool("include_usage", true);
+                });
+            }
+        }
+        for extra in request.extras.iter().filter(|extra| extra.origin == OWN) {
+            o.raw(&extra.name, extra.value.as_str());
+        }
+    });
+    Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
+}
+
+fn define(o: &mut Writer<'_>, FittedTool { tool, name, description, strict }: &FittedTool<'_>, quirks: &Quirks) {
+    match &tool.kind {
+        ToolKind::Server { definition, .. } => o.members(&definition.value, &[]),
+        ToolKind::Custom { format } if quirks.custom_tools => {
+            o.str("type", "custom").object("custom", |o| {
+                o.str("name", name).str_if("description", *description);
+                if let Some(format) = format {
+                    o.raw("format", format.as_str());
+                }
+            });
+        }
+        kind => {
+            let schema = match kind {
+                ToolKind::Function { schema, .. } => fit::object_schema(schema.as_ref()),
+                _ => Cow::Borrowed(fit::TEXT_INPUT),
+            };
+            o.str("type", "function").object("function", |o| {
+                o.str("name", name).str_if("description", *description).raw("parameters", &schema);
+                if *strict {
+                    o.bool("strict", true);
+                }
+            });
+        }
+    }
+}
+
+fn choose(o: &mut Writer<'_>, fit: &Fit<'_>) {
+    match &fit.tool_choice {
+        None => {}
+        Some(ToolChoice::Auto | ToolChoice::Among { .. }) => {
+            o.str("tool_choice", "auto");
+        }
+        Some(ToolChoice::Any) => {
+            o.str("tool_choice", "required");
+        }
+        Some(ToolChoice::None) => {
+            o.str("tool_choice", "none");
+        }
+        Some(ToolChoice::Tool(name)) => {
+            let is_custom = |t: &&FittedTool<'_>| t.name == *name && matches!(t.tool.kind, ToolKind::Custom { .. });
+            let custom = fit.back.custom.is_empty() && fit.tools.iter().any(|tool| is_custom(&tool));
+            let kind = if custom { "custom" } else { "function" };
+            o.object("tool_choice", |o| {
+                o.str("type", kind).object(kind, |o| {
+                    o.str("name", name);
+                });
+            });
+        }
+    }
+}
+
+fn sampling(o: &mut Writer<'_>, fit: &Fit<'_>) {
+    let sampling = &fit.sampling;
+    for (name, value) in [
+        ("temperature", sampling.temperature),
+        ("top_p", sampling.top_p),
+        ("presence_penalty", sampling.presence_penalty),
+        ("frequency_penalty", sampling.frequency_penalty),
+    ] {
+        if let Some(value) = value {
+            o.number(name, value);
+        }
+    }
+    if let Some(top_k) = sampling.top_k {
+        o.uint("top_k", top_k);
+    }
+    if let Some(seed) = sampling.seed {
+        o.raw("seed", &seed.to_string());
+    }
+}
+
+fn reasoning(o: &mut Writer<'_>, fit: &Fit<'_>, quirks: &Quirks) {
+    let is_off = fit.thought == Some(Thought::Off);
+    if quirks.reasoning == ReasoningForm::SwitchAndEffort {
+        if let Some(thought) = fit.thought {
+            o.object("thinking", |o| {
+                o.str("type", if thought == Thought::Off { "disabled" } else { "enabled" });
+            });
+        }
+    } else if is_off {
+        o.str("reasoning_effort", "none");
+    }
+    o.str_if("reasoning_effort", fit.effort.map(|effort| effort.as_str()));
+}
+
+fn response_format(o: &mut Writer<'_>, fit: &Fit<'_>) {
+    match fit.format {
+        Format::Text => {}
+        Format::JsonObject => {
+            o.object("response_format", |o| {
+                o.str("type", "json_object");
+            });
+        }
+        Format::JsonSchema { name, description, schema, .. } => {
+            o.object("response_format", |o| {
+                o.str("type", "json_schema").object("json_schema", |o| {
+                    o.str("name", name.as_deref().unwrap_or("output")).str_if("description", description.as_deref());
+                    o.raw("schema", schema.as_str());
+                    if fit.strict_format {
+                        o.bool("strict", true);
+                    }
+                });
+            });
+        }
+    }
+}
+
+struct Messages<'q> {
+    quirks: &'q Quirks,
+    /// Whether every turn of the model has to say what it thought.
+    reasoning_back: bool,
+}
+
+impl Messages<'_> {
+    fn system_role(&self) -> &'static str {
+        match self.quirks.system_role {
+            SystemRole::System => "system",
+            SystemRole::Developer => "developer",
+        }
+    }
+
+    fn system(&self, list: &mut Writer<'_>, fit: &Fit<'_>) {
+        let texts = fit.system.iter().filter_map(|part| text(&part.content)).chain(fit.note.as_deref());
+        let text = join(texts, "\n\n");
+        if !text.is_empty() {
+            list.push_object(|o| {
+                o.str("role", self.system_role()).str("content", &text);
+            });
+        }
+    }
+
+    fn group(&self, list: &mut Writer<'_>, group: &Group<'_>) {
+        match group.role {
+            Role::System => {
+                let text = join(group.parts.iter().filter_map(|part| text(&part.content)), "\n\n");
+                list.push_object(|o| {
+                    o.str("role", self.system_role()).str("content", &text);
+                });
+            }
+            Role::Assistant => self.assistant(list, group),
+            Role::User => self.user(list, group),
+        }
+    }
+
+    fn assistant(&self, list: &mut Writer<'_>, group: &Group<'_>) {
+        let said = group.text();
+        let refused = join(group.parts.iter().filter_map(|part| refusal(&part.content)), "");
+        let has_calls = group.calls().next().is_some();
+        if said.is_empty() && refused.is_empty() && !has_calls {
+            return;
+        }
+        list.push_object(|o| {
+            o.str("role", "assistant").str_or_null("content", Some(&*said).filter(|said| !said.is_empty()));
+            o.str_if("refusal", Some(&*refused).filter(|refused| !refused.is_empty()));
+            if self.reasoning_back {
+                let thought = join(group.parts.iter().filter_map(|part| thinking(&part.content)), "\n");
+                // The field has to be there even where nothing was thought.
+                o.str("reasoning_content", if thought.is_empty() { " " } else { &thought });
+            }
+            if has_calls {
+                o.list("tool_calls", |list| group.calls().for_each(|call| list.push_object(|o| self.call(o, call))));
+            }
+        });
+    }
+
+    fn call(&self, o: &mut Writer<'_>, call: &Call<'_>) {
+        let name = fit::name(&call.name, self.quirks.name_most);
+        o.str("id", &fit::id(&call.id, self.quirks.id_most));
+        match &call.input {
+            Input::Text(input) if self.quirks.custom_tools => {
+                o.str("type", "custom").object("custom", |o| {
+                    o.str("name", &name).str("input", input);
+                });
+            }
+            input => {
+                o.str("type", "function").object("function", |o| {
+                    o.str("name", &name).str("arguments", &arguments(input));
+                });
+            }
+        }
+    }
+
+    fn user(&self, list: &mut Writer<'_>, group: &Group<'_>) {
+        // Results carry text alone; images in them follow after all results.
+        let mut attached: Vec<(String, &Part<'_>)> = Vec::new();
+        for result in group.results() {
+            let content = self.result(result, &mut attached);
+            list.push_object(|o| {
+                o.str("role", "tool").str("tool_call_id", &fit::id(&result.id, self.quirks.id_most));
+                o.str("content", if content.is_empty() { self.quirks.empty_result } else { &content });
+            });
+        }
+        let rest = || group.parts.iter().filter(|part| !matches!(part.content, Content::Result(_)));
+        if attached.is_empty() && rest().next().is_none() {
+            return;
+        }
+        list.push_object(|o| {
+            o.str("role", "user");
+            let texts: Option<Vec<Cow<'_, str>>> = rest().map(|part| as_text(&part.content)).collect();
+            match texts.filter(|_| attached.is_empty()) {
+                Some(texts) => {
+                    o.str("content", &join(texts.iter().map(|text| &**text), "\n\n"));
+                }
+                None => {
+                    o.list("content", |list| {
+                        for (caption, part) in &attached {
+                            push_text(list, caption);
+                            push(list, part);
+                        }
+                        rest().for_each(|part| push(list, part));
+                    });
+                }
+            }
+        });
+    }
+
+    /// The text of a result; what is no text is attached, with a caption that says where it belongs.
+    fn result<'p>(&self, result: &'p ToolResult<'_>, attached: &mut Vec<(String, &'p Part<'p>)>) -> String {
+        let (mut lines, mut images) = (Vec::new(), 0);
+        for part in &result.content {
+            match as_text(&part.content) {
+                Some(text) if text.is_empty() => {}
+                Some(text) => lines.push(text),
+                None => {
+                    images += 1;
+                    let what = if matches!(part.content, Content::Image(_)) { "image" } else { "document" };
+                    let line = format!("[{what} {images} of this result follows in the next user message]");
+                    lines.push(line.into());
+                    attached.push((format!("[{what} {images} from tool result {}]", result.id), part));
+                }
+            }
+        }
+        let text = lines.join("\n");
+        if result.is_error { format!("[tool error] {text}") } else { text }
+    }
+}
+
+fn text<'p>(content: &'p Content<'_>) -> Option<&'p str> {
+    match content {
+        Content::Text(text) => Some(&text.text),
+        _ => None,
+    }
+}
+
+fn refusal<'p>(content: &'p Content<'_>) -> Option<&'p str> {
+    match content {
+        Content::Refusal(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn thinking<'p>(content: &'p Content<'_>) -> Option<&'p str> {
+    match content {
+        Content::Thinking(thinking) => Some(&thinking.text),
+        _ => None,
+    }
+}
+
+/// The text that a part comes to, where it is text or made of it.
+fn as_text<'p>(content: &'p Content<'_>) -> Option<Cow<'p, str>> {
+    match content {
+        Content::Text(text) => Some(Cow::Borrowed(&text.text)),
+        Content::Refusal(text) => Some(Cow::Borrowed(text)),
+        Content::Document(Document { source, title, context, .. }) => {
+            let inner: Cow<'_, str> = match source {
+                Source::Text(text) => Cow::Borrowed(text),
+                Source::Parts(parts) => {
+                    let texts: Option<Vec<_>> = parts.iter().map(|part| as_text(&part.content)).collect();
+                    texts?.join("\n\n").into()
+                }
+                _ => return None,
+            };
+            let head = [title.as_deref(), context.as_deref()];
+            let head = head.into_iter().flatten().chain([&*inner]);
+            Some(join(head, "\n").into_owned().into())
+        }
+        Content::Extra(extra) if extra.origin == OWN => None,
+        // What has no counterpart is named as a loss, or refused.
+        Content::Extra(_) | Content::Thinking(_) | Content::Call(_) | Content::Result(_) => Some(Cow::Borrowed("")),
+        Content::Image(_) => None,
+    }
+}
+
+fn join<'t>(texts: impl Iterator<Item = &'t str>, with: &str) -> Cow<'t, str> {
+    let mut joined = Cow::Borrowed("");
+    for text in texts.filter(|text| !text.is_empty()) {
+        if joined.is_empty() {
+            joined = Cow::Borrowed(text);
+        } else {
+            let joined = joined.to_mut();
+            joined.push_str(with);
+            joined.push_str(text);
+        }
+    }
+    joined
+}
+
+fn push_text(list: &mut Writer<'_>, text: &str) {
+    list.push_object(|o| {
+        o.str("type", "text").str("text", text);
+    });
+}
+
+fn push(list: &mut Writer<'_>, part: &Part<'_>) {
+    match &part.content {
+        Content::Image(Image { source, detail }) => list.push_object(|o| {
+            o.str("type", "image_url").object("image_url", |o| {
+                match source {
+                    Source::Base64 { media_type, data } => o.with("url", |out| data_url(out, media_type, data)),
+                    Source::Url(url) | Source::File(url) | Source::Text(url) => o.str("url", url),
+                    Source::Parts(_) => o,
+                };
+                o.str_if("detail", detail.as_deref());
+            });
+        }),
+        Content::Document(Document { source: Source::Base64 { media_type, data }, title, .. }) => {
+            list.push_object(|o| {
+                o.str("type", "file").object("file", |o| {
+                    o.str("filename", title.as_deref().unwrap_or("document.pdf"));
+                    o.with("file_data", |out| data_url(out, media_type, data));
+                });
+            })
+        }
+        Content::Document(Document { source: Source::File(id), .. }) => list.push_object(|o| {
+            o.str("type", "file").object("file", |o| {
+                o.str("file_id", id);
+            });
+        }),
+        Content::Extra(extra) if extra.origin == OWN => list.push_raw(extra.value.as_str()),
+        content => match as_text(content) {
+            Some(text) if !text.is_empty() => push_text(list, &text),
+            _ => {}
+        },
+    }
+}
+
+fn data_url(out: &mut Vec<u8>, media_type: &str, data: &str) {
+    out.extend_from_slice(b"\"data:");
+    json::escape(out, media_type);
+    out.extend_from_slice(b";base64,");
+    json::escape(out, data);
+    out.push(b'"');
+}
+
+/// The arguments of a function: the object as it was written, or plain text as the one string of an object.
+pub(super) fn arguments<'i>(input: &'i Input<'_>) -> Cow<'i, str> {
+    match input {
+        Input::Json(json) => Cow::Borrowed(json.as_str()),
+        Input::Cut(text) => Cow::Borrowed(text),
+        Input::Text(text) => {
+            let mut out = Vec::new();
+            json::object(&mut out, |o| {
+                o.str("input", text);
+            });
+            String::from_utf8(out).expect("it is written from text").into()
+        }
+    }
+}
