@@ -9,6 +9,7 @@ pub mod credential;
 pub mod daemon;
 pub mod error;
 pub mod gateway;
+pub mod glob;
 pub mod headers;
 pub mod health;
 pub mod io;

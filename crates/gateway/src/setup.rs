@@ -1,23 +1,27 @@
 //! From a checked configuration to a gateway that can serve.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
+use ledger::archive::{self, Archive};
 use ledger::journal::JournalOptions;
 use ledger::price::{Override, PriceTable};
+use ledger::redact::Redactor;
 use ledger::retention::Retention;
 use ledger::store::sqlite::Sqlite;
 use ledger::{Ledger, LedgerOptions, money};
 
-use crate::config::{Config, Env, NanoUsd, Note, NoteLevel, OnFailure};
+use crate::coding::{self, Coding};
+use crate::config::{Audit, Config, Env, NanoUsd, Note, NoteLevel, OnFailure};
 use crate::credential::{self, CredentialError, Resolver};
 use crate::gateway::{Counters, Gateway};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
-use crate::recorder::Recorder;
+use crate::recorder::{Bodies, Recorder};
 
 /// Why a configuration that reads well cannot be used on this machine.
 #[derive(Debug)]
@@ -75,7 +79,10 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
     match opened {
         Ok(ledger) => {
             let recorder = Recorder::new(Arc::new(ledger), prices, audit.journal_wait, audit.on_failure);
-            Ok((recorder, Vec::new()))
+            Ok(match env.home() {
+                Some(home) if audit.request_bodies || audit.response_bodies => with_bodies(recorder, audit, &home),
+                _ => (recorder, Vec::new()),
+            })
         }
         Err(why) if audit.on_failure == OnFailure::Refuse => Err(SetupError::Ledger(why)),
         Err(why) => {
@@ -83,6 +90,51 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
             Ok((Recorder::off(), vec![note]))
         }
     }
+}
+
+/// Opens the archive of bodies. Where it cannot be opened, records are kept without them.
+fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec<Note>) {
+    let (folder, key) = archive_paths(home);
+    let first = !folder.exists();
+    let redact = match Redactor::new(&audit.redact) {
+        Ok(redact) => redact,
+        Err(why) => {
+            let message = format!("no bodies of requests and answers are kept: audit.redact: {why}");
+            return (recorder, vec![Note::new(NoteLevel::Warn, message)]);
+        }
+    };
+    let options = archive::Options {
+        keep: audit.retention,
+        max_bytes: audit.max_bytes,
+        redact,
+        decode: |coding, body, cap| coding::decode(Coding::of(Some(coding.as_bytes())).ok()??, body, cap),
+        ..archive::Options::new(folder, key)
+    };
+    match Archive::open(options) {
+        Ok(archive) => {
+            let note = first.then(|| {
+                let (days, gb) = (audit.retention.as_secs() / 86_400, audit.max_bytes >> 30);
+                let message = format!(
+                    "the bodies of requests and answers are kept on this machine, encrypted, for {days} days and up to \
+                     {gb} GB: `audit.logRequestBodies` and `audit.logResponseBodies` turn it off"
+                );
+                Note::new(NoteLevel::Info, message)
+            });
+            (
+                recorder.with_bodies(Bodies::new(archive, audit.request_bodies, audit.response_bodies)),
+                Vec::from_iter(note),
+            )
+        }
+        Err(why) => {
+            let note = Note::new(NoteLevel::Warn, format!("no bodies of requests and answers are kept: {why}"));
+            (recorder, vec![note])
+        }
+    }
+}
+
+/// Where the archive of bodies lies, and the key that it is encrypted with.
+pub fn archive_paths(home: &Path) -> (PathBuf, PathBuf) {
+    (home.join("archive"), home.join("archive.key"))
 }
 
 /// The built-in prices, with those of the configuration before them.

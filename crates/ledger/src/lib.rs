@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod journal;
+pub mod limits;
 pub mod loader;
 pub mod money;
 pub mod price;

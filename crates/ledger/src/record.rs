@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use wire::usage::Usage;
 
+use crate::limits::Limits;
 use crate::money::NanoUsd;
 
 /// Bytes that are kept of a name: a model, a session, a project.
@@ -217,6 +218,10 @@ impl Fingerprint {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub(crate) fn stored(text: Box<str>) -> Self {
+        Self(text)
+    }
 }
 
 /// One try at one upstream.
@@ -368,6 +373,9 @@ pub struct Record {
     /// Which credential was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Fingerprint>,
+    /// What the provider said about its limits. The store keeps the newest for each credential, and not with the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// What went wrong, for a person; never a key, never a prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<str>>,
@@ -403,6 +411,7 @@ impl Record {
             bytes_out: 0,
             losses: Vec::new(),
             credential: None,
+            limits: None,
             error: None,
         }
     }

@@ -3,7 +3,7 @@
 use jsonc_parser::ast::Value;
 
 use super::fault::NoteLevel::{Info, Warn};
-use super::keys::{Config, ProviderConfig, Routing, Server};
+use super::keys::{Config, ProviderConfig, Routing, Rule, Server, Use, When};
 use super::read::{Place, Reader, Wrong, offset};
 use super::suggest::nearest;
 use crate::catalog;
@@ -250,13 +250,48 @@ fn skipped<'n>(
     reader.note(Info, locate(root, path), &place(path), format!("{} {are} skipped", described.join(", ")));
 }
 
+/// Whether a rule says something, and only what can hold together.
+fn one_rule(at: usize, rule: &Rule, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
+    let place = place(&["routing", "rules"]).index(at).key("use");
+    let given = find(root, &["routing", "rules"]).and_then(Value::as_array);
+    let Some(then) = given.and_then(|rules| find(rules.elements.get(at), &["use"])) else { return };
+    let wrong = match &rule.then.refuse {
+        None if rule.then == Use::default() => {
+            let help = "set `providers`, `model`, `headers`, a time or `refuse`, or remove the rule";
+            Wrong::new("this rule does nothing", help)
+        }
+        Some(message) if rule.then != (Use { refuse: Some(message.clone()), ..Use::default() }) => {
+            Wrong::new("`refuse` cannot stand beside other keys", "remove the others, or `refuse`")
+        }
+        _ => return,
+    };
+    if !reader.is_faulty_below(&place.0) {
+        reader.fault(offset(then), &place, wrong);
+    }
+}
+
 fn rules(config: &Config, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
+    for (at, rule) in config.routing.rules.iter().enumerate() {
+        one_rule(at, rule, root, reader);
+    }
+    if let Some((at, rule)) = config.routing.rules.iter().enumerate().find(|(_, rule)| rule.when == When::default())
+        && let Some(behind) = config.routing.rules.get(at + 1)
+    {
+        let name = |at: usize, rule: &Rule| rule.name.clone().unwrap_or_else(|| format!("rules[{at}]"));
+        let message = format!(
+            "`{}` has no conditions: it holds always, and `{}` is never reached",
+            name(at, rule),
+            name(at + 1, behind)
+        );
+        let path = ["routing", "rules"];
+        reader.note(Warn, locate(root, &path), &place(&path), message);
+    }
     let Routing { agent_rules, model_tier_rules, rules, on_subscription_limit: limit, .. } = &config.routing;
     let agents = agent_rules.iter().map(|(_, target)| target.provider.as_str());
     skipped(agents, config, &["routing", "agentRules"], root, reader);
     let tiers = model_tier_rules.iter().map(|(_, provider)| provider.as_str());
     skipped(tiers, config, &["routing", "modelTierRules"], root, reader);
-    let in_rules = rules.iter().flat_map(|rule| &rule.then.providers).map(String::as_str);
+    let in_rules = rules.iter().flat_map(|rule| &rule.then.providers).map(|choice| choice.provider.as_str());
     skipped(in_rules, config, &["routing", "rules"], root, reader);
     let path = ["routing", "onSubscriptionLimit"];
     if limit != "pass" && !names(config).contains(&limit.as_str()) {

@@ -158,6 +158,21 @@ impl<T: 'static> Form<T> {
         Form { shape, read }
     }
 
+    /// One of these, or a list of them; `null` is an empty list.
+    pub(super) fn one_or_more(self) -> Form<Vec<T>> {
+        let (shape, read) = (self.shape, self.read);
+        let shape = Shape::Either(Box::new(shape.clone()), Box::new(Shape::List(Box::new(shape))));
+        let read: Read<Vec<T>> = Box::new(move |value, place, reader| match value {
+            Value::Array(array) => {
+                let items = array.elements.iter().enumerate();
+                Some(items.filter_map(|(i, item)| read(item, &place.index(i), reader)).collect())
+            }
+            Value::NullKeyword(_) => Some(Vec::new()),
+            one => read(one, place, reader).map(|one| vec![one]),
+        });
+        Form { shape, read }
+    }
+
     /// An object of these, in the order of the file; `name` judges each name.
     pub(super) fn map(self, name: fn(&str) -> Result<(), Wrong>) -> Form<Vec<(String, T)>> {
         let read = self.read;

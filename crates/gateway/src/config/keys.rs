@@ -16,13 +16,15 @@ use super::form::{
     Key, Keys, Kind, NanoUsd, any_name, boolean, choice, days, dollars, gibibytes, integer, mebibytes, millis, path,
     secs, section, words,
 };
+use super::hours::Hours;
 use super::proxy::ProxySetting;
 use super::read::{Place, Reader, Section};
 use super::values::{
-    base_url, credential, credentials, headers, host, listen, origin, protocol, provider_name, provider_type,
-    providers, proxy, target,
+    base_url, chosen, credential, credentials, glob, header_name, headers, host, hours, listen, origin, pattern,
+    protocol, provider_name, provider_type, providers, proxy, target,
 };
 use crate::catalog::{Protocol, ProviderKind};
+use crate::glob::Glob;
 use crate::origin::BaseUrl;
 use crate::secret::Secret;
 
@@ -242,6 +244,10 @@ section! {
         replay: Duration = "replaySecs", secs(0.0..=86_400.0).or(0), Later;
         /// After this many seconds without content an accepted answer is kept, and its comments and pings are relayed.
         commit_after: Duration = "commitAfterSecs", secs(0.0..=3600.0).or(20), Later;
+        /// Guesses the type of an agent whose client does not tell it from the beginning of its system prompt (Claude Code's built-in ones).
+        guess_agent_types: bool = "guessAgentTypes", boolean().or(false), Later;
+        /// Lets a provider that can continue a partial answer do so when its stream breaks off.
+        continue_on_break: bool = "continueOnBreak", boolean().or(false), Later;
         /// What follows when a subscription is used up: "pass" hands the refusal on, a provider's name lets that one serve.
         on_subscription_limit: String = "onSubscriptionLimit", provider_name().or("pass"), Later;
     }
@@ -262,7 +268,7 @@ section! {
     pub struct Rule {
         /// As logs and records call it.
         name: Option<String> = "name", words("name").or_null(), Now;
-        /// All of these must hold.
+        /// All of these must hold; what is null or empty holds always. Where a list is given, one of it must hold.
         when: When = "when", section().or(empty()), Now;
         /// What then holds.
         then: Use = "use", section().required(empty()), Now;
@@ -270,23 +276,97 @@ section! {
 }
 
 section! {
-    /// The conditions of a rule.
+    /// The conditions of a rule. In a pattern `*` stands for any text.
     pub struct When {
-        /// The prompt is longer than this many tokens.
+        /// Patterns of the asked model.
+        model: Vec<Glob> = "model", glob().one_or_more().or(none()), Now;
+        /// The protocol that the client speaks.
+        protocol: Option<Protocol> = "protocol", choice(protocol()).or_null(), Now;
+        /// Who asks: "main" is the client's main loop, "sub" an agent that it started.
+        agent: Option<Agent> = "agent", choice(&[("main", Agent::Main), ("sub", Agent::Sub)]).or_null(), Now;
+        /// Patterns of the agent's type.
+        agent_type: Vec<Glob> = "agentType", glob().one_or_more().or(none()), Now;
+        /// Patterns of the client's session.
+        session: Vec<Glob> = "session", glob().one_or_more().or(none()), Now;
+        /// Patterns of the project, as the header `x-cco-project` names it.
+        project: Vec<Glob> = "project", glob().one_or_more().or(none()), Now;
+        /// Request headers, with patterns of their values; all of them must match.
+        headers: Vec<(String, Vec<Glob>)> = "headers", glob().one_or_more().map(header_name).or(empty()), Now;
+        /// Patterns of the caller's key, as records show it: its last four characters behind `…`.
+        key_id: Vec<Glob> = "keyId", glob().one_or_more().or(none()), Now;
+        /// Whether a stream is asked for.
+        stream: Option<bool> = "stream", boolean().or_null(), Now;
+        /// Whether the model is asked to think.
+        thinking: Option<bool> = "thinking", boolean().or_null(), Now;
+        /// Whether tools are offered.
+        tools: Option<bool> = "tools", boolean().or_null(), Now;
+        /// Whether there are images in it.
+        images: Option<bool> = "images", boolean().or_null(), Now;
+        /// The prompt is longer than this many tokens. They are estimated: from the session's last answer, else from the size.
         prompt_tokens_over: Option<u64> = "promptTokensOver", integer(0..=1_000_000_000).or_null(), Now;
-        /// The asked model matches; `*` stands for any text.
-        model: Option<String> = "model", words("glob").or_null(), Now;
+        /// The prompt is at most this many tokens long.
+        prompt_tokens_up_to: Option<u64> = "promptTokensUpTo", integer(0..=1_000_000_000).or_null(), Now;
+        /// The gateway serves more than this many requests at the moment.
+        in_flight_over: Option<u64> = "inFlightOver", integer(0..=1_000_000).or_null(), Now;
+        /// Hours of the week in UTC, for example "mon-fri 09:00-17:00" or "22:00-06:00".
+        hours: Vec<Hours> = "hoursUtc", hours().one_or_more().or(none()), Now;
     }
+}
+
+/// Who asks, as far as a client tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// The client's main loop.
+    Main,
+    /// An agent that it started.
+    Sub,
 }
 
 section! {
     /// The consequence of a rule.
     pub struct Use {
-        /// The providers, in the order in which they are tried.
-        providers: Vec<String> = "providers", provider_name().list().or(none()), Now;
+        /// The providers that are tried: names, or objects that also name the model to ask this one for. Without any, those that would be tried without the rule.
+        providers: Vec<Choice> = "providers", chosen().list().or(none()), Now;
+        /// Which of the providers comes first: "order" takes them as they are listed, "weight" draws by `weight`, "latency" takes the one that has begun its answers the soonest.
+        pick: Pick = "pick", choice(&[("order", Pick::Order), ("weight", Pick::Weight), ("latency", Pick::Latency)]).or("order"), Now;
+        /// Whether `fallbackChain` follows behind them.
+        fallback: bool = "fallback", boolean().or(true), Now;
         /// The model, where it is not to be the asked one.
         model: Option<String> = "model", words("model").or_null(), Now;
+        /// In place of the providers' own `timeoutSecs`.
+        timeout: Option<Duration> = "timeoutSecs", secs(0.05..=86_400.0).or_null(), Now;
+        /// In place of the providers' own `idleTimeoutSecs`.
+        idle_timeout: Option<Duration> = "idleTimeoutSecs", secs(0.05..=86_400.0).or_null(), Now;
+        /// In place of the providers' own `maxStreamSecs`.
+        max_stream: Option<Duration> = "maxStreamSecs", secs(0.05..=604_800.0).or_null(), Now;
+        /// Headers that are added to the request, in place of the providers' own of the same names.
+        headers: Vec<(String, Secret)> = "headers", headers().or(empty()), Now;
+        /// Refuses the request with this message; nothing else can stand beside it.
+        refuse: Option<String> = "refuse", words("message").or_null(), Now;
     }
+}
+
+section! {
+    /// One of the providers of a rule.
+    pub struct Choice {
+        /// The provider's name.
+        provider: String = "provider", provider_name().required("anthropic"), Now;
+        /// The model, where it is not to be the rule's or the asked one.
+        model: Option<String> = "model", words("model").or_null(), Now;
+        /// How often it comes first, in relation to the others; 0: only when they cannot be used.
+        weight: u32 = "weight", integer(0..=1_000_000).or(1), Now;
+    }
+}
+
+/// Which of the providers of a rule comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// The first one.
+    Order,
+    /// One by chance, by weight.
+    Weight,
+    /// The one that has begun its answers the soonest.
+    Latency,
 }
 
 section! {
@@ -338,19 +418,19 @@ section! {
         /// Whether anything is kept.
         enabled: bool = "enabled", boolean().or(true), Now;
         /// Whether the bodies of requests are kept.
-        request_bodies: bool = "logRequestBodies", boolean().or(true), Later;
+        request_bodies: bool = "logRequestBodies", boolean().or(true), Now;
         /// Whether the bodies of answers are kept.
-        response_bodies: bool = "logResponseBodies", boolean().or(true), Later;
+        response_bodies: bool = "logResponseBodies", boolean().or(true), Now;
         /// Whether kept bodies are encrypted.
         encrypt: bool = "encrypt", boolean().or(true), Later;
         /// How long they are kept, in days.
         retention: Duration = "retentionDays", days(0.0..=36_500.0).or(30), Now;
         /// How much room they may take, in GiB.
-        max_bytes: u64 = "maxGb", gibibytes(0.001..=1_048_576.0).or(2), Later;
+        max_bytes: u64 = "maxGb", gibibytes(0.001..=1_048_576.0).or(2), Now;
         /// The database; without one a file in our folder.
         db_path: Option<PathBuf> = "dbPath", path().or_null(), Now;
         /// Patterns whose matches are not kept.
-        redact: Vec<String> = "redact", words("pattern").list().or(none()), Later;
+        redact: Vec<String> = "redact", pattern().list().or(none()), Now;
         /// What follows when nothing can be written: "continue" serves all the same, "refuse" does not.
         on_failure: OnFailure = "onFailure", choice(&[("continue", OnFailure::Continue), ("refuse", OnFailure::Refuse)]).or("continue"), Now;
         /// How long an answer may wait for its record, in milliseconds.

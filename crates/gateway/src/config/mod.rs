@@ -5,6 +5,7 @@ mod credential;
 mod env;
 mod fault;
 mod form;
+mod hours;
 mod keys;
 mod proxy;
 mod read;
@@ -25,9 +26,10 @@ pub use credential::{BadRef, CredentialRef};
 pub use env::{ALL_PROXY, CCO_CONFIG, CCO_HOME, Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, VARIABLES, Variable};
 pub use fault::{Fault, Faults, Note, NoteLevel};
 pub use form::{Effect, Key, NanoUsd, Shape};
+pub use hours::{BadHours, Hours};
 pub use keys::{
-    Audit, Config, CostTracking, Format, KeyMode, Level, Log, Network, OnFailure, OnLoss, Price, ProviderConfig,
-    Routing, Rule, Server, Target, Translation, Use, When,
+    Agent, Audit, Choice, Config, CostTracking, Format, KeyMode, Level, Log, Network, OnFailure, OnLoss, Pick, Price,
+    ProviderConfig, Routing, Rule, Server, Target, Translation, Use, When,
 };
 pub use proxy::ProxySetting;
 

@@ -97,6 +97,13 @@ impl<'t> Reader<'t> {
         self.faults.iter().any(|(_, fault)| fault.path == place)
     }
 
+    /// Whether a fault was found at this place or within it.
+    pub(super) fn is_faulty_below(&self, place: &str) -> bool {
+        let within =
+            |path: &str| path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        self.faults.iter().any(|(_, fault)| within(&fault.path))
+    }
+
     /// Ends the reading: the faults in the order of the text, or the notes.
     pub(super) fn finish(mut self) -> Result<Vec<Note>, Vec<Fault>> {
         if !self.faults.is_empty() {

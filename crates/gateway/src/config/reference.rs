@@ -13,13 +13,12 @@ pub(super) const EXAMPLES: &[(&str, &str)] = &[
         r#"{ "Explore": "anthropic", "rust-specialist": { "provider": "deepseek", "model": "deepseek-flash" } }"#,
     ),
     ("routing.modelTierRules", r#"{ "haiku": "anthropic", "gpt": "azure" }"#),
+    ("routing.rules[0].name", "\"long prompts\""),
+    ("routing.rules[0].when.model", "\"claude-*\""),
+    ("routing.rules[0].when.promptTokensOver", "150000"),
     (
-        "routing.rules",
-        r#"[{
-      "name": "long prompts",
-      "when": { "promptTokensOver": 150000, "model": "claude-*" },
-      "use": { "providers": ["anthropic"], "model": null },
-    }]"#,
+        "routing.rules[0].use.providers",
+        r#"[{ "provider": "deepseek", "model": "deepseek-flash", "weight": 1 }, "anthropic"]"#,
     ),
     (
         "costTracking.pricingOverrides",
@@ -59,32 +58,28 @@ fn section(keys: &[Key], above: &str, depth: usize, text: &mut String) {
     for key in keys {
         let path = if above.is_empty() { key.name.to_string() } else { format!("{above}.{}", key.name) };
         let indent = "  ".repeat(depth);
-        comment(&description(key), &indent, text);
         let example = EXAMPLES.iter().find(|(at, _)| *at == path).map(|(_, example)| *example);
-        let entries = match (&key.shape, example) {
-            (_, Some(example)) => {
+        let inner = inner(&key.shape);
+        let is_example = example.is_some() || inner.is_some_and(|inner| inner.way == Way::Listed);
+        comment(&description(key, is_example), &indent, text);
+        match (example, inner) {
+            (Some(example), _) => {
                 let _ = writeln!(text, "{indent}\"{}\": {example},", key.name);
-                continue;
             }
-            (Shape::Section(keys), _) => Some((keys, None)),
-            (Shape::Map(value), _) => match &**value {
-                Shape::Section(keys) => Some((keys, Some("anthropic"))),
-                _ => None,
-            },
-            _ => None,
-        };
-        match entries {
-            Some((keys, None)) => {
-                let _ = writeln!(text, "{indent}\"{}\": {{", key.name);
-                section(keys, &path, depth + 1, text);
-                let _ = writeln!(text, "{indent}}},");
+            (None, Some(Inner { keys, way })) => {
+                let name = key.name;
+                let (within, deeper, open, close) = match way {
+                    Way::Section => ("", 1, "{".into(), "}".into()),
+                    Way::Named => {
+                        (".anthropic", 2, format!("{{\n{indent}  \"anthropic\": {{"), format!("  }},\n{indent}}}"))
+                    }
+                    Way::Listed => ("[0]", 1, "[{".to_string(), "}]".to_string()),
+                };
+                let _ = writeln!(text, "{indent}\"{name}\": {open}");
+                section(keys, &format!("{path}{within}"), depth + deeper, text);
+                let _ = writeln!(text, "{indent}{close},");
             }
-            Some((keys, Some(name))) => {
-                let _ = writeln!(text, "{indent}\"{}\": {{\n{indent}  \"{name}\": {{", key.name);
-                section(keys, &format!("{path}.{name}"), depth + 2, text);
-                let _ = writeln!(text, "{indent}  }},\n{indent}}},");
-            }
-            None => {
+            (None, None) => {
                 let default = key.default.as_ref().map_or("null".into(), ToString::to_string);
                 let _ = writeln!(text, "{indent}\"{}\": {default},", key.name);
             }
@@ -92,8 +87,36 @@ fn section(keys: &[Key], above: &str, depth: usize, text: &mut String) {
     }
 }
 
+/// The keys that are shown below a key.
+#[derive(Clone, Copy)]
+struct Inner<'a> {
+    keys: &'a [Key],
+    way: Way,
+}
+
+/// How one gets to them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// They are its own.
+    Section,
+    /// They are those of everything that has a name in it.
+    Named,
+    /// They are those of everything in its list, which is empty by default.
+    Listed,
+}
+
+fn inner(shape: &Shape) -> Option<Inner<'_>> {
+    let (shape, way) = match shape {
+        Shape::Map(value) => (&**value, Way::Named),
+        Shape::List(value) => (&**value, Way::Listed),
+        shape => (shape, Way::Section),
+    };
+    let Shape::Section(keys) = shape else { return None };
+    Some(Inner { keys, way })
+}
+
 /// The meaning of a key, what may stand there, and whether it works.
-fn description(key: &Key) -> String {
+fn description(key: &Key, is_example: bool) -> String {
     let mut text = key.doc.to_string();
     if let Some(values) = values(&key.shape) {
         let _ = write!(text, " {values}.");
@@ -101,8 +124,11 @@ fn description(key: &Key) -> String {
     if key.effect == Effect::Later {
         text.push_str(" (No effect in this version.)");
     }
-    if EXAMPLES.iter().any(|(path, _)| path.rsplit('.').next() == Some(key.name)) {
-        text.push_str(" By default empty; for example:");
+    if is_example {
+        match &key.default {
+            Some(serde_json::Value::Null) | None => text.push_str(" For example:"),
+            Some(_) => text.push_str(" By default empty; for example:"),
+        }
     }
     text
 }

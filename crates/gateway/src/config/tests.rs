@@ -384,6 +384,75 @@ fn the_proxy_is_none_the_environments_or_a_url() {
     }
 }
 
+/// A configuration with these rules.
+fn ruled(rules: &str) -> String {
+    format!(r#"{{ "routing": {{ "rules": [{rules}] }} }}"#)
+}
+
+#[test]
+fn a_rule_says_when_and_what() {
+    let text = ruled(
+        r#"{
+            "name": "nights", "when": {
+                "model": ["claude-*", "gpt-*"], "protocol": "anthropic", "agent": "sub", "agentType": "Explore",
+                "session": null, "project": ["cco"], "headers": { "X-Team": "a*" }, "keyId": "…abcd", "stream": true,
+                "thinking": false, "tools": true, "images": false, "promptTokensOver": 10, "promptTokensUpTo": 20,
+                "inFlightOver": 3, "hoursUtc": "mon-fri 22:00-06:00",
+            },
+            "use": {
+                "providers": ["anthropic", { "provider": "anthropic", "model": "m", "weight": 3 }], "pick": "weight",
+                "fallback": false, "model": "n", "timeoutSecs": 5, "headers": { "X-Team": "b" },
+            },
+        }, { "use": { "refuse": "not now" } }"#,
+    );
+    let (config, _) = good(&text);
+    let [Rule { name, when, then }, last] = &config.routing.rules[..] else { panic!("two rules") };
+    assert_eq!(name.as_deref(), Some("nights"));
+    assert!(when.model.iter().any(|glob| glob.matches("gpt-6")) && when.session.is_empty());
+    assert_eq!((when.agent, when.protocol), (Some(Agent::Sub), Some(crate::catalog::Protocol::Anthropic)));
+    assert_eq!(
+        (when.stream, when.thinking, when.tools, when.images),
+        (Some(true), Some(false), Some(true), Some(false))
+    );
+    assert_eq!((when.prompt_tokens_over, when.prompt_tokens_up_to, when.in_flight_over), (Some(10), Some(20), Some(3)));
+    assert_eq!(when.hours, ["mon-fri 22:00-06:00".parse().unwrap()]);
+    assert_eq!(when.headers[0].0, "X-Team");
+    let plain = Choice { provider: "anthropic".into(), model: None, weight: 1 };
+    assert_eq!(then.providers, [plain.clone(), Choice { model: Some("m".into()), weight: 3, ..plain }]);
+    assert_eq!((then.pick, then.fallback, then.timeout), (Pick::Weight, false, Some(Duration::from_secs(5))));
+    assert_eq!(last.then.refuse.as_deref(), Some("not now"));
+}
+
+#[test]
+fn a_rule_that_cannot_be_meant_is_told() {
+    let one = |rule: &str, path: &str, message: &str, help: &str| {
+        let text = ruled(rule);
+        let all = faults(&text);
+        let [fault] = &all[..] else { panic!("one fault expected in {text}, not {all:#?}") };
+        assert_eq!(fault.path, format!("routing.rules[0].{path}"));
+        assert!(fault.message.contains(message) && fault.help.as_deref().unwrap().contains(help), "{fault:?}");
+    };
+    one(r#"{ "use": {} }"#, "use", "does nothing", "set `providers`");
+    one(r#"{ "when": {} }"#, "use", "is missing", "add");
+    one(r#"{ "use": { "refuse": "no", "model": "m" } }"#, "use", "beside other keys", "remove");
+    one(r#"{ "use": { "providers": [{}] } }"#, "use.providers[0].provider", "is missing", "add");
+    one(r#"{ "use": { "model": 7 } }"#, "use.model", "must be a string", "write");
+    one(r#"{ "use": { "pick": "best", "model": "m" } }"#, "use.pick", "not known here", "\"latency\"");
+    one(r#"{ "when": { "hoursUtc": "9-5" }, "use": { "model": "m" } }"#, "when.hoursUtc", "no hours", "mon-fri");
+    one(r#"{ "when": { "model": [""] }, "use": { "model": "m" } }"#, "when.model[0]", "pattern is empty", "claude-*");
+    one(
+        r#"{ "when": { "headers": { "x-api-key": "sk-*" } }, "use": { "model": "m" } }"#,
+        "when.headers.x-api-key",
+        "a key does not belong",
+        "keyId",
+    );
+    let (_, notes) = good(&ruled(r#"{ "name": "all", "use": { "model": "m" } }, { "use": { "model": "n" } }"#));
+    assert!(
+        notes[0].contains("`all` has no conditions") && notes[0].contains("`rules[1]` is never reached"),
+        "{notes:?}"
+    );
+}
+
 #[test]
 fn amounts_of_money_are_exact() {
     let price = |text: &str| {
@@ -530,7 +599,7 @@ fn the_reference_names_every_key_with_its_default() {
     walk(&root, "", &mut |path, value| {
         let Some(key) = table.remove(&in_table(path)) else { return };
         let is_example = EXAMPLES.iter().any(|(example, _)| path.starts_with(example));
-        if !matches!(key.shape, Shape::Section(_)) && path != "providers" && !is_example {
+        if !matches!(key.shape, Shape::Section(_)) && path != "providers" && path != "routing.rules" && !is_example {
             let shown: serde_json::Value = serde_json::from_str(&text[value.range().start..value.range().end]).unwrap();
             assert_eq!(Some(shown), key.default, "{path}");
         }
@@ -544,7 +613,8 @@ fn the_reference_is_accepted_and_without_its_examples_it_is_the_default() {
     let text = std::fs::read_to_string(REFERENCE).unwrap();
     let (mut config, _) = good(&text);
     assert_eq!(config.routing.agent_rules[1].1.model.as_deref(), Some("deepseek-flash"));
-    assert_eq!(config.routing.rules[0].when.prompt_tokens_over, Some(150_000));
+    let rule = &config.routing.rules[0];
+    assert_eq!((rule.when.prompt_tokens_over, rule.then.providers[0].weight), (Some(150_000), 1));
     assert_eq!(config.cost_tracking.pricing_overrides[0].1.cache_read, Some(NanoUsd(100_000_000)));
     config.providers[0].model_aliases.clear();
     config.routing.agent_rules.clear();
@@ -563,17 +633,19 @@ fn a_key_without_effect_is_noted_when_it_is_changed_and_only_then() {
         [
             "routing.agentRules: `deepseek` is not configured and is skipped",
             "routing.modelTierRules: `azure` is not configured and is skipped",
+            "routing.rules: `deepseek` is not configured and is skipped",
             "providers.anthropic: `modelAliases` has no effect in this version",
             "routing: `agentRules`, `modelTierRules`, `rules` have no effect in this version",
-            "costTracking: `pricingOverrides` has no effect in this version",
         ],
         "the reference sets nothing but its examples"
     );
     let notes = |text: &str| good(text).1;
-    assert_eq!(notes(r#"{ "audit": { "enabled": true, "maxGb": 2 } }"#), [""; 0], "the default, written out");
+    assert_eq!(notes(r#"{ "log": { "files": 5, "maxMb": 10 } }"#), [""; 0], "the default, written out");
     assert_eq!(
-        notes(r#"{ "audit": { "enabled": false, "maxGb": 3 }, "log": { "files": 1 }, "server": { "pingSecs": 3 } }"#),
-        ["audit: `enabled`, `maxGb` have no effect in this version", "log: `files` has no effect in this version"]
+        notes(
+            r#"{ "log": { "files": 1, "maxMb": 3 }, "translation": { "onLoss": "refuse" }, "server": { "pingSecs": 3 } }"#
+        ),
+        ["translation: `onLoss` has no effect in this version", "log: `maxMb`, `files` have no effect in this version"]
     );
 }
 
@@ -592,7 +664,8 @@ fn a_value_of_the_wrong_type_is_a_fault_at_its_own_place() {
     let mut seen = 0;
     each_value_replaced(|path, value, replaced| {
         // A list where no list belongs, and a boolean where one does.
-        let list_belongs = matches!(value, Value::Array(_)) || path.ends_with("apiKeyRef");
+        let list_belongs =
+            matches!(value, Value::Array(_)) || path.ends_with("apiKeyRef") || path.ends_with("when.model");
         let text = replaced(if list_belongs { "true" } else { "[[]]" });
         let (line, column) = fault::Lines::new(&text).at(value.range().start);
         let all = faults(&text);

@@ -6,11 +6,15 @@ use jsonc_parser::ast::Value;
 
 use super::credential::CredentialRef;
 use super::form::{Form, Kind, Shape, map_with, section, text};
-use super::keys::{Entry, ProviderConfig, Target};
+use super::hours::Hours;
+use super::keys::{Choice, Entry, ProviderConfig, Target};
 use super::proxy::ProxySetting;
 use super::read::{Place, Reader, Wrong, mistyped, offset};
 use super::suggest::nearest;
+use ledger::redact::Pattern;
+
 use crate::catalog::{self, Protocol, ProviderKind};
+use crate::glob::Glob;
 use crate::net::ProxyUrl;
 use crate::origin::BaseUrl;
 use crate::secret::Secret;
@@ -33,6 +37,14 @@ pub(super) fn listen() -> Form<SocketAddr> {
 
 fn with_port(ip: &str) -> String {
     if ip.contains(':') { format!("[{ip}]:54548") } else { format!("{ip}:54548") }
+}
+
+/// A regular expression of what is taken out of bodies.
+pub(super) fn pattern() -> Form<String> {
+    text("pattern", "\"…\"", |text, _| match Pattern::new(text) {
+        Ok(_) => Ok(text.to_string()),
+        Err(bad) => Err(Wrong::new("no pattern that can be used", bad.to_string())),
+    })
 }
 
 /// A name in a `Host` header; with a port it is meant for that port only.
@@ -261,4 +273,48 @@ pub(super) fn target() -> Form<Target> {
         value => (object.read)(value, place, reader),
     };
     Form { shape, read: Box::new(read) }
+}
+
+/// A provider of a rule: its name, or an object with model and weight.
+pub(super) fn chosen() -> Form<Choice> {
+    let (name, object) = (provider_name(), section::<Choice>());
+    let shape = Shape::Either(Box::new(name.shape), Box::new(object.shape));
+    let read = move |value: &Value<'_>, place: &Place, reader: &mut Reader<'_>| match value {
+        Value::StringLit(_) => {
+            (name.read)(value, place, reader).map(|provider| Choice { provider, model: None, weight: 1 })
+        }
+        value => (object.read)(value, place, reader),
+    };
+    Form { shape, read: Box::new(read) }
+}
+
+/// A pattern.
+pub(super) fn glob() -> Form<Glob> {
+    text("pattern", "\"claude-*\"", |text, _| match text.trim() {
+        "" => Err(Wrong::new("the pattern is empty", "write a pattern such as \"claude-*\", or remove it")),
+        text => Ok(Glob::new(text)),
+    })
+}
+
+/// Hours of the week.
+pub(super) fn hours() -> Form<Hours> {
+    text("hours", "\"mon-fri 09:00-17:00\"", |text, _| {
+        text.parse().map_err(|_| {
+            let help = "write for example \"mon-fri 09:00-17:00\", \"sat,sun 00:00-24:00\" or \"22:00-06:00\" (UTC)";
+            Wrong::new("no hours of the week", help)
+        })
+    })
+}
+
+/// The name of a request header that a rule may look at. Keys are not among them: their values would stand in the file.
+pub(super) fn header_name(name: &str) -> Result<(), Wrong> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if !(1..=256).contains(&name.len()) || !name.bytes().all(token) {
+        return Err(Wrong::new("no name for a header", "use letters, digits and `-`"));
+    }
+    let lower = name.to_ascii_lowercase();
+    if ["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-cco-token"].contains(&lower.as_str()) {
+        return Err(Wrong::new("a key does not belong in a rule", "use `keyId`, which tells keys apart by their ends"));
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! One record an exchange: begun before its request goes up, settled before its client sees the end.
 
+mod bodies;
 mod facts;
 
 use std::fmt;
@@ -9,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger::Ledger;
+use ledger::journal::Ack;
 use ledger::price::{Billed, PriceTable};
 use ledger::record::{Operation, Outcome, Record, Start};
 use tracing::{debug, warn};
 
+pub use bodies::{Bodies, Owner, Tape};
 pub use facts::Facts;
 
 use crate::config::OnFailure;
@@ -21,8 +24,29 @@ use crate::error::{ErrorKind, Refusal, Retry};
 /// Awaited before the last bytes of an answer leave; it ends by itself after `audit.journalWaitMs`.
 pub type Settling = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Writes what happens to the journal, priced.
+/// Where records are written down.
+pub trait Book: Send + Sync {
+    /// An exchange begins.
+    fn start(&self, start: Start) -> Ack;
+
+    /// An exchange ended.
+    fn finish(&self, record: Record) -> Ack;
+}
+
+impl Book for Ledger {
+    fn start(&self, start: Start) -> Ack {
+        Self::start(self, start)
+    }
+
+    fn finish(&self, record: Record) -> Ack {
+        Self::finish(self, record)
+    }
+}
+
+/// Writes what happens down, priced.
 pub struct Recorder {
+    book: Option<Arc<dyn Book>>,
+    /// The same as the book, unless that is a test's.
     ledger: Option<Arc<Ledger>>,
     prices: Option<Arc<PriceTable>>,
     wait: Duration,
@@ -30,6 +54,7 @@ pub struct Recorder {
     /// Entries that were not known to be written when their exchange went on.
     unsettled: Arc<AtomicU64>,
     unpriced: AtomicU64,
+    bodies: Option<Arc<Bodies>>,
 }
 
 impl fmt::Debug for Recorder {
@@ -47,14 +72,33 @@ impl Recorder {
     /// Records into this ledger, priced if there are prices.
     pub fn new(ledger: Arc<Ledger>, prices: Option<Arc<PriceTable>>, wait: Duration, on_failure: OnFailure) -> Self {
         let (unsettled, unpriced) = (Arc::default(), AtomicU64::default());
-        Self { ledger: Some(ledger), prices, wait, on_failure, unsettled, unpriced }
+        let book: Arc<dyn Book> = ledger.clone();
+        Self { book: Some(book), ledger: Some(ledger), prices, wait, on_failure, unsettled, unpriced, bodies: None }
+    }
+
+    /// Writes into a book that is no ledger, at the built-in prices.
+    pub fn to(book: Arc<dyn Book>) -> Self {
+        let prices = Some(Arc::new(PriceTable::built_in()));
+        Self { book: Some(book), prices, wait: Duration::from_secs(1), ..Self::off() }
+    }
+
+    /// Keeps bodies as well.
+    #[must_use]
+    pub fn with_bodies(mut self, bodies: Bodies) -> Self {
+        self.bodies = Some(Arc::new(bodies));
+        self
+    }
+
+    /// Where bodies go, if they are kept.
+    pub fn bodies(&self) -> Option<&Arc<Bodies>> {
+        self.bodies.as_ref()
     }
 
     /// Records nothing: `audit.enabled` is off.
     pub fn off() -> Self {
         let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
         let (unsettled, unpriced) = (Arc::default(), AtomicU64::default());
-        Self { ledger: None, prices: None, wait, on_failure, unsettled, unpriced }
+        Self { book: None, ledger: None, prices: None, wait, on_failure, unsettled, unpriced, bodies: None }
     }
 
     /// The ledger, if there is one.
@@ -67,6 +111,9 @@ impl Recorder {
         if let Some(ledger) = &self.ledger {
             ledger.close();
         }
+        if let Some(bodies) = &self.bodies {
+            bodies.close();
+        }
     }
 
     /// Entries so far that were not known to be written when their exchange went on.
@@ -76,8 +123,8 @@ impl Recorder {
 
     /// Writes that an exchange begins. `Err`: it is not known to be written, and that matters here.
     pub async fn begin(&self, start: Start) -> Result<(), Refusal> {
-        let Some(ledger) = &self.ledger else { return Ok(()) };
-        let Err(why) = ledger.start(start).within(self.wait).await else { return Ok(()) };
+        let Some(book) = &self.book else { return Ok(()) };
+        let Err(why) = book.start(start).within(self.wait).await else { return Ok(()) };
         self.unsettled.fetch_add(1, Ordering::Relaxed);
         match self.on_failure {
             OnFailure::Continue => Ok(()),
@@ -91,8 +138,8 @@ impl Recorder {
     /// Prices a record and hands it to the journal.
     fn settle(&self, mut record: Record, billed_as: &str) -> Option<Settling> {
         self.price(&mut record, billed_as);
-        let ledger = self.ledger.as_ref()?;
-        let (ack, wait, unsettled) = (ledger.finish(record), self.wait, self.unsettled.clone());
+        let book = self.book.as_ref()?;
+        let (ack, wait, unsettled) = (book.finish(record), self.wait, self.unsettled.clone());
         Some(Box::pin(async move {
             if let Err(why) = ack.within(wait).await
                 && unsettled.fetch_add(1, Ordering::Relaxed) == 0

@@ -124,8 +124,11 @@ pub struct Seen<'a> {
 /// Awaited before the last bytes leave.
 pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Told once how an answer ends, before its client can know.
+/// Sees what passes, and is told once how an answer ends, before its client can know.
 pub trait Settle {
+    /// Bytes of the upstream's body, as they came.
+    fn keep(&mut self, piece: &[u8]);
+
     /// Takes the outcome over. The gate, if there is one, ends by itself within a bounded time.
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate>;
 }
@@ -139,7 +142,9 @@ pub struct Relay<'a, S> {
     limits: Limits,
     /// For the error event.
     request_id: &'a str,
-    settle: Option<&'a mut dyn Settle>,
+    settle: &'a mut dyn Settle,
+    /// How the answer ended as far as its record goes: what happens to the connection afterwards changes it no more.
+    settled: Option<Ended>,
     gate: Option<Gate>,
     first_token: Option<Instant>,
     fresh: Vec<Bytes>,
@@ -184,7 +189,7 @@ impl<'a, S: Io> Relay<'a, S> {
         let (fresh, ready) = (Vec::new(), Vec::new());
         let (last_read, last_sent) = (now, now);
         let (ended, aborted, payload) = (None, false, 0);
-        let (settle, gate, first_token) = (Some(settle), None, None);
+        let (settled, gate, first_token) = (None, None, None);
         Self {
             client,
             source,
@@ -193,6 +198,7 @@ impl<'a, S: Io> Relay<'a, S> {
             limits,
             request_id,
             settle,
+            settled,
             gate,
             first_token,
             fresh,
@@ -216,6 +222,7 @@ impl<'a, S: Io> Relay<'a, S> {
             self.poll(cx)
         })
         .await;
+        let ended = self.settled.unwrap_or(ended);
         Report { ended, aborted: self.aborted, payload: self.payload }
     }
 
@@ -333,6 +340,7 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Looks at what one read brought and lets go of what may be sent.
     fn deliver(&mut self) {
+        self.fresh.iter().for_each(|piece| self.settle.keep(piece));
         match &mut self.view {
             View::Plain => self.ready.append(&mut self.fresh),
             View::Whole(whole) => {
@@ -369,14 +377,17 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Hands the outcome over, once; what stands in the outbox waits for the gate.
     fn settle(&mut self, ended: &Ended) {
-        let Some(settle) = self.settle.take() else { return };
+        if self.settled.is_some() {
+            return;
+        }
+        self.settled = Some(ended.clone());
         let metered = match &self.view {
             View::Plain => None,
             View::Whole(whole) => Some(whole.metered()),
             View::Events(events) | View::Coded(events, _) => Some(events.metered()),
         };
         let (payload, first_token) = (self.payload, self.first_token);
-        self.gate = settle.settle(Seen { ended, metered, payload, first_token });
+        self.gate = self.settle.settle(Seen { ended, metered, payload, first_token });
     }
 
     fn send(&mut self) {
@@ -411,12 +422,14 @@ impl<'a, S: Io> Relay<'a, S> {
         self.payload += self.ready.iter().map(|piece| piece.len() as u64).sum::<u64>();
         self.send();
         self.close();
-        self.ended = Some(match &self.view {
+        let ended = match &self.view {
             View::Events(events) | View::Coded(events, _) if events.progress() == Progress::Failed => {
                 Ended::UpstreamError
             }
             _ => Ended::Complete,
-        });
+        };
+        self.settle(&ended);
+        self.ended = Some(ended);
     }
 
     /// The upstream's body broke off.

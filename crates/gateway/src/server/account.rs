@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http1::{Framing, RequestHead};
-use ledger::record::{Attempt, Id, Outcome, Parties, Record, Start};
+use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
 use tokio::time::Instant;
 use wire::meter::{Counts, Metered};
 use wire::protocol::Protocol;
@@ -12,7 +12,7 @@ use crate::client::inbound::HeldBody;
 use crate::error::ErrorKind;
 use crate::gateway::Gateway;
 use crate::provider::Provider;
-use crate::recorder::{Draft, Facts, Settling, now_us};
+use crate::recorder::{Draft, Facts, Owner, Settling, Tape, now_us};
 use crate::relay::{Ended, Gate, Seen, Settle};
 use crate::server::exchange::Exchange;
 
@@ -57,6 +57,11 @@ impl Exchange {
         let record = self.record()?;
         let (id, operation, started_us) = (record.id, record.operation, record.started_us);
         Some(Start { id, operation, started_us, parties: record.parties.clone() })
+    }
+
+    /// Whose bodies go to the archive.
+    pub(super) fn owner(&mut self) -> Option<Owner> {
+        self.record().map(|record| Owner { id: record.id, session: record.parties.session.clone() })
     }
 
     /// One try is over.
@@ -119,19 +124,29 @@ pub(super) struct Closing<'a> {
     pub(super) draft: Option<&'a mut Draft>,
     pub(super) status: u16,
     pub(super) started: Instant,
+    pub(super) first_byte: Option<Duration>,
     pub(super) upstream_id: Option<&'a str>,
+    pub(super) tape: Option<Tape>,
 }
 
 impl Settle for Closing<'_> {
+    fn keep(&mut self, piece: &[u8]) {
+        if let Some(tape) = &mut self.tape {
+            tape.keep(piece);
+        }
+    }
+
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate> {
         let (outcome, cause) = outcome(seen.ended, self.status);
         let (status, started, upstream_id) = (self.status, self.started, self.upstream_id);
+        let first_byte = self.first_byte;
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
             record.status = Some(status);
             record.error = cause.map(Box::from);
             record.upstream_request_id = upstream_id.map(Box::from);
             record.bytes_out = seen.payload;
+            record.first_byte_us = first_byte.map(micros);
             record.duration_us = Some(micros(started.elapsed()));
             record.first_token_us = seen.first_token.map(|at| micros(at - started));
             if let Some(metered) = seen.metered {
@@ -150,8 +165,9 @@ fn measure(record: &mut Record, metered: Metered, status: u16) {
         record.error = Some(format!("{}: {}", error.kind, error.message).into());
     }
     if status < 400 {
-        record.estimated_output =
-            metered.estimated_output().filter(|_| record.operation == ledger::record::Operation::Generation);
+        // Nothing that could be counted is not the same as nothing said.
+        let generated = record.operation == Operation::Generation;
+        record.estimated_output = metered.estimated_output().filter(|tokens| generated && *tokens > 0);
         match metered.usage {
             Counts::Known(usage) => record.usage = Some(usage),
             Counts::Unknown => record.usage_unknown = true,

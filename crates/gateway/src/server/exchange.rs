@@ -147,6 +147,11 @@ impl Exchange {
         if let Some(start) = self.start() {
             gateway.recorder.begin(start).await?;
         }
+        let bodies = gateway.recorder.bodies().filter(|_| self.operation.is_held());
+        let owner = bodies.and_then(|_| self.owner());
+        if let (Some(bodies), Some(owner), Some(body)) = (bodies, &owner, &body) {
+            bodies.request(owner, head, &body.bytes);
+        }
         let request = prepare(head, self.operation, provider, auth, body.as_ref());
         let patience = self.patience(head, provider);
         let (answer, mut source) = self.attempt(client, head, worker, provider, request, body, patience).await?;
@@ -175,8 +180,10 @@ impl Exchange {
             end: self.started + provider.timeouts.max_stream,
         };
         let upstream_id = answer.get("request-id").and_then(|id| std::str::from_utf8(id).ok());
-        let mut closing =
-            Closing { draft: self.draft.as_mut(), status: self.status, started: self.started, upstream_id };
+        let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &answer));
+        let (status, started, first_byte) = (self.status, self.started, self.first_byte);
+        let draft = self.draft.as_mut();
+        let mut closing = Closing { draft, status, started, first_byte, upstream_id, tape };
         let report = Relay::new(client, &mut source, framed, view, limits, &self.id, &mut closing).run().await;
         gateway.counters.relayed(report.payload);
         if !report.aborted {

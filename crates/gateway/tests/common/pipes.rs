@@ -13,9 +13,11 @@ use gateway::gateway::{Gateway, Worker};
 use gateway::io::Io;
 use gateway::net::{BoxFuture, Cause, Dial, DialError, Stream};
 use gateway::origin::Origin;
-use gateway::recorder::Recorder;
+use gateway::recorder::{Book, Recorder};
 use gateway::server::connection::serve_connection;
 use gateway::setup;
+use ledger::journal::{Ack, Position};
+use ledger::record::{Record, Start};
 use serde_json::{Value, json};
 use sim::{Sim, SimConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -136,10 +138,52 @@ pub struct House {
     hear: CancellationToken,
     next: Arc<Mutex<VecDeque<Upstream>>>,
     dialed: Arc<Mutex<Vec<Origin>>>,
+    book: Arc<Notebook>,
     /// Connections of clients.
     near: TaskTracker,
     /// Connections of upstreams.
     far: TaskTracker,
+}
+
+/// What was recorded: in memory, because a paused clock waits for no disk.
+#[derive(Debug, Default)]
+struct Notebook {
+    begun: Mutex<Vec<Start>>,
+    finished: Mutex<Vec<Record>>,
+}
+
+impl Book for Notebook {
+    fn start(&self, start: Start) -> Ack {
+        self.begun.lock().unwrap().push(start);
+        Ack::known(Ok(Position::default()))
+    }
+
+    fn finish(&self, record: Record) -> Ack {
+        self.finished.lock().unwrap().push(record);
+        Ack::known(Ok(Position::default()))
+    }
+}
+
+impl Notebook {
+    /// Every exchange that was begun is finished once, and recorded as it was logged.
+    fn check(&self, logged: &BTreeMap<&'static str, u64>) {
+        let (begun, finished) = (self.begun.lock().unwrap(), self.finished.lock().unwrap());
+        let mut outcomes = BTreeMap::<&str, u64>::new();
+        for record in &*finished {
+            *outcomes.entry(record.outcome.as_str()).or_default() += 1;
+            let same = finished.iter().filter(|other| other.id == record.id).count();
+            assert_eq!(same, 1, "recorded twice: {record:?}");
+            let begins = begun.iter().filter(|start| start.id == record.id).count();
+            let sent = !record.attempts.is_empty();
+            assert!(begins == 1 || begins == 0 && !sent, "begun {begins} times: {record:?}");
+        }
+        for start in &*begun {
+            assert!(finished.iter().any(|record| record.id == start.id), "never recorded: {start:?}");
+        }
+        for (outcome, count) in outcomes {
+            assert!(logged.get(outcome) >= Some(&count), "{count} recorded as {outcome}, but logged {logged:?}");
+        }
+    }
 }
 
 /// The configuration of every house before the test has edited it.
@@ -201,8 +245,9 @@ impl House {
         let dialed = Arc::new(Mutex::new(Vec::new()));
         let (far_end, mut accepted) = mpsc::channel(64);
         let dialer = Pipes { next: next.clone(), dialed: dialed.clone(), far: far_end, size };
+        let book = Arc::new(Notebook::default());
         let (gateway, _) =
-            setup::gateway(&config, &env, "test", Arc::new(dialer), Recorder::off()).expect("good settings");
+            setup::gateway(&config, &env, "test", Arc::new(dialer), Recorder::to(book.clone())).expect("good settings");
         let (gateway, phases) = (Arc::new(gateway), Phases::default());
         let sim = Sim::new(SimConfig::default()).unwrap();
         let seen = Rc::new(RefCell::new(Vec::<Seen>::new()));
@@ -218,6 +263,7 @@ impl House {
             hear: hear.clone(),
             next,
             dialed,
+            book,
             near: TaskTracker::new(),
             far: far.clone(),
         };
@@ -251,6 +297,11 @@ impl House {
     /// The same, scripted.
     pub fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.next_upstream(Upstream::Raw(steps.into_iter().collect()));
+    }
+
+    /// What was recorded so far, in the order of its end.
+    pub fn records(&self) -> Vec<Record> {
+        self.book.finished.lock().unwrap().clone()
     }
 
     /// How many connections to upstreams were asked for.
@@ -346,7 +397,7 @@ impl House {
     /// Everything ends: no task, no held byte, no connection may be left.
     async fn end(self) {
         self.hear();
-        let Self { gateway, worker, near, far, .. } = self;
+        let Self { gateway, worker, near, far, book, .. } = self;
         near.close();
         soon(near.wait()).await;
         assert_eq!(gateway.held.used(), 0, "bytes of request bodies are still held");
@@ -354,6 +405,7 @@ impl House {
         worker.pool.clear();
         assert_eq!(Rc::strong_count(&worker), 1, "somebody holds the worker");
         drop(worker);
+        book.check(&gateway.counters.outcomes());
         assert_eq!(Arc::strong_count(&gateway), 1, "somebody holds the gateway");
         drop(gateway);
         far.close();

@@ -11,5 +11,6 @@ mod framing;
 mod gone;
 mod local;
 mod memory;
+mod records;
 mod rest;
 mod time;

@@ -286,6 +286,11 @@ impl Archive {
         taken
     }
 
+    /// Counts a body that its owner had to give up before it could be submitted.
+    pub fn skip(&self, why: Skip) {
+        self.shared.skip(why, 1);
+    }
+
     /// Waits until what was submitted before is written or counted as skipped; `false` after that time. Blocks.
     pub fn flush(&self, at_most: Duration) -> bool {
         let (done, wait) = sync_channel(1);

@@ -206,11 +206,11 @@ impl Journal {
             Ok(()) => Ack(Acked::Waiting(ack)),
             Err(TrySendError::Full(_)) => {
                 self.shared.lost(1);
-                Ack(Acked::Refused(Unwritten::QueueFull))
+                Ack::known(Err(Unwritten::QueueFull))
             }
             Err(TrySendError::Disconnected(_)) => {
                 self.shared.lost(1);
-                Ack(Acked::Refused(Unwritten::Closed))
+                Ack::known(Err(Unwritten::Closed))
             }
         }
     }
@@ -228,10 +228,15 @@ pub struct Ack(Acked);
 #[derive(Debug)]
 enum Acked {
     Waiting(oneshot::Receiver<Written>),
-    Refused(Unwritten),
+    Known(Result<Position, Unwritten>),
 }
 
 impl Ack {
+    /// Of an entry whose fate is known already.
+    pub fn known(fate: Result<Position, Unwritten>) -> Self {
+        Self(Acked::Known(fate))
+    }
+
     /// Waits this long and no longer.
     pub async fn within(self, most: Duration) -> Result<Position, Unwritten> {
         tokio::time::timeout(most, self).await.unwrap_or(Err(Unwritten::Late))
@@ -241,7 +246,7 @@ impl Ack {
     pub fn wait(self) -> Result<Position, Unwritten> {
         match self.0 {
             Acked::Waiting(ack) => ack.blocking_recv().unwrap_or(Err(Unwritten::Closed)),
-            Acked::Refused(why) => Err(why),
+            Acked::Known(fate) => fate,
         }
     }
 }
@@ -252,7 +257,7 @@ impl Future for Ack {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Acked::Waiting(ack) => Poll::Ready(ready!(Pin::new(ack).poll(cx)).unwrap_or(Err(Unwritten::Closed))),
-            Acked::Refused(why) => Poll::Ready(Err(*why)),
+            Acked::Known(fate) => Poll::Ready(*fate),
         }
     }
 }

@@ -8,8 +8,9 @@ pub mod sqlite;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::limits::LastLimits;
 use crate::money::NanoUsd;
-use crate::query::{Filter, Found, Groups, Key, Metrics, Row, Zone};
+use crate::query::{Filter, Found, Groups, Key, Metrics, Row, Sessions, Zone};
 use crate::record::{Id, Record};
 
 /// A store that can be opened again and again.
@@ -127,10 +128,15 @@ pub trait Reader: Send {
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError>;
     /// The record of an exchange.
     fn get(&mut self, id: Id) -> Result<Option<Row>, StoreError>;
-    /// The exchange whose id begins, or ends, with these digits.
-    fn find(&mut self, digits: &str) -> Result<Found, StoreError>;
+    /// The exchange whose short id, or whole id, begins with these digits; `last`: the last that was recorded;
+    /// `last-error`: the last in which something went wrong.
+    fn find(&mut self, word: &str) -> Result<Found, StoreError>;
     /// Sums for every value of these keys.
     fn totals(&mut self, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError>;
+    /// The last sessions, with their agents.
+    fn sessions(&mut self, filter: &Filter) -> Result<Sessions, StoreError>;
+    /// What providers said last about their limits, the newest first.
+    fn limits(&mut self) -> Result<Vec<LastLimits>, StoreError>;
     /// What `/gateway/metrics` tells; lists that can be long have at most `top` groups.
     fn metrics(&mut self, top: u32) -> Result<Metrics, StoreError>;
 }

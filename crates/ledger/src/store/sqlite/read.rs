@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::row::{self, COLUMNS};
 use super::write::COUNTERS;
+use crate::limits::{LastLimits, Limits};
 use crate::money::NanoUsd;
-use crate::query::{Filter, Found, Group, Groups, Key, Latency, Metrics, Row, Sums, Totals, UTC, Zone, day};
-use crate::record::{Id, Operation};
+use crate::query::{Filter, Found, Group, Groups, Key, Latency, Metrics, Row, Sessions, Sums, Totals, UTC, Zone, day};
+use crate::record::{Fingerprint, Id, Operation};
 use crate::store::{Reader, StoreError};
 
 /// A quarter of an hour: what sums by time are kept for.
@@ -19,7 +20,7 @@ const BUCKET_US: i64 = 900_000_000;
 const GROUPS: usize = 50_000;
 /// Rows that are read for them: a group has one for each kind of exchange.
 const ROWS: usize = 3 * GROUPS;
-/// Records among which the last sessions are looked for.
+/// Records among which the last sessions are looked for first.
 const LOOK_BACK: usize = 20_000;
 /// Exchanges over which it is told how long they take.
 const LAST: usize = 1000;
@@ -68,33 +69,43 @@ impl Reader for SqliteReader {
         })
     }
 
-    fn find(&mut self, digits: &str) -> Result<Found, StoreError> {
-        let hex: String = digits.chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
-        if hex.len() < 4 || hex.len() > 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Ok(Found::None);
-        }
-        self.ask(|db| {
-            // Ids that begin so: a range of the index.
-            let (from, to) = (format!("{hex:0<32}"), format!("{hex:f<32}"));
-            let sql = format!("SELECT id FROM record WHERE id BETWEEN unhex(?1) AND unhex(?2) LIMIT {NAMED}");
-            let mut found = ids(db, &sql, &[&from, &to])?;
-            if found.is_empty() && hex.len() <= 12 {
-                // Ids that end so: the index from its end, where the exchanges are that people ask for.
-                let sql = format!(
-                    "SELECT id FROM record WHERE substr(hex(id), -length(?1)) = upper(?1) ORDER BY id DESC LIMIT {NAMED}"
-                );
-                found = ids(db, &sql, &[&hex])?;
-            }
-            Ok(match found.as_slice() {
-                [] => Found::None,
-                [one] => Found::One(*one),
-                _ => Found::Many(found),
-            })
+    fn find(&mut self, word: &str) -> Result<Found, StoreError> {
+        self.ask(|db| match word {
+            "last" => last(db, &Filter::default()),
+            "last-error" => last(db, &Filter { failed: true, ..Filter::default() }),
+            _ => begins_with(db, word),
         })
     }
 
     fn totals(&mut self, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
         self.ask(|db| totals(db, filter, keys, zone))
+    }
+
+    fn sessions(&mut self, filter: &Filter) -> Result<Sessions, StoreError> {
+        self.ask(|db| {
+            let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
+            let (ids, more) = last_sessions(db, filter, epoch)?;
+            let groups = within_sessions(db, filter, epoch, &ids, &Sessions::KEYS)?;
+            let totals = totals(db, filter, &[], UTC)?.totals;
+            Ok(Sessions { sessions: Sessions::build(&ids, groups), totals, more })
+        })
+    }
+
+    fn limits(&mut self) -> Result<Vec<LastLimits>, StoreError> {
+        self.ask(|db| {
+            let sql = "SELECT provider, credential, seen_us, headers FROM limits ORDER BY seen_us DESC";
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| {
+                let credential: Box<str> = row.get(1)?;
+                Ok(LastLimits {
+                    provider: row.get(0)?,
+                    credential: (!credential.is_empty()).then(|| Fingerprint::stored(credential)),
+                    seen_us: row.get(2)?,
+                    limits: Limits::stored(row.get(3)?),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
     }
 
     fn metrics(&mut self, top: u32) -> Result<Metrics, StoreError> {
@@ -103,9 +114,11 @@ impl Reader for SqliteReader {
             let generations = Filter { operation: Some(Operation::Generation), ..all.clone() };
             let by = |key| totals(db, &generations, &[key], UTC);
             let by_provider = by(Key::Provider)?;
-            let by_session = last_sessions(db, &generations)?;
-            let mut generations = Where::rows(&generations);
             let (epoch, since_us) = epoch(db)?;
+            let (sessions, _) = last_sessions(db, &generations, Some(epoch))?;
+            let mut by_session = within_sessions(db, &generations, Some(epoch), &sessions, &[Key::Session])?;
+            sort(&mut by_session, &[Key::Session]);
+            let mut generations = Where::rows(&generations);
             generations.and("epoch = ", Value::Integer(epoch));
             let latency = |column: &str| -> Result<Latency, StoreError> {
                 let sql = format!(
@@ -128,47 +141,100 @@ impl Reader for SqliteReader {
                 by_session,
                 by_project: by(Key::Project)?.groups,
                 duration: latency("duration_us")?,
+                first_byte: latency("first_byte_us")?,
                 first_token: latency("first_token_us")?,
             })
         })
     }
 }
 
-/// Sums of the sessions that were recorded last, the dearest first.
-fn last_sessions(db: &Connection, filter: &Filter) -> Result<Vec<Group>, StoreError> {
+/// The exchange that was recorded last of those that are meant.
+fn last(db: &Connection, filter: &Filter) -> Result<Found, StoreError> {
+    let row = rows_of(db, &Where::rows(filter), "seq DESC", 1)?.pop();
+    Ok(row.map_or(Found::None, |row| Found::One(Box::new(row))))
+}
+
+/// What people copy is the end of an id, so its beginning is tried first: the other end is the time, which thousands
+/// have in common.
+fn begins_with(db: &Connection, digits: &str) -> Result<Found, StoreError> {
+    let hex: String = digits.chars().filter(|c| *c != '-').collect();
+    if hex.is_empty() || hex.len() > 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(Found::None);
+    }
+    for (of, length) in [("substr(id, 13)", 8), ("id", 32)] {
+        if hex.len() > length {
+            continue;
+        }
+        // A range of an index.
+        let mut meant = Where::default();
+        for (compare, fill) in [(">=", "0"), ("<=", "f")] {
+            let full = hex.clone() + &fill.repeat(length - hex.len());
+            meant.within_call(&format!("{of} {compare} unhex("), Value::Text(full));
+        }
+        let mut found = rows_of(db, &meant, "id DESC", NAMED)?;
+        match found.len() {
+            0 => {}
+            1 => return Ok(found.pop().map_or(Found::None, |row| Found::One(Box::new(row)))),
+            _ => return Ok(Found::Many(found)),
+        }
+    }
+    Ok(Found::None)
+}
+
+/// The sessions that something was recorded of last, and whether there are more than the filter wants.
+fn last_sessions(db: &Connection, filter: &Filter, epoch: Option<i64>) -> Result<(Vec<String>, bool), StoreError> {
     let most = filter.limit() as usize;
-    let sql = format!("SELECT coalesce(session, '') FROM record ORDER BY seq DESC LIMIT {LOOK_BACK}");
+    let mut meant = Where::rows(filter);
+    if let Some(epoch) = epoch {
+        meant.and("epoch = ", Value::Integer(epoch));
+    }
+    let sql =
+        format!("SELECT coalesce(session, '') FROM record WHERE {} ORDER BY seq DESC LIMIT {LOOK_BACK}", meant.sql());
     let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query([])?;
-    let mut sessions: Vec<String> = Vec::new();
-    let mut known = HashSet::new();
-    while let Some(row) = rows.next()?
-        && sessions.len() < most
-    {
+    let mut rows = statement.query(params_from_iter(&meant.values))?;
+    let (mut sessions, mut known) = (Vec::new(), HashSet::new());
+    while let Some(row) = rows.next()? {
         let session: String = row.get(0)?;
         if known.insert(session.clone()) {
+            if sessions.len() == most {
+                return Ok((sessions, true));
+            }
             sessions.push(session);
         }
     }
-    let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
-    let list = serde_json::to_string(&sessions).map_err(|why| StoreError::Other(why.to_string()))?;
-    let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
-    for (source, mut meant) in pieces(filter, &[Key::Session], epoch) {
-        meant.and("session IN (SELECT value FROM json_each(", Value::Text(list.clone()));
-        if let Some(last) = meant.conditions.last_mut() {
-            last.push_str("))");
+    // There are older ones, perhaps some of which only the sums are left.
+    let all = Filter { limit: None, ..filter.clone() };
+    let mut groups = totals(db, &all, &[Key::Session], UTC)?;
+    groups.groups.sort_by_key(|group| std::cmp::Reverse(group.last_us));
+    for mut group in groups.groups {
+        if let Some(session) = group.keys.pop()
+            && known.insert(session.clone())
+        {
+            if sessions.len() == most {
+                return Ok((sessions, true));
+            }
+            sessions.push(session);
         }
-        piece(db, source, &meant, &[Key::Session], UTC, &mut |group| merge(&mut groups, group))?;
     }
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    sort(&mut groups, &[Key::Session]);
-    Ok(groups)
+    Ok((sessions, groups.more))
 }
 
-fn ids(db: &Connection, sql: &str, values: &[&str]) -> Result<Vec<Id>, StoreError> {
-    let mut statement = db.prepare_cached(sql)?;
-    let ids = statement.query_map(params_from_iter(values), |row| row.get(0).map(Id::from_bytes))?;
-    Ok(ids.collect::<Result<_, _>>()?)
+/// Sums within these sessions.
+fn within_sessions(
+    db: &Connection,
+    filter: &Filter,
+    epoch: Option<i64>,
+    sessions: &[String],
+    keys: &[Key],
+) -> Result<Vec<Group>, StoreError> {
+    let list = serde_json::to_string(sessions).map_err(|why| StoreError::Other(why.to_string()))?;
+    let without = sessions.iter().any(String::is_empty);
+    let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
+    for (source, mut meant) in pieces(filter, keys, epoch) {
+        meant.within(source, &list, without);
+        piece(db, source, &meant, keys, UTC, &mut |group| merge(&mut groups, group))?;
+    }
+    Ok(groups.into_values().collect())
 }
 
 /// The counting that runs, and when it began.
@@ -222,6 +288,9 @@ impl Where {
         if let Some(agent) = &filter.agent {
             meant.name(&["agent", "agent_type"], agent);
         }
+        if let Some(kind) = &filter.agent_type {
+            meant.name(&["agent_type"], kind);
+        }
         if let Some(operation) = filter.operation {
             meant.and("operation = ", Value::Text(operation.as_str().into()));
         }
@@ -237,6 +306,11 @@ impl Where {
     }
 
     fn name(&mut self, columns: &[&str], name: &str) {
+        if name.is_empty() {
+            // Those that have none.
+            self.conditions.extend(columns.iter().map(|column| format!("coalesce({column}, '') = ''")));
+            return;
+        }
         let (compare, value) = if name.contains('*') {
             let escaped = name.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_").replace('*', "%");
             (" LIKE ", escaped)
@@ -262,6 +336,34 @@ impl Where {
     pub(super) fn and(&mut self, left: &str, value: Value) {
         self.values.push(value);
         self.conditions.push(format!("{left}?{}", self.values.len()));
+    }
+
+    /// A value within parentheses that are open.
+    fn within_call(&mut self, left: &str, value: Value) {
+        self.and(left, value);
+        self.close();
+    }
+
+    /// Only these sessions, given as a JSON list; `without`: the list has the empty name of those that have none.
+    fn within(&mut self, source: Source, list: &str, without: bool) {
+        let list = Value::Text(list.into());
+        if source != Source::Records {
+            self.within_call("session IN (SELECT value FROM json_each(", list);
+        } else {
+            // The table's own column is the one that its index knows.
+            let or_none = if without { "session IS NULL OR " } else { "" };
+            let left =
+                format!("seq IN (SELECT seq FROM record WHERE {or_none}session IN (SELECT value FROM json_each(");
+            self.within_call(&left, list);
+            self.close();
+        }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if let Some(last) = self.conditions.last_mut() {
+            last.push(')');
+        }
     }
 
     fn sql(&self) -> String {
@@ -325,6 +427,8 @@ type Piece = (Source, Where);
 fn pieces(filter: &Filter, keys: &[Key], epoch: Option<i64>) -> Vec<Piece> {
     let of_sessions = |key: &Key| matches!(key, Key::Session | Key::Agent | Key::AgentId | Key::ParentAgent);
     let sessions = keys.iter().any(of_sessions) || filter.session.is_some() || filter.agent.is_some();
+    // The sums by time know no kinds of agents, those without time do.
+    let kinds = keys.contains(&Key::AgentType) || filter.agent_type.is_some();
     let outcomes = filter.failed || keys.contains(&Key::Outcome);
     let (since, until) = (filter.since_us, filter.until_us);
     let timed = since.is_some() || until.is_some();
@@ -350,7 +454,8 @@ fn pieces(filter: &Filter, keys: &[Key], epoch: Option<i64>) -> Vec<Piece> {
     match (sessions, timed || day) {
         _ if cursor => vec![records(since, until)],
         (false, false) => vec![meant(Source::Total)],
-        _ if outcomes || (sessions && day) => vec![records(since, until)],
+        _ if outcomes || ((sessions || kinds) && day) => vec![records(since, until)],
+        (false, true) if kinds => by_session(since, until, meant, records),
         (false, true) => by_time(since, until, meant, records),
         (true, false) => vec![meant(Source::Session)],
         (true, true) => by_session(since, until, meant, records),

@@ -1,11 +1,11 @@
 //! A record as a row, and back.
 
-use rusqlite::types::{Type, Value};
+use rusqlite::types::Type;
 use rusqlite::{Row as SqlRow, Statement, params};
 
 use crate::money::NanoUsd;
 use crate::query::Row;
-use crate::record::{Id, Operation, Outcome, Parties, Record};
+use crate::record::{Fingerprint, Id, Operation, Outcome, Parties, Record};
 
 /// The largest count that is summed; larger ones are nonsense that would make sums overflow.
 const LARGEST: u64 = 1_000_000_000_000;
@@ -152,7 +152,8 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         duration_us: unsigned(29)?,
         bytes_in: unsigned(30)?.unwrap_or(0),
         bytes_out: unsigned(31)?.unwrap_or(0),
-        credential: text(32)?.map(|text| from_value(32, Value::Text(text.into()))).transpose()?,
+        credential: text(32)?.map(Fingerprint::stored),
+        limits: None,
         error: text(33)?,
         attempts: from_json(row, 34)?.unwrap_or_default(),
         losses: from_json(row, 35)?.unwrap_or_default(),
@@ -164,12 +165,4 @@ fn from_json<T: serde::de::DeserializeOwned>(row: &SqlRow<'_>, at: usize) -> rus
     let text: Option<String> = row.get(at)?;
     let bad = |why: serde_json::Error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, why.into());
     text.map(|text| serde_json::from_str(&text).map_err(bad)).transpose()
-}
-
-fn from_value<T: serde::de::DeserializeOwned>(at: usize, value: Value) -> rusqlite::Result<T> {
-    let Value::Text(text) = value else {
-        return Err(rusqlite::Error::InvalidColumnType(at, "text".into(), Type::Text));
-    };
-    let bad = |why: serde_json::Error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, why.into());
-    serde_json::from_value(serde_json::Value::String(text)).map_err(bad)
 }

@@ -7,9 +7,10 @@ use rusqlite::types::Value;
 use wire::usage::{CacheWrite, Tokens, Usage};
 
 use super::*;
+use crate::limits::Limits;
 use crate::money::NanoUsd;
 use crate::query::{Filter, Found, Group, Groups, Key, MOST, Metrics, Row, Sums, Totals, UTC};
-use crate::record::{Id, Operation, Outcome, Record};
+use crate::record::{Fingerprint, Id, Operation, Outcome, Record};
 use crate::sample::{EPOCH_US, STEP_US, id, record, start};
 use crate::store::{Batch, Loaded, Priced, Progress, Purge};
 
@@ -181,6 +182,8 @@ fn filters_mean_the_same_for_rows_and_for_sums() {
             &[Key::Session],
             &[Key::Agent, Key::Outcome],
             &[Key::Agent, Key::AgentId],
+            &[Key::AgentType],
+            &[Key::Day, Key::AgentType],
         ] {
             let groups = fixture.totals(&filter, keys);
             assert_eq!(groups.totals, totals, "{keys:?}");
@@ -199,10 +202,16 @@ fn filters_mean_the_same_for_rows_and_for_sums() {
     c(Filter { provider: text("deepseek"), ..f() }, &|r| r.parties.provider.as_deref() == Some("deepseek"));
     c(Filter { project: text("infra"), ..f() }, &|r| r.parties.project.as_deref() == Some("infra"));
     c(Filter { agent: text("Explore"), ..f() }, &|r| r.parties.agent_type.is_some());
+    c(Filter { agent_type: text("Expl*"), ..f() }, &|r| r.parties.agent_type.is_some());
+    c(Filter { agent_type: text("Explore"), since_us: Some(t(100)), ..f() }, &|r| {
+        r.parties.agent_type.is_some() && r.started_us >= t(100)
+    });
     let agent = records[3].parties.agent.clone().unwrap();
     c(Filter { agent: text(&agent), ..f() }, &|r| r.parties.agent.as_ref() == Some(&agent));
     let session = records[120].parties.session.clone().unwrap();
     c(Filter { session: text(&session), ..f() }, &|r| r.parties.session.as_ref() == Some(&session));
+    c(Filter { session: text(""), ..f() }, &|r| r.parties.session.is_none());
+    c(Filter { agent: text(""), ..f() }, &|r| r.parties.agent.is_none());
     c(Filter { operation: Some(Operation::CountTokens), ..f() }, &|r| r.operation == Operation::CountTokens);
     c(Filter { failed: true, ..f() }, &|r| r.outcome == Outcome::UpstreamError);
     c(Filter { simulated: Some(true), ..f() }, &|r| r.parties.simulated);
@@ -275,19 +284,146 @@ fn a_day_is_that_of_the_users_clock_and_sums_up_the_same() {
 }
 
 #[test]
-fn ids_are_found_by_how_they_begin_and_by_how_they_end() {
+fn an_exchange_is_found_by_the_beginning_of_its_short_or_its_whole_id() {
     let fixture = with(&samples(50));
     let find = |text: &str| fixture.reader().find(text).unwrap();
-    assert_eq!(find(&id(7).to_string()), Found::One(id(7)));
-    assert_eq!(find(&id(7).to_string()[..20]), Found::One(id(7)));
-    assert_eq!(find(&id(7).short()), Found::One(id(7)));
-    assert_eq!(find(&id(7).short().to_uppercase()), Found::One(id(7)));
-    assert!(matches!(find(&id(7).to_string()[..6]), Found::Many(ids) if ids.len() == 10));
-    for nothing in ["", "abc", "xyz1", "ffffffff-ffff", &format!("{}0", id(7))] {
+    let seven = Found::One(Box::new(fixture.reader().get(id(7)).unwrap().unwrap()));
+    let (whole, short) = (id(7).to_string(), id(7).short());
+    for text in [&*whole, &whole[..20], &whole.replace('-', ""), &short, &short.to_uppercase(), &short[..5]] {
+        assert_eq!(find(text), seven, "{text}");
+    }
+    let Found::Many(rows) = find(&whole[..6]) else { panic!("it is the time, which all have in common") };
+    assert_eq!(rows.iter().map(|row| row.record.id).collect::<Vec<_>>(), (40..50).rev().map(id).collect::<Vec<_>>());
+    for nothing in ["", "-", "xyz1", "ffffffff-ffff", &format!("{}0", id(7)), "last-", "%", "é"] {
         assert_eq!(find(nothing), Found::None, "{nothing}");
     }
     assert_eq!(fixture.reader().get(id(7)).unwrap().unwrap().record, record(7));
     assert_eq!(fixture.reader().get(Id(0)).unwrap(), None);
+}
+
+/// Ids that differ in what it says only.
+fn with_tail(n: u64, tail: u32) -> Record {
+    let mut record = record(n);
+    record.id = Id(id(n).0 >> 32 << 32 | u128::from(tail));
+    record
+}
+
+#[test]
+fn what_begins_more_than_one_short_id_names_the_candidates() {
+    let tails = [0xabcd_0001, 0xabcd_0002, 0xabce_0000, 0x0193_0000];
+    let records: Vec<Record> = tails.iter().zip(0..).map(|(tail, n)| with_tail(n, *tail)).collect();
+    let fixture = with(&records);
+    let find = |text: &str| match fixture.reader().find(text).unwrap() {
+        Found::One(row) => vec![row.record.id],
+        Found::None => vec![],
+        Found::Many(rows) => rows.into_iter().map(|row| row.record.id).collect(),
+    };
+    let ids = |n: &[usize]| n.iter().map(|n| records[*n].id).collect::<Vec<_>>();
+    assert_eq!(find("abc"), ids(&[2, 1, 0]));
+    assert_eq!(find("abcd"), ids(&[1, 0]));
+    assert_eq!(find("abcd0001"), ids(&[0]));
+    assert_eq!(find("ABCE"), ids(&[2]));
+    assert_eq!(find("0193"), ids(&[3]), "the short id counts, not the time that all others begin with");
+}
+
+#[test]
+fn the_last_exchange_and_the_last_error_are_found_by_these_words() {
+    let mut fixture = empty();
+    let find = |fixture: &Fixture, word: &str| match fixture.reader().find(word).unwrap() {
+        Found::One(row) => Some(row.record.id),
+        other => (other != Found::None).then(|| panic!("{other:?}")),
+    };
+    assert_eq!((find(&fixture, "last"), find(&fixture, "last-error")), (None, None));
+    fixture.load(&samples(30));
+    assert_eq!((find(&fixture, "last"), find(&fixture, "last-error")), (Some(id(29)), Some(id(17))));
+}
+
+#[test]
+fn sessions_come_with_their_agents_the_last_recorded_first() {
+    let mut records = samples(500);
+    records[499].parties.session = None;
+    let fixture = with(&records);
+    let name = |n: u64| record(n * 50).parties.session.map_or_else(String::new, String::from);
+    let two = fixture.reader().sessions(&Filter { limit: Some(2), ..Filter::default() }).unwrap();
+    assert_eq!(two.sessions.iter().map(|s| s.id.clone()).collect::<Vec<_>>(), [String::new(), name(9)]);
+    assert!(two.more);
+    assert_eq!(two.totals, by_hand(&records, |_| true), "the total is over all");
+    let all = fixture.reader().sessions(&Filter::default()).unwrap();
+    assert_eq!((all.sessions.len(), all.more), (11, false));
+    let ninth = &all.sessions[1];
+    assert_eq!(ninth.totals, by_hand(&records[450..499], |_| true));
+    assert_eq!((ninth.first_us, ninth.last_us), (records[450].started_us, records[498].started_us));
+    assert_eq!(ninth.projects, [record(450).parties.project.unwrap().to_string()]);
+    let agent = record(453).parties.agent.unwrap();
+    assert_eq!(ninth.agents.iter().map(|a| (&*a.id, &*a.kind)).collect::<Vec<_>>(), [("", ""), (&*agent, "Explore")]);
+    assert_eq!(ninth.agents[1].totals, by_hand(&records[450..499], |r| r.parties.agent.is_some()));
+
+    // The same from every source of sums.
+    let t = |n: i64| EPOCH_US + n * STEP_US;
+    let f = Filter::default;
+    let check = |filter: Filter, meant: &dyn Fn(&Record) -> bool| {
+        let found = fixture.reader().sessions(&filter).unwrap();
+        assert!(!found.sessions.is_empty() && found.totals == by_hand(&records, meant), "{filter:?}");
+        for session in &found.sessions {
+            let of = |r: &&Record| r.parties.session.as_deref().unwrap_or_default() == session.id;
+            let records: Vec<Record> = records.iter().filter(of).cloned().collect();
+            assert_eq!(session.totals, by_hand(&records, meant), "{filter:?} {}", session.id);
+        }
+    };
+    check(Filter { failed: true, ..f() }, &|r| r.outcome.is_failure());
+    check(Filter { since_us: Some(t(120)), until_us: Some(t(260)), ..f() }, &|r| {
+        (t(120)..t(260)).contains(&r.started_us)
+    });
+    check(Filter { agent_type: Some("Explore".into()), ..f() }, &|r| r.parties.agent_type.is_some());
+    check(Filter { session: Some(name(3)), ..f() }, &|r| r.parties.session.as_deref() == Some(&*name(3)));
+    check(Filter { session: Some(String::new()), failed: false, ..f() }, &|r| r.parties.session.is_none());
+}
+
+#[test]
+fn sessions_of_which_only_the_sums_are_left_are_listed_after_the_others() {
+    let mut fixture = with(&samples(200));
+    let before = fixture.reader().sessions(&Filter::default()).unwrap();
+    while fixture.writer.trim(EPOCH_US + 100 * STEP_US).unwrap().next.is_some() {}
+    let after = fixture.reader().sessions(&Filter::default()).unwrap();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn the_newest_word_on_the_limits_of_each_credential_is_kept() {
+    let limits = |n: u64| {
+        let remaining = n.to_string();
+        Limits::of([("anthropic-ratelimit-requests-remaining", remaining.as_bytes())]).unwrap()
+    };
+    let said = |n: u64, key: &str, ended_us: i64| Record {
+        limits: Some(limits(n)),
+        credential: Some(Fingerprint::of(key)),
+        ended_us,
+        ..record(0)
+    };
+    let (a, b) = ("sk-ant-a-long-key-AAAA", "sk-ant-a-long-key-BBBB");
+    let mut fixture = with(&[said(1, a, 100), said(2, b, 300), said(3, a, 200), record(9)]);
+    let now = |fixture: &Fixture| {
+        let all = fixture.reader().limits().unwrap();
+        all.into_iter().map(|last| (last.credential.unwrap(), last.seen_us, last.limits)).collect::<Vec<_>>()
+    };
+    let (ka, kb) = (Fingerprint::of(a), Fingerprint::of(b));
+    assert_eq!(now(&fixture), [(kb.clone(), 300, limits(2)), (ka.clone(), 200, limits(3))]);
+    fixture.load(&[said(4, a, 150)]);
+    assert_eq!(now(&fixture)[1], (ka.clone(), 200, limits(3)), "an older word does not take the place of a newer one");
+    let day = 86_400_000_000;
+    fixture.load(&[said(5, a, 9 * day)]);
+    fixture.load(&[said(6, a, 5 * day)]);
+    assert_eq!(now(&fixture)[0], (ka, 5 * day, limits(6)), "unless that is from a clock that went wrong");
+    purge_all(&mut fixture, &Purge::Before(400));
+    assert_eq!(now(&fixture).len(), 1);
+    for n in 0..150 {
+        fixture.load(&[said(n, &format!("sk-ant-a-long-key-{n:04}"), 6 * day + n as i64)]);
+    }
+    fixture.writer.idle().unwrap();
+    assert_eq!(now(&fixture).len(), write::LIMITS as usize);
+    assert_eq!(now(&fixture)[0].1, 6 * day + 149);
+    purge_all(&mut fixture, &Purge::All);
+    assert!(now(&fixture).is_empty());
 }
 
 #[test]
@@ -309,6 +445,7 @@ fn metrics_count_generations_since_the_last_reset() {
     times.sort_unstable();
     assert_eq!((metrics.duration.of as usize, metrics.duration.p50_us), (times.len(), times[times.len() / 2 - 1]));
     assert!(metrics.first_token.of < metrics.duration.of, "failures have no first token");
+    assert_eq!(metrics.first_byte.of, metrics.duration.of, "they have a first byte");
 
     fixture.writer.reset(77).unwrap();
     let metrics = fixture.metrics();
@@ -514,7 +651,7 @@ fn a_store_of_the_first_form_is_brought_up_to_date_and_a_copy_of_it_is_kept() {
     let fixture = Fixture { _folder: folder, store, writer };
     assert_eq!(fixture.totals(&Filter::default(), &[Key::Model]).totals, by_hand(&records, |_| true));
     fixture.check_sums();
-    let copy = fixture.store.copy(2);
+    let copy = fixture.store.copy(3);
     let kept = Connection::open(&copy).unwrap();
     let (form, rows): (u32, i64) = kept
         .query_row("SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM record)", [], |row| {
@@ -548,7 +685,7 @@ fn a_newer_store_is_refused_and_left_alone() {
     let fixture = with(&samples(3));
     let Fixture { _folder, store, mut writer } = fixture;
     Connection::open(&store.path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
-    let newer = StoreError::Newer { found: 99, known: 2 };
+    let newer = StoreError::Newer { found: 99, known: SQLITE.len() as u32 };
     assert_eq!(store.writer().map(drop), Err(newer.clone()));
     assert_eq!(store.reader().map(drop), Err(newer.clone()));
     let records = samples(4);

@@ -1,5 +1,6 @@
 //! The connection that writes.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::types::Value;
@@ -9,7 +10,7 @@ use super::read::{Where, rows_of};
 use super::{Sqlite, row};
 use crate::journal::free_space;
 use crate::query::Filter;
-use crate::record::{Outcome, Record};
+use crate::record::{Fingerprint, Outcome, Record};
 use crate::store::{Batch, Loaded, Priced, Progress, Purge, Size, StoreError, Writer};
 
 /// Records of one step of long work: short enough that loading goes on between.
@@ -51,6 +52,8 @@ pub(super) const COUNTERS: [&str; 17] = [
     "bytes_in",
     "bytes_out",
 ];
+/// Credentials of which it is kept what was said about their limits.
+pub(super) const LIMITS: u32 = 100;
 /// No sum grows above it: a few of them can still be added up.
 const CEILING: &str = "1000000000000000000";
 
@@ -250,6 +253,11 @@ impl Writer for SqliteWriter {
                 Purge::Id(_) | Purge::Session(_) => {}
             }
         }
+        match what {
+            Purge::All => drop(change.execute("DELETE FROM limits", [])?),
+            Purge::Before(us) => drop(change.execute("DELETE FROM limits WHERE seen_us < ?1", [us])?),
+            Purge::Id(_) | Purge::Session(_) => {}
+        }
         change.commit()?;
         for form in 1..=self.store.form() {
             let _ = std::fs::remove_file(self.store.copy(form));
@@ -298,6 +306,7 @@ impl Writer for SqliteWriter {
 
     fn idle(&mut self) -> Result<(), StoreError> {
         if std::mem::take(&mut self.busy) {
+            self.forget_old_limits()?;
             drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
             drain(&self.db, "PRAGMA optimize")?;
         }
@@ -326,6 +335,18 @@ fn drain(db: &Connection, sql: &str) -> Result<(), StoreError> {
 }
 
 impl SqliteWriter {
+    /// Tokens of subscriptions change every few hours: the words about old ones must not grow without end.
+    fn forget_old_limits(&mut self) -> Result<(), StoreError> {
+        let known: u32 = self.db.query_row("SELECT count(*) FROM limits", [], |row| row.get(0))?;
+        if known > LIMITS {
+            let sql = "DELETE FROM limits WHERE seen_us < (SELECT seen_us FROM limits ORDER BY seen_us DESC LIMIT 1 OFFSET ?1)";
+            let change = self.begin()?;
+            change.execute(sql, [LIMITS - 1])?;
+            change.commit()?;
+        }
+        Ok(())
+    }
+
     fn load_in_one(&mut self, batch: &Batch<'_>) -> Result<Loaded, StoreError> {
         let add = self.add.clone();
         let change = self.begin()?;
@@ -350,6 +371,7 @@ impl SqliteWriter {
         if !new.is_empty() {
             count(&change, &add, &list(&new), 1)?;
         }
+        keep_limits(&change, batch.records)?;
         let sql = "INSERT INTO segment (name, position, complete) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET \
                    position = max(position, excluded.position), complete = max(complete, excluded.complete)";
         let position = i64::try_from(batch.position).unwrap_or(i64::MAX);
@@ -357,6 +379,26 @@ impl SqliteWriter {
         change.commit()?;
         Ok(loaded)
     }
+}
+
+/// Keeps what providers said last about their limits. Segments are not loaded in the order of time, so an older word
+/// does not take the place of a newer one; unless that is from a clock that went wrong.
+fn keep_limits(change: &Transaction<'_>, records: &[Record]) -> Result<(), StoreError> {
+    let mut last = HashMap::new();
+    for record in records {
+        if let Some(limits) = &record.limits {
+            let provider = record.parties.provider.as_deref().unwrap_or_default();
+            let credential = record.credential.as_ref().map_or("", Fingerprint::as_str);
+            last.insert((provider, credential), (record.ended_us.max(0), limits));
+        }
+    }
+    for ((provider, credential), (seen_us, limits)) in last {
+        let sql = "INSERT INTO limits (provider, credential, seen_us, headers) VALUES (?1, ?2, ?3, ?4) \
+                   ON CONFLICT DO UPDATE SET seen_us = excluded.seen_us, headers = excluded.headers \
+                   WHERE excluded.seen_us >= seen_us OR excluded.seen_us < seen_us - 86400000000";
+        change.prepare_cached(sql)?.execute((provider, credential, seen_us, limits.as_str()))?;
+    }
+    Ok(())
 }
 
 /// Takes back that an exchange was interrupted, now that its end is known.

@@ -1,0 +1,196 @@
+//! One event of the log as one line of JSON, written without a detour: a line a request must not cost more than the
+//! request.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Time, level and fields in the order of the event, then where it comes from.
+#[derive(Debug)]
+pub(super) struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        out.write_str("{\"timestamp\":\"")?;
+        second(now.as_secs(), &mut out)?;
+        write!(out, ".{:06}Z\",\"level\":\"{}\"", now.subsec_micros(), event.metadata().level())?;
+        let mut fields = Fields { out: &mut out, result: Ok(()) };
+        event.record(&mut fields);
+        fields.result?;
+        out.write_str(",\"target\":")?;
+        text(event.metadata().target(), &mut out)?;
+        out.write_str("}\n")
+    }
+}
+
+/// The second as RFC 3339 has it. Most lines fall into the second of the line before.
+fn second(unix: u64, out: &mut Writer<'_>) -> fmt::Result {
+    thread_local!(static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) });
+    LAST.with_borrow_mut(|(last, text)| {
+        if *last != unix {
+            let ([year, month, day], rest) = (civil(unix / 86_400), unix % 86_400);
+            let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+            *text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+            *last = unix;
+        }
+        out.write_str(text)
+    })
+}
+
+/// Year, month and day of a number of days since 1970, in the Gregorian calendar: counted in eras of 400 years that
+/// begin with a March, so that the leap day is the last of its year.
+fn civil(days: u64) -> [u64; 3] {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let (day, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    [year + era * 400 + u64::from(month <= 2), month, day]
+}
+
+/// A JSON string.
+fn text(text: &str, out: &mut impl Write) -> fmt::Result {
+    out.write_char('"')?;
+    Escape(out).write_str(text)?;
+    out.write_char('"')
+}
+
+/// Writes into a JSON string.
+struct Escape<'a, W>(&'a mut W);
+
+impl<W: Write> Write for Escape<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\' || b == 0x7f) {
+            let (plain, special) = rest.split_at(at);
+            self.0.write_str(plain)?;
+            match special.as_bytes()[0] {
+                b'"' => self.0.write_str("\\\"")?,
+                b'\\' => self.0.write_str("\\\\")?,
+                b'\n' => self.0.write_str("\\n")?,
+                b'\r' => self.0.write_str("\\r")?,
+                b'\t' => self.0.write_str("\\t")?,
+                other => write!(self.0, "\\u{other:04x}")?,
+            }
+            rest = &special[1..];
+        }
+        self.0.write_str(rest)
+    }
+}
+
+/// Writes the fields of an event.
+struct Fields<'a, W> {
+    out: &'a mut W,
+    result: fmt::Result,
+}
+
+impl<W: Write> Fields<'_, W> {
+    fn put(&mut self, field: &Field, value: impl FnOnce(&mut W) -> fmt::Result) {
+        if self.result.is_err() {
+            return;
+        }
+        self.result = (|| {
+            self.out.write_str(",\"")?;
+            self.out.write_str(field.name())?;
+            self.out.write_str("\":")?;
+            value(self.out)
+        })();
+    }
+}
+
+impl<W: Write> Visit for Fields<'_, W> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, |out| {
+            out.write_char('"')?;
+            write!(Escape(out), "{value:?}")?;
+            out.write_char('"')
+        });
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, |out| text(value, out));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, |out| write!(out, "{value}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, |out| write!(out, "{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, |out| out.write_str(if value { "true" } else { "false" }));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no word for what is no number.
+        self.put(field, |out| if value.is_finite() { write!(out, "{value}") } else { out.write_str("null") });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (days, date) in [
+            (0, [1970, 1, 1]),
+            (58, [1970, 2, 28]),
+            (59, [1970, 3, 1]),
+            (11_016, [2000, 2, 29]),
+            (11_017, [2000, 3, 1]),
+            (20_779, [2026, 11, 22]),
+            (47_540, [2100, 2, 28]),
+            (47_541, [2100, 3, 1]),
+        ] {
+            assert_eq!(civil(days), date, "day {days}");
+        }
+    }
+
+    #[test]
+    fn every_text_is_a_string_of_json() {
+        for sample in ["", "plain", "a\"b\\c", "\u{0}\u{1f}\n\r\t\u{7f}", "ä → 🙂", "\\u0000"] {
+            let mut out = String::new();
+            text(sample, &mut out).unwrap();
+            assert_eq!(serde_json::from_str::<String>(&out).unwrap(), sample, "{out}");
+            assert!(!out.bytes().any(|b| b < 0x20 || b == 0x7f), "{out:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_holds_the_event() {
+        let (sink, lines) = super::super::collected();
+        let subscriber = super::super::json_subscriber(sink, tracing::level_filters::LevelFilter::INFO);
+        tracing::subscriber::with_default(subscriber, || {
+            let none: Option<&str> = None;
+            let list = vec!["a\"b"];
+            tracing::info!(target: "t::x", id = %7, none, n = 3_u64, i = -1_i64, yes = true, f = 0.5, ?list, "said {}", "so\n");
+            tracing::debug!("not this one");
+        });
+        let text = lines();
+        let line: Value = serde_json::from_str(text.strip_suffix('\n').unwrap()).unwrap();
+        let mut want = json!({
+            "level": "INFO", "message": "said so\n", "id": "7", "n": 3, "i": -1, "yes": true, "f": 0.5,
+            "list": "[\"a\\\"b\"]", "target": "t::x",
+        });
+        want["timestamp"] = line["timestamp"].clone();
+        assert_eq!(line, want);
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(time.len() == 27 && time.starts_with("20") && time.ends_with('Z'), "{time}");
+    }
+}
