@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::query::{UTC, time};
-use crate::record::Fingerprint;
+use crate::calendar::{UTC, time};
 
 /// What names of headers begin with that speak of limits. The first that fits is left out of what is kept.
 const FAMILIES: [&str; 2] = ["anthropic-ratelimit-", "anthropic-priority-"];
@@ -125,19 +124,6 @@ impl Window {
         self.resets_us = self.resets_us.or(other.resets_us);
         self.status = self.status.take().or(other.status);
     }
-}
-
-/// What a provider said last about one credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastLimits {
-    /// The provider.
-    pub provider: Box<str>,
-    /// The credential; `None`: there was none.
-    pub credential: Option<Fingerprint>,
-    /// When that was, in microseconds since 1970.
-    pub seen_us: i64,
-    /// What it said.
-    pub limits: Limits,
 }
 
 #[cfg(test)]

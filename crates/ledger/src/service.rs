@@ -26,9 +26,9 @@ const ROUND: Duration = Duration::from_secs(5);
 /// How often it is looked whether records must go.
 const RETAIN: Duration = Duration::from_secs(60);
 /// A store that is locked is tried again after this long; one that fails, after twice as long each time, at most
-/// [`LONGEST_PAUSE`].
+/// [`LONGEST_PAUSE`]: when its disk has room again, it should be well a few seconds later.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Questions that may wait for a thread that reads.
 const WAITING: usize = 64;
 /// Threads that read.
@@ -397,11 +397,13 @@ impl Loading {
     /// One round of everything that is due.
     fn step(&mut self, changes: &Receiver<Write>) {
         let now = Instant::now();
-        if now >= self.retry || !self.is_failing() {
+        let changes: Vec<Write> = changes.try_iter().take(WAITING).collect();
+        // Who wants a change has a reason to hope: room was made, a lock was let go.
+        if now >= self.retry || !self.is_failing() || !changes.is_empty() {
             let done = self.load(now);
             self.judge(done);
         }
-        while let Ok(change) = changes.try_recv() {
+        for change in changes {
             match self.writer.as_mut() {
                 Some(writer) => change(Ok(&mut **writer)),
                 None => change(Err(lock(&self.inner.error).clone().unwrap_or_else(closed))),

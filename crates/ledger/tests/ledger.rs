@@ -9,13 +9,14 @@ use std::time::Duration;
 use ledger::journal::{Journal, JournalOptions, Unwritten};
 use ledger::loader::{Counts, Recovery, catch_up};
 use ledger::money::NanoUsd;
+use ledger::offline::Offline;
 use ledger::query::{Filter, UTC};
 use ledger::record::{Outcome, Record};
 use ledger::retention::Retention;
 use ledger::sample::{id, record, start};
 use ledger::store::migrations::SQLITE;
 use ledger::store::sqlite::Sqlite;
-use ledger::store::{Priced, Purge, Store, StoreError};
+use ledger::store::{Priced, Purge, Reader, Store, StoreError};
 use ledger::{Ledger, LedgerOptions};
 use rusqlite::Connection;
 use tokio::time::Instant;
@@ -352,6 +353,60 @@ async fn a_command_beside_a_daemon_sees_what_the_daemon_wrote() {
     journal.close();
     assert_eq!(catch_up(&mut *writer, &home.journal()).unwrap().interrupted, 1);
     assert!(home.files("journal").is_empty());
+}
+
+fn all(reader: &mut dyn Reader) -> Vec<Record> {
+    let rows = reader.rows(&Filter { limit: Some(1000), ..Filter::default() }).unwrap();
+    rows.into_iter().rev().map(|row| row.record).collect()
+}
+
+#[test]
+fn a_command_without_a_gateway_sees_everything_that_was_written() {
+    let home = Home::new();
+    let look = || Offline::open(&home.store(), &home.journal());
+    assert_eq!(look().map(drop).unwrap_err(), StoreError::Missing(home.db()), "where nothing is, nothing is made");
+    assert!(!home.db().exists() && !home.journal().exists());
+
+    // A process wrote this and was gone before anything was loaded.
+    left_behind(&home, |journal| {
+        journal.start(start(1)).wait().unwrap();
+        journal.finish(record(1)).wait().unwrap();
+        journal.start(start(2)).wait().unwrap();
+    });
+    let mut offline = look().unwrap();
+    assert_eq!(offline.stale, None);
+    let seen = all(&mut *offline.reader);
+    assert_eq!(
+        seen.iter().map(|r| (r.id, r.outcome)).collect::<Vec<_>>(),
+        [(id(1), Outcome::Success), (id(2), Outcome::Interrupted)]
+    );
+    assert!(home.files("journal").is_empty());
+
+    // One that lives, and does not load.
+    let journal = Journal::open(home.options().journal).unwrap();
+    journal.start(start(3)).wait().unwrap();
+    journal.finish(record(4)).wait().unwrap();
+    let mut offline = look().unwrap();
+    assert_eq!(all(&mut *offline.reader).last().unwrap().id, id(4));
+    assert_eq!(home.files("journal").len(), 1);
+    journal.close();
+}
+
+#[test]
+fn a_command_without_a_gateway_says_when_it_does_not_see_everything() {
+    let home = Home::new();
+    left_behind(&home, |journal| _ = journal.finish(record(1)).wait().unwrap());
+    drop(Offline::open(&home.store(), &home.journal()).unwrap());
+    left_behind(&home, |journal| _ = journal.finish(record(2)).wait().unwrap());
+    let other = Connection::open(home.db()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut offline = Offline::open(&home.store(), &home.journal()).unwrap();
+    assert_eq!(offline.stale, Some(StoreError::Busy));
+    assert_eq!(all(&mut *offline.reader), samples(1..2));
+    other.execute_batch("ROLLBACK; PRAGMA user_version = 99").unwrap();
+    let newer = StoreError::Newer { found: 99, known: SQLITE.len() as u32 };
+    assert_eq!(Offline::open(&home.store(), &home.journal()).map(drop).unwrap_err(), newer);
+    assert_eq!(home.files("journal").len(), 1, "and nothing is lost");
 }
 
 #[tokio::test]

@@ -138,7 +138,10 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(options: JournalOptions, shared: Arc<Shared>, mut disk: Box<dyn Disk>) -> io::Result<Self> {
         let ballast = Ballast::new(&options.folder, options.ballast_bytes);
-        let sink = disk.create()?;
+        let sink = match disk.create() {
+            Err(why) if why.kind() == io::ErrorKind::StorageFull && ballast.free() => disk.create(),
+            done => done,
+        }?;
         let (folder, low_water) = (options.folder.clone(), options.low_water_bytes);
         let syncer = Syncer::new(shared.clone(), folder, ballast.clone(), low_water, options.sync_every)?;
         let writer = Self {

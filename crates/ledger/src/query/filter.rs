@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{BadTime, Zone, time};
+use crate::calendar::{BadTime, Zone, time};
 use crate::record::Operation;
 
 /// Rows that are given where no limit is asked for.
@@ -141,8 +141,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::UTC;
     use super::*;
+    use crate::calendar::UTC;
 
     /// Sunday, 22 November 2026, 13:58:20 UTC.
     const NOW: i64 = 1_795_355_900_000_000;

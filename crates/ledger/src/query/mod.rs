@@ -2,16 +2,16 @@
 
 mod filter;
 mod sessions;
-mod time;
 
 use serde::Serialize;
 
+use crate::limits::Limits;
 use crate::money::NanoUsd;
-use crate::record::Record;
+use crate::record::{Fingerprint, Record};
 
 pub use self::filter::{BadFilter, DEFAULT_LIMIT, Filter, MOST};
 pub use self::sessions::{Agent, Session, Sessions};
-pub use self::time::{BadTime, day, time};
+pub use crate::calendar::{BadTime, UTC, Zone, day, time};
 
 /// What sums are made for each of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,12 +57,6 @@ impl Key {
         })
     }
 }
-
-/// Where the user is: seconds east of Greenwich at a time, given in seconds since 1970.
-pub type Zone<'a> = &'a (dyn Fn(i64) -> i32 + Sync);
-
-/// Greenwich.
-pub const UTC: Zone<'static> = &|_| 0;
 
 /// Sums over exchanges of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -212,6 +206,19 @@ pub enum Found {
     None,
     /// More than one: some of them, the last begun first.
     Many(Vec<Row>),
+}
+
+/// What a provider said last about the limits of one credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastLimits {
+    /// The provider.
+    pub provider: Box<str>,
+    /// The credential; `None`: there was none.
+    pub credential: Option<Fingerprint>,
+    /// When that was, in microseconds since 1970.
+    pub seen_us: i64,
+    /// What it said.
+    pub limits: Limits,
 }
 
 /// How long exchanges took, over the last of them.

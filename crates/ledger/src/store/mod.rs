@@ -8,9 +8,8 @@ pub mod sqlite;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::limits::LastLimits;
 use crate::money::NanoUsd;
-use crate::query::{Filter, Found, Groups, Key, Metrics, Row, Sessions, Zone};
+use crate::query::{Filter, Found, Groups, Key, LastLimits, Metrics, Row, Sessions, Zone};
 use crate::record::{Id, Record};
 
 /// A store that can be opened again and again.
@@ -166,6 +165,8 @@ pub enum StoreError {
     Corrupt(String),
     /// The answer took longer than it may.
     TooLong,
+    /// There is none: nothing was recorded yet.
+    Missing(PathBuf),
     /// Nobody has it open at the moment: why, as far as it is known.
     Unavailable(String),
     /// Anything else.
@@ -196,6 +197,7 @@ impl fmt::Display for StoreError {
                     "the store is damaged ({what}): nothing is lost that the journal holds; set the file aside to begin a new one"
                 )
             }
+            Self::Missing(path) => write!(f, "nothing was recorded yet: there is no `{}`", path.display()),
             Self::TooLong => f.write_str("the answer took too long: ask for less, with `--since` or `--limit`"),
             Self::Unavailable(why) => write!(f, "the store cannot be used: {why}"),
             Self::Other(why) => write!(f, "the store failed: {why}"),

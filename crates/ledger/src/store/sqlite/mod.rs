@@ -166,7 +166,7 @@ impl Sqlite {
     /// Only to look: nothing is made that is not there.
     fn open_to_read(&self) -> Result<Connection, StoreError> {
         if !self.path.exists() {
-            return Err(StoreError::Unavailable(format!("there is no `{}` yet", self.path.display())));
+            return Err(StoreError::Missing(self.path.clone()));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&self.path, flags)?;

@@ -8,9 +8,11 @@ use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::row::{self, COLUMNS};
 use super::write::COUNTERS;
-use crate::limits::{LastLimits, Limits};
+use crate::limits::Limits;
 use crate::money::NanoUsd;
-use crate::query::{Filter, Found, Group, Groups, Key, Latency, Metrics, Row, Sessions, Sums, Totals, UTC, Zone, day};
+use crate::query::{
+    Filter, Found, Group, Groups, Key, LastLimits, Latency, Metrics, Row, Sessions, Sums, Totals, UTC, Zone, day,
+};
 use crate::record::{Fingerprint, Id, Operation};
 use crate::store::{Reader, StoreError};
 

@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::Zone;
+/// Where the user is: seconds east of Greenwich at a time, given in seconds since 1970.
+pub type Zone<'a> = &'a (dyn Fn(i64) -> i32 + Sync);
+
+/// Greenwich.
+pub const UTC: Zone<'static> = &|_| 0;
 
 /// A time on the command line that is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +137,6 @@ fn civil(days: i64) -> (i64, i64, i64) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::UTC;
     use super::*;
 
     /// One hour east, and two from the end of March to the end of October of 2026.
