@@ -19,8 +19,18 @@ pub struct Envelope {
     pub model_span: Option<Range<usize>>,
     /// `stream`.
     pub stream: Option<bool>,
+    /// `agent_type`, unescaped: not of any protocol, but what clients of gateways say.
+    pub agent_type: Option<String>,
     /// Where the `metadata` object lies in the body.
     pub metadata_span: Option<Range<usize>>,
+    /// Where what the operator says lies: `system`, or `instructions`.
+    pub system_span: Option<Range<usize>>,
+    /// Where the conversation lies: `messages`, or `input`.
+    pub messages_span: Option<Range<usize>>,
+    /// Where the list of tools lies.
+    pub tools_span: Option<Range<usize>>,
+    /// Where it is said how much to think: `thinking`, `reasoning` or `reasoning_effort`.
+    pub thinking_span: Option<Range<usize>>,
     /// Whether the body is one JSON object as far as this pass can tell.
     pub is_object: bool,
 }
@@ -75,8 +85,7 @@ impl Envelope {
                     if self.model_span.is_some() {
                         return Err(Stop::Twice("model"));
                     }
-                    let token = &at.body[value.clone()];
-                    self.model = token.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).and_then(unescape);
+                    self.model = text(&at.body[value.clone()]);
                     self.model_span = Some(value);
                 }
                 Some(b"stream") => {
@@ -90,6 +99,11 @@ impl Envelope {
                     };
                 }
                 Some(b"metadata") => self.metadata_span = Some(value),
+                Some(b"agent_type") => self.agent_type = text(&at.body[value]),
+                Some(b"system" | b"instructions") => self.system_span = Some(value),
+                Some(b"messages" | b"input") => self.messages_span = Some(value),
+                Some(b"tools") => self.tools_span = Some(value),
+                Some(b"thinking" | b"reasoning" | b"reasoning_effort") => self.thinking_span = Some(value),
                 _ => {}
             }
             match at.next()? {
@@ -193,6 +207,11 @@ impl Cursor<'_> {
     }
 }
 
+/// The text of a JSON string token; `None` where it is none.
+fn text(token: &[u8]) -> Option<String> {
+    token.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).and_then(unescape)
+}
+
 /// The text inside a JSON string token; `None` where it is not valid JSON or not UTF-8.
 fn unescape(inner: &[u8]) -> Option<String> {
     if !inner.contains(&b'\\') {
@@ -262,6 +281,22 @@ mod tests {
         let parts = splice(&body, span, Bytes::from_static(b"\"new\""));
         assert_eq!(parts.concat(), br#"{"n":1.0, "model" : "new" ,"x":"\u00e9"}"#);
         assert_eq!(parts[0].as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn the_parts_that_routing_asks_for_are_found() {
+        let body =
+            r#"{"system":[1],"messages":[2],"tools":[3],"thinking":{"a":4},"agent_type":"x\u0079","metadata":{}}"#;
+        let found = Envelope::read(body.as_bytes()).unwrap();
+        let at = |span: &Option<Range<usize>>| span.clone().map(|span| &body[span]);
+        assert_eq!((at(&found.system_span), at(&found.messages_span)), (Some("[1]"), Some("[2]")));
+        assert_eq!((at(&found.tools_span), at(&found.thinking_span)), (Some("[3]"), Some(r#"{"a":4}"#)));
+        assert_eq!((found.agent_type.as_deref(), at(&found.metadata_span)), (Some("xy"), Some("{}")));
+        let body = r#"{"instructions":"i","input":"q","reasoning":{"effort":"low"}}"#;
+        let found = Envelope::read(body.as_bytes()).unwrap();
+        let at = |span: &Option<Range<usize>>| span.clone().map(|span| &body[span]);
+        assert_eq!((at(&found.system_span), at(&found.messages_span)), (Some("\"i\""), Some("\"q\"")));
+        assert_eq!((at(&found.thinking_span), found.agent_type), (Some(r#"{"effort":"low"}"#), None));
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! The plan: the first rule that matches, then the kinds of agents, the tiers of models, the default, the chain.
+
+use super::candidates::{Gatherer, Keys};
+use super::explain::{Explanation, Recorder, Trace};
+use super::facts::Facts;
+use super::model::Rank;
+use super::rules::{Compiled, RuleSet};
+use super::{Cause, Changes, Plan, Purse, Verdict, View};
+use crate::client::inbound::Operation;
+use crate::error::{ErrorKind, Refusal, Retry};
+
+/// Why a request goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPlan<'p> {
+    /// A rule says so.
+    Refused {
+        /// Its place.
+        rule: usize,
+        /// Its name.
+        name: Option<&'p str>,
+        /// What the client is told.
+        message: &'p str,
+    },
+    /// No candidate can take it; [`RuleSet::refusal`] says why.
+    NoTarget,
+}
+
+impl RuleSet {
+    /// Whom a request goes to.
+    pub fn plan<'p>(&'p self, facts: &'p Facts<'_>, purse: &Purse, view: &View<'_>) -> Result<Plan<'p>, NoPlan<'p>> {
+        self.plan_with(facts, purse, view, &mut ())
+    }
+
+    /// The same, with the reasons.
+    pub fn explain<'p>(
+        &'p self,
+        facts: &'p Facts<'_>,
+        purse: &Purse,
+        view: &View<'_>,
+    ) -> (Result<Plan<'p>, NoPlan<'p>>, Explanation) {
+        let mut recorder = Recorder { rules: self, facts, unmatched: Vec::new(), candidates: Vec::new() };
+        let result = self.plan_with(facts, purse, view, &mut recorder);
+        let explanation = recorder.finish(&result, view.now);
+        (result, explanation)
+    }
+
+    /// What the client of a request without a plan is told.
+    pub fn refusal(&self, facts: &Facts<'_>, purse: &Purse, view: &View<'_>) -> Refusal {
+        let (result, explanation) = self.explain(facts, purse, view);
+        if let Err(NoPlan::Refused { message, .. }) = result {
+            return Refusal::new(ErrorKind::Permission, message.to_string()).retry(Retry::Never);
+        }
+        let verdicts = || explanation.candidates.iter().map(|candidate| candidate.verdict);
+        let any = |verdict: Verdict| verdicts().any(|one| one == verdict);
+        let kind = if any(Verdict::NoRight) || any(Verdict::NoKey) {
+            ErrorKind::Authentication
+        } else if any(Verdict::NoModel) {
+            ErrorKind::NotFound
+        } else {
+            ErrorKind::Unavailable
+        };
+        let message = if any(Verdict::NoRight) {
+            "no key: send your own in `x-api-key` or `authorization`, or the gateway's token (`token` in CCO_HOME), or \
+             set `server.openStoredKeys`"
+                .into()
+        } else if verdicts().all(|verdict| verdict == Verdict::Disabled) {
+            "no provider is enabled: enable one of `routing.defaultProvider` and `routing.fallbackChain`".into()
+        } else {
+            format!("no provider can take this request: {}", explanation.refusals())
+        };
+        Refusal::new(kind, message).retry(Retry::Never)
+    }
+
+    fn plan_with<'p, T: Trace>(
+        &'p self,
+        facts: &'p Facts<'_>,
+        purse: &Purse,
+        view: &View<'_>,
+        trace: &mut T,
+    ) -> Result<Plan<'p>, NoPlan<'p>> {
+        let session = if self.affinity { view.affinity.key(&facts.party) } else { None };
+        let home = session.and_then(|key| view.affinity.find(view.now, key));
+        if let Some(home) = &home {
+            let (bytes, tokens) = home.prompt();
+            facts.scale_by(bytes, tokens);
+        }
+        let matched = self.rules.iter().enumerate().find(|(at, rule)| rule.matches(*at, facts, self, trace));
+        if let Some((rule, Compiled { rule: config, .. })) = matched
+            && let Some(message) = config.then.refuse.as_deref()
+        {
+            return Err(NoPlan::Refused { rule, name: config.name.as_deref(), message });
+        }
+
+        let mut gatherer = Gatherer::new(self, facts, purse, view, home, trace);
+        gatherer.model = matched.and_then(|(_, rule)| rule.rule.then.model.as_deref()).or(facts.model);
+        let used_up = purse.own.is_some_and(|own| view.subscriptions.until(view.now, own.id).is_some());
+        let cause = match self.on_subscription_limit.filter(|_| used_up) {
+            Some(instead) => {
+                gatherer.keys = Keys::Stored;
+                gatherer.consider(instead, None, Rank::Fallback);
+                Cause::Subscription
+            }
+            None => {
+                let cause = self.first(matched, &mut gatherer);
+                if matched.is_none_or(|(_, rule)| rule.rule.then.fallback) {
+                    for provider in &self.chain {
+                        gatherer.consider(*provider, None, Rank::Fallback);
+                    }
+                }
+                cause
+            }
+        };
+
+        let (mut targets, resort) = (gatherer.targets, gatherer.resort);
+        let mut last_resort = false;
+        if targets.is_empty() {
+            let Some((_, target, verdict)) = resort else { return Err(NoPlan::NoTarget) };
+            trace.candidate(target.provider, Some(target.slot), target.model, verdict);
+            targets.push(target);
+            last_resort = true;
+        }
+        let hedged = facts.stream && facts.operation == Operation::Generation && targets.len() > 1;
+        Ok(Plan {
+            targets,
+            cause,
+            rule: matched.map(|(at, _)| at),
+            changes: matched.map(|(_, rule)| Changes::of(&rule.rule)).unwrap_or_default(),
+            last_resort,
+            hedge_after: self.hedge_after.filter(|_| hedged),
+            session,
+        })
+    }
+
+    /// Who comes first.
+    fn first<'p, T: Trace>(
+        &'p self,
+        matched: Option<(usize, &'p Compiled)>,
+        gatherer: &mut Gatherer<'p, '_, '_, T>,
+    ) -> Cause<'p> {
+        if let Some((at, rule)) = matched
+            && !rule.choices.is_empty()
+        {
+            gatherer.choices(&rule.choices, rule.pick);
+            return Cause::Rule(at, rule.rule.name.as_deref());
+        }
+        if !self.agents.is_empty()
+            && let Some(agent) = gatherer.facts.party.agent_type()
+            && let Some((name, choice)) = self.agents.iter().find(|(name, _)| name.matches(agent))
+        {
+            gatherer.consider(choice.provider, choice.model.as_deref(), Rank::Chosen);
+            return Cause::Agent(name.as_str());
+        }
+        if let Some(model) = gatherer.model
+            && let Some((tier, provider)) = self.tiers.iter().find(|(tier, _)| contains(model, tier))
+        {
+            gatherer.consider(*provider, None, Rank::Chosen);
+            return Cause::Tier(tier);
+        }
+        gatherer.consider(self.default, None, Rank::Chosen);
+        Cause::Default
+    }
+}
+
+impl Compiled {
+    fn matches<T: Trace>(&self, at: usize, facts: &Facts<'_>, rules: &RuleSet, trace: &mut T) -> bool {
+        match self.tests.iter().find(|test| !test.holds(facts, &rules.headers)) {
+            Some(test) => {
+                trace.unmatched(at, test);
+                false
+            }
+            None => true,
+        }
+    }
+}
+
+/// Whether a text contains a part, which is in lower case, in letters of either case.
+fn contains(text: &str, part: &str) -> bool {
+    text.as_bytes().windows(part.len().max(1)).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+}

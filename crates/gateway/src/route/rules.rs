@@ -1,0 +1,266 @@
+//! The part of a configuration that routing asks, taken apart once.
+
+use std::time::Duration;
+
+use super::facts::Facts;
+use super::model::Names;
+use crate::catalog::{Protocol, ProviderKind};
+use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig, Rule};
+use crate::glob::Glob;
+use crate::party::Guess;
+
+/// How the keys of Anthropic begin.
+const ANTHROPIC_KEY: &str = "sk-ant-";
+
+/// The rules of one configuration.
+#[derive(Debug)]
+pub struct RuleSet {
+    pub(super) providers: Box<[Known]>,
+    pub(super) rules: Box<[Compiled]>,
+    /// The names of all headers that rules look at.
+    pub(super) headers: Box<[Box<str>]>,
+    pub(super) agents: Box<[(Glob, Choice)]>,
+    /// Parts of models' names in lower case.
+    pub(super) tiers: Box<[(Box<str>, u16)]>,
+    pub(super) default: u16,
+    pub(super) chain: Box<[u16]>,
+    pub(super) affinity: bool,
+    pub(super) max_switch: Option<NanoUsd>,
+    pub(super) hedge_after: Option<Duration>,
+    pub(super) on_subscription_limit: Option<u16>,
+    guess: Guess,
+}
+
+/// A provider, as far as routing asks.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) name: Box<str>,
+    pub(super) enabled: bool,
+    pub(super) protocols: &'static [Protocol],
+    /// The protocol that is forced.
+    pub(super) forced: Option<Protocol>,
+    pub(super) names: Names,
+    pub(super) takes_callers_keys: bool,
+    /// The kind needs no key.
+    pub(super) keyless: bool,
+    /// One bit for each stored key that is there.
+    pub(super) stored: u64,
+    /// What to do where there is none.
+    pub(super) no_key: Box<str>,
+    kind: &'static ProviderKind,
+}
+
+/// Which of a provider's references led to a key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredKeys {
+    /// One bit each, the first the lowest.
+    pub mask: u64,
+    /// Where there is none: why, and what to do.
+    pub why_none: Option<String>,
+}
+
+impl StoredKeys {
+    /// All references are taken to lead to a key: for those who ask what would be.
+    pub fn assumed(config: &ProviderConfig) -> Self {
+        Self { mask: (1u64 << config.api_keys.len().min(63)) - 1, why_none: None }
+    }
+}
+
+/// A provider that somebody chose, and the model to ask it for.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) provider: u16,
+    pub(super) model: Option<Box<str>>,
+    pub(super) weight: u32,
+}
+
+/// A rule.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) rule: Rule,
+    /// Cheap ones first.
+    pub(super) tests: Box<[Test]>,
+    pub(super) choices: Box<[Choice]>,
+    pub(super) pick: Pick,
+}
+
+/// One condition.
+#[derive(Debug)]
+pub(super) enum Test {
+    Stream(bool),
+    Protocol(Protocol),
+    InFlightOver(u64),
+    Model(Box<[Glob]>),
+    Session(Box<[Glob]>),
+    Project(Box<[Glob]>),
+    KeyId(Box<[Glob]>),
+    Hours(Box<[Hours]>),
+    Tools(bool),
+    Thinking(bool),
+    /// The header at this place of the names that any rule asks for.
+    Header(usize, Box<[Glob]>),
+    Agent(Agent),
+    AgentType(Box<[Glob]>),
+    PromptTokensOver(u64),
+    PromptTokensUpTo(u64),
+    Images(bool),
+    /// None of the rule's providers is configured.
+    Never,
+}
+
+impl Test {
+    pub(super) fn holds(&self, facts: &Facts<'_>, headers: &[Box<str>]) -> bool {
+        let any =
+            |globs: &[Glob], text: Option<&str>| text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)));
+        match self {
+            Self::Stream(want) => facts.stream == *want,
+            Self::Protocol(want) => facts.protocol == *want,
+            Self::InFlightOver(limit) => facts.in_flight > *limit,
+            Self::Model(globs) => any(globs, facts.model),
+            Self::Session(globs) => any(globs, facts.party.session.as_deref()),
+            Self::Project(globs) => any(globs, facts.party.project),
+            Self::KeyId(globs) => any(globs, facts.key_id),
+            Self::Hours(hours) => hours.iter().any(|hours| hours.contains(facts.unix)),
+            Self::Tools(want) => facts.tools() == *want,
+            Self::Thinking(want) => facts.thinking() == *want,
+            Self::Header(at, globs) => {
+                facts.header(headers, *at).is_some_and(|value| globs.iter().any(|glob| glob.matches_bytes(value)))
+            }
+            Self::Agent(want) => facts.party.is_sub_agent() == (*want == Agent::Sub),
+            Self::AgentType(globs) => any(globs, facts.party.agent_type()),
+            Self::PromptTokensOver(limit) => facts.prompt_tokens() > *limit,
+            Self::PromptTokensUpTo(limit) => facts.prompt_tokens() <= *limit,
+            Self::Images(want) => facts.images() == *want,
+            Self::Never => false,
+        }
+    }
+}
+
+impl RuleSet {
+    /// Takes the configuration apart. `stored` says which of a provider's references led to a key.
+    pub fn compile(config: &Config, stored: impl Fn(&ProviderConfig) -> StoredKeys) -> Self {
+        let routing = &config.routing;
+        let find =
+            |name: &str| config.providers.iter().position(|p| p.name == name).and_then(|at| u16::try_from(at).ok());
+        let choice = |provider: &str, model: &Option<String>, weight| {
+            Some(Choice { provider: find(provider)?, model: model.as_deref().map(Into::into), weight })
+        };
+        let mut headers: Vec<Box<str>> = Vec::new();
+        let mut header = |name: &str| {
+            headers.iter().position(|known| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
+                headers.push(name.into());
+                headers.len() - 1
+            })
+        };
+        let compiled = |rule: &Rule| {
+            let chosen = rule.then.providers.iter();
+            let choices: Box<[_]> = chosen.filter_map(|one| choice(&one.provider, &one.model, one.weight)).collect();
+            let mut tests = tests(rule, &mut header);
+            if choices.is_empty() && !rule.then.providers.is_empty() {
+                tests.insert(0, Test::Never);
+            }
+            Compiled { rule: rule.clone(), tests: tests.into(), choices, pick: rule.then.pick }
+        };
+        let agents = routing
+            .agent_rules
+            .iter()
+            .filter_map(|(name, target)| Some((Glob::new(name), choice(&target.provider, &target.model, 1)?)));
+        let tiers = routing.model_tier_rules.iter();
+        let rules = routing.rules.iter().map(compiled).collect();
+        Self {
+            providers: config.providers.iter().map(|provider| Known::new(provider, stored(provider))).collect(),
+            rules,
+            headers: headers.into(),
+            agents: agents.collect(),
+            tiers: tiers.filter_map(|(tier, name)| Some((tier.to_ascii_lowercase().into(), find(name)?))).collect(),
+            default: find(&routing.default_provider).unwrap_or(0),
+            chain: routing.fallback_chain.iter().filter_map(|name| find(name)).collect(),
+            affinity: routing.affinity,
+            max_switch: routing.max_switch_cost,
+            hedge_after: routing.hedge_after,
+            on_subscription_limit: find(&routing.on_subscription_limit),
+            guess: if routing.guess_agent_types { Guess::ByPrompt } else { Guess::Never },
+        }
+    }
+
+    /// How the types of agents are found.
+    pub fn guess(&self) -> Guess {
+        self.guess
+    }
+
+    /// The provider's name.
+    pub fn name(&self, provider: u16) -> &str {
+        self.providers.get(usize::from(provider)).map_or("", |known| &known.name)
+    }
+
+    /// The place of the provider of this name.
+    pub fn find(&self, name: &str) -> Option<u16> {
+        self.providers.iter().position(|known| &*known.name == name).and_then(|at| u16::try_from(at).ok())
+    }
+
+    /// The one provider that a caller's own key goes to: the one that the gateway stands in for, which is the default
+    /// provider (or the first of the chain that is enabled); but a key of Anthropic goes to Anthropic, if it is there.
+    pub fn home_of_key(&self, key: &str) -> u16 {
+        let enabled = |at: &u16| self.providers.get(usize::from(*at)).is_some_and(|known| known.enabled);
+        let home = [self.default].into_iter().chain(self.chain.iter().copied()).find(enabled).unwrap_or(self.default);
+        let is_anthropic = |known: &Known| known.kind.name == "anthropic" && known.enabled && known.takes_callers_keys;
+        if key.starts_with(ANTHROPIC_KEY) && !self.providers.get(usize::from(home)).is_some_and(is_anthropic) {
+            let other = self.providers.iter().position(is_anthropic).and_then(|at| u16::try_from(at).ok());
+            return other.unwrap_or(home);
+        }
+        home
+    }
+}
+
+impl Known {
+    fn new(config: &ProviderConfig, stored: StoredKeys) -> Self {
+        let no_key = stored.why_none.unwrap_or_else(|| match config.kind.key_variable {
+            Some(variable) => format!("set `{variable}` where the gateway runs, or `apiKeyRef`, or send your own key"),
+            None => "set `apiKeyRef`, or send your own key".into(),
+        });
+        Self {
+            name: config.name.as_str().into(),
+            enabled: config.enabled && config.kind.supported,
+            protocols: config.kind.protocols,
+            forced: config.protocol,
+            names: Names::new(&config.model_aliases, config.default_model.as_deref(), config.kind),
+            takes_callers_keys: config.key_mode == KeyMode::Client,
+            keyless: config.kind.name == "ollama",
+            stored: stored.mask,
+            no_key: no_key.into(),
+            kind: config.kind,
+        }
+    }
+
+    /// Whether it can be spoken to in this protocol.
+    pub(super) fn speaks(&self, protocol: Protocol) -> bool {
+        self.forced.map_or_else(|| self.protocols.contains(&protocol), |forced| forced == protocol)
+    }
+}
+
+/// The conditions of a rule. `header` gives the place of a header's name.
+fn tests(rule: &Rule, mut header: impl FnMut(&str) -> usize) -> Vec<Test> {
+    let when = &rule.when;
+    let globs = |globs: &[Glob]| (!globs.is_empty()).then(|| globs.into());
+    let cheap = [
+        when.stream.map(Test::Stream),
+        when.protocol.map(Test::Protocol),
+        when.in_flight_over.map(Test::InFlightOver),
+        globs(&when.model).map(Test::Model),
+        globs(&when.session).map(Test::Session),
+        globs(&when.project).map(Test::Project),
+        globs(&when.key_id).map(Test::KeyId),
+        (!when.hours.is_empty()).then(|| Test::Hours(when.hours.as_slice().into())),
+        when.tools.map(Test::Tools),
+        when.thinking.map(Test::Thinking),
+    ];
+    let headers = when.headers.iter().map(|(name, globs)| Some(Test::Header(header(name), globs.as_slice().into())));
+    let into_the_body = [
+        when.agent.map(Test::Agent),
+        globs(&when.agent_type).map(Test::AgentType),
+        when.prompt_tokens_over.map(Test::PromptTokensOver),
+        when.prompt_tokens_up_to.map(Test::PromptTokensUpTo),
+        when.images.map(Test::Images),
+    ];
+    cheap.into_iter().chain(headers).chain(into_the_body).flatten().collect()
+}
