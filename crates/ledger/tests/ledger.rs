@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ledger::journal::{Journal, JournalOptions, Unwritten};
@@ -16,7 +17,7 @@ use ledger::retention::Retention;
 use ledger::sample::{id, record, start};
 use ledger::store::migrations::SQLITE;
 use ledger::store::sqlite::Sqlite;
-use ledger::store::{Priced, Purge, Reader, Store, StoreError};
+use ledger::store::{Batch, Loaded, Priced, Progress, Purge, Reader, Size, Store, StoreError, Writer};
 use ledger::{Ledger, LedgerOptions};
 use rusqlite::Connection;
 use tokio::time::Instant;
@@ -113,6 +114,119 @@ async fn a_question_sees_what_was_acknowledged_before_it() {
     assert!(home.files("journal").is_empty(), "everything is in the store: no segment is left");
     assert!(matches!(ledger.finish(record(60)).await, Err(Unwritten::Closed)));
     assert!(matches!(ledger.reset().await, Err(StoreError::Unavailable(_))));
+}
+
+/// A store that looks into the journal before it takes anything.
+#[derive(Debug)]
+struct Witness {
+    store: Sqlite,
+    journal: PathBuf,
+    seen: Arc<AtomicU64>,
+}
+
+struct Watched {
+    writer: Box<dyn Writer>,
+    journal: PathBuf,
+    seen: Arc<AtomicU64>,
+}
+
+impl Store for Witness {
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        let (journal, seen) = (self.journal.clone(), self.seen.clone());
+        Ok(Box::new(Watched { writer: self.store.writer()?, journal, seen }))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.store.reader()
+    }
+
+    fn name(&self) -> String {
+        self.store.name()
+    }
+}
+
+impl Writer for Watched {
+    fn load(&mut self, batch: &Batch<'_>) -> Result<Loaded, StoreError> {
+        let journal = std::fs::read(self.journal.join(format!("{}.journal", batch.segment))).unwrap();
+        let written = journal.get(..batch.position as usize).expect("no more is loaded than was written");
+        for record in batch.records {
+            let entry = serde_json::to_vec(record).unwrap();
+            assert!(
+                written.windows(entry.len()).any(|part| part == entry),
+                "{} came before its journal entry",
+                record.id
+            );
+        }
+        self.seen.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
+        self.writer.load(batch)
+    }
+
+    fn position(&mut self, segment: &str) -> Result<u64, StoreError> {
+        self.writer.position(segment)
+    }
+
+    fn forget_segments_but(&mut self, names: &[String]) -> Result<(), StoreError> {
+        self.writer.forget_segments_but(names)
+    }
+
+    fn reset(&mut self, now_us: i64) -> Result<(), StoreError> {
+        self.writer.reset(now_us)
+    }
+
+    fn reprice(
+        &mut self,
+        filter: &Filter,
+        after: i64,
+        price: &mut dyn FnMut(&Record) -> Option<Priced>,
+    ) -> Result<Progress, StoreError> {
+        self.writer.reprice(filter, after, price)
+    }
+
+    fn purge(&mut self, what: &Purge) -> Result<Progress, StoreError> {
+        self.writer.purge(what)
+    }
+
+    fn trim(&mut self, before_us: i64) -> Result<Progress, StoreError> {
+        self.writer.trim(before_us)
+    }
+
+    fn compact(&mut self) -> Result<(), StoreError> {
+        self.writer.compact()
+    }
+
+    fn scrub(&mut self) -> Result<(), StoreError> {
+        self.writer.scrub()
+    }
+
+    fn idle(&mut self) -> Result<(), StoreError> {
+        self.writer.idle()
+    }
+
+    fn size(&mut self) -> Result<Size, StoreError> {
+        self.writer.size()
+    }
+}
+
+#[tokio::test]
+async fn no_record_is_in_the_store_before_it_is_in_the_journal() {
+    let home = Home::new();
+    let mut options = home.options();
+    options.journal.segment_bytes = 20_000;
+    let seen = Arc::new(AtomicU64::new(0));
+    let witness = Witness { store: home.store(), journal: home.journal(), seen: seen.clone() };
+    let ledger = Ledger::open(options, Arc::new(witness)).unwrap();
+    for n in 0..400 {
+        ledger.start(start(n)).await.unwrap();
+        // Not awaited one by one: loading meets entries of all ages.
+        let done = ledger.finish(record(n));
+        if n % 7 == 0 {
+            done.await.unwrap();
+        }
+    }
+    assert!(ledger.caught_up(Duration::from_secs(20)).await);
+    ledger.close();
+    assert_eq!(seen.load(Ordering::Relaxed), 400);
+    assert_eq!(home.stored(), samples(0..400));
 }
 
 #[tokio::test]

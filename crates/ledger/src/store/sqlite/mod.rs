@@ -19,6 +19,8 @@ use crate::private;
 const APPLICATION: i32 = 0x6363_6f01;
 /// What another process may take for a migration, until we give up waiting.
 const OPENING: Duration = Duration::from_secs(5);
+/// What may lie beside the file at most, but for the last step.
+const BESIDE: u64 = 64 * 1024 * 1024;
 /// Steps of SQLite's machine between two looks at the clock.
 const LOOK: i32 = 20_000;
 
@@ -30,6 +32,8 @@ pub struct Sqlite {
     busy: Duration,
     /// How long a question may take: a reader that stays pins what others have written since.
     question: Duration,
+    /// Bytes of what is written and lies beside the file because somebody still reads what was there before.
+    beside: u64,
     steps: &'static [Migration],
 }
 
@@ -37,12 +41,18 @@ impl Sqlite {
     /// In this file, which need not be there yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (busy, question) = (Duration::from_millis(250), Duration::from_secs(5));
-        Self { path: path.into(), busy, question, steps: SQLITE }
+        Self { path: path.into(), busy, question, beside: BESIDE, steps: SQLITE }
     }
 
     /// How long a question may take.
     pub fn question(self, most: Duration) -> Self {
         Self { question: most, ..self }
+    }
+
+    /// How much may lie beside the file.
+    #[cfg(test)]
+    pub(crate) fn beside_at_most(self, bytes: u64) -> Self {
+        Self { beside: bytes, ..self }
     }
 
     /// Up to this form only.
@@ -62,12 +72,7 @@ impl Sqlite {
         let aside = self.beside(&format!("aside-{now}"));
         std::fs::rename(&self.path, &aside)?;
         for end in ["-wal", "-shm"] {
-            let with = |path: &Path| {
-                let mut name = path.as_os_str().to_owned();
-                name.push(end);
-                PathBuf::from(name)
-            };
-            match std::fs::rename(with(&self.path), with(&aside)) {
+            match std::fs::rename(with(&self.path, end), with(&aside, end)) {
                 Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
                 _ => {}
             }
@@ -86,9 +91,12 @@ impl Sqlite {
     }
 
     fn beside(&self, what: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(format!(".{what}"));
-        name.into()
+        with(&self.path, &format!(".{what}"))
+    }
+
+    /// Whether more lies beside the file than should.
+    fn is_behind(&self) -> bool {
+        std::fs::metadata(with(&self.path, "-wal")).is_ok_and(|about| about.len() > self.beside)
     }
 
     fn open(&self) -> Result<Connection, StoreError> {
@@ -113,9 +121,8 @@ impl Sqlite {
             return Err(StoreError::Newer { found: form, known });
         }
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")?;
-        db.execute_batch(
-            "PRAGMA journal_size_limit = 67108864; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON",
-        )?;
+        db.pragma_update(None, "journal_size_limit", i64::try_from(self.beside).unwrap_or(i64::MAX))?;
+        db.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")?;
         self.check(&db, form)?;
         if form < known {
             self.migrate(&mut db, form)?;
@@ -198,6 +205,13 @@ impl Store for Sqlite {
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// The path with this at its end.
+fn with(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
 }
 
 /// Sees to it that a file is there and that only we may read it. One that is there is not opened: closing it would let

@@ -617,6 +617,31 @@ fn a_locked_store_says_so_and_takes_everything_afterwards() {
 }
 
 #[test]
+fn a_reader_that_stands_still_does_not_make_the_store_grow_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let most = 1_000_000;
+    let store = Sqlite::new(folder.path().join("ledger.db")).beside_at_most(most);
+    let mut writer = store.writer().unwrap();
+    let records = samples(3000);
+    let mut batches = records.chunks(20).map(|records| Batch { records, segment: "s", position: 1, complete: false });
+    writer.load(&batches.next().unwrap()).unwrap();
+    let reader = Connection::open(&store.path).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM record").unwrap();
+    let refused = batches.find(|batch| writer.load(batch) == Err(StoreError::Busy)).expect("it grew without end");
+    let beside = || std::fs::metadata(super::with(&store.path, "-wal")).unwrap().len();
+    assert!((most..2 * most).contains(&beside()), "{}", beside());
+    reader.execute_batch("COMMIT").unwrap();
+    writer.load(&refused).unwrap();
+    for batch in batches {
+        writer.load(&batch).unwrap();
+        assert!(beside() < 2 * most, "{}", beside());
+    }
+    writer.idle().unwrap();
+    assert_eq!(beside(), 0);
+    assert_eq!(writer.size().unwrap().records, 3000);
+}
+
+#[test]
 fn a_question_that_takes_too_long_is_ended_and_the_next_one_is_not() {
     let fixture = with(&samples(3000));
     let hasty = fixture.store.clone().question(Duration::ZERO);

@@ -100,6 +100,18 @@ impl SqliteWriter {
         Ok(change)
     }
 
+    /// A reader that stands still keeps what others write beside the file, where it grows. The journal holds it as well
+    /// and takes less room.
+    fn catch_up(&self) -> Result<(), StoreError> {
+        if self.store.is_behind() {
+            drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
+            if self.store.is_behind() {
+                return Err(StoreError::Busy);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes some records, which `seqs` names, and changes them with their sums.
     fn remove(&mut self, seqs: &[i64], sums_too: bool) -> Result<(), StoreError> {
         let add = self.add.clone();
@@ -137,6 +149,7 @@ fn count(change: &Transaction<'_>, add: &[String; 3], seqs: &str, sign: i64) -> 
 impl Writer for SqliteWriter {
     fn load(&mut self, batch: &Batch<'_>) -> Result<Loaded, StoreError> {
         self.busy = true;
+        self.catch_up()?;
         if batch.complete {
             // Brings this transaction to the disk, and with it all before it: the segment goes after this.
             self.db.pragma_update(None, "synchronous", "FULL")?;
@@ -307,8 +320,8 @@ impl Writer for SqliteWriter {
     fn idle(&mut self) -> Result<(), StoreError> {
         if std::mem::take(&mut self.busy) {
             self.forget_old_limits()?;
-            drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
             drain(&self.db, "PRAGMA optimize")?;
+            drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)")?;
         }
         Ok(())
     }
