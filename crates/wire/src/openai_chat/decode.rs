@@ -15,6 +15,7 @@ use crate::guard::Guard;
 use crate::json::{Json, Str};
 use crate::lanes::{Closing, Lanes};
 use crate::message::Message;
+use crate::openai;
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
 use crate::sse::{RawEvent, Splitter};
@@ -405,7 +406,7 @@ impl State {
         let guard = &mut self.guard;
         self.lanes.finish(&mut |event| guard.emit(event, sink));
         let usage = self.usage.take().map(|mut usage| {
-            usage.service_tier = self.tier.as_deref().map(usage::tier);
+            usage.service_tier = self.tier.as_deref().map(openai::tier);
             Box::new(usage)
         });
         self.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
@@ -434,7 +435,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     let mut stop = Stop::new(finish.reason(has_calls, refused).ok_or_else(gave_up)?);
     if let Some(raw) = chunk.usage {
         let mut usage = usage::read(raw.get()).map_err(|_| unreadable())?;
-        usage.service_tier = chunk.service_tier.as_deref().map(usage::tier);
+        usage.service_tier = chunk.service_tier.as_deref().map(openai::tier);
         stop.usage = Some(Box::new(usage));
     }
     let mut message = Message::new(chunk.id.unwrap_or_default().0, chunk.model.unwrap_or_default().0, stop);

@@ -1,12 +1,12 @@
 //! Writes answers, streamed and whole.
 
-use super::{error, usage, write};
+use super::usage;
 use crate::codec::{EncodeStream, Front};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::json::{self, Writer};
 use crate::message::Message;
+use crate::openai;
 use crate::request::{Content, Input, Part};
-use crate::usage::{Tokens, Usage};
 
 /// Writes one stream.
 #[derive(Debug)]
@@ -168,18 +168,12 @@ impl Encoder {
         if self.stream_usage {
             out.extend_from_slice(&self.head);
             out.extend_from_slice(b"],\"usage\":");
-            let estimate = estimate(self.input_estimate, self.bytes);
+            let estimate = openai::estimate(self.input_estimate, self.bytes);
             json::object(out, |o| usage::write(o, stop.usage.as_deref().unwrap_or(&estimate)));
             out.extend_from_slice(b"}\n\n");
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
-}
-
-/// Counts that nobody gave: an estimate, never zero.
-fn estimate(input: u64, bytes: u64) -> Usage {
-    let tokens = Tokens { input: input.max(1), output: bytes.div_ceil(4).max(1), ..Tokens::default() };
-    Usage { tokens, ..Usage::default() }
 }
 
 impl EncodeStream for Encoder {
@@ -198,7 +192,7 @@ impl EncodeStream for Encoder {
             Event::Ping => out.extend_from_slice(b": ping\n\n"),
             Event::Error(failed) => {
                 out.extend_from_slice(b"data: ");
-                error::body(failed, out);
+                openai::error(failed, out);
                 out.extend_from_slice(b"\n\n");
             }
         }
@@ -217,7 +211,7 @@ pub(super) fn whole(message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>)
                 o.null("logprobs").str("finish_reason", finish_reason(&message.stop.reason, refused));
             });
         });
-        let estimate = estimate(front.input_estimate, message.text_bytes());
+        let estimate = openai::estimate(front.input_estimate, message.text_bytes());
         o.object("usage", |o| usage::write(o, message.stop.usage.as_deref().unwrap_or(&estimate)));
     });
 }
@@ -259,7 +253,7 @@ fn said(o: &mut Writer<'_>, parts: &[Part<'_>], front: &Front<'_>) {
                         o.str("name", &call.name).str("input", input);
                     }),
                     input => o.str("type", "function").object("function", |o| {
-                        o.str("name", &call.name).str("arguments", &write::arguments(input));
+                        o.str("name", &call.name).str("arguments", &openai::arguments(input));
                     }),
                 };
             });

@@ -2,7 +2,6 @@
 
 mod decode;
 mod encode;
-mod error;
 mod read;
 pub(crate) mod usage;
 mod write;
@@ -10,6 +9,7 @@ mod write;
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::ApiError;
 use crate::message::Message;
+use crate::openai;
 use crate::protocol::Protocol;
 use crate::request::Request;
 
@@ -34,8 +34,8 @@ impl Inbound for OpenAiChat {
     }
 
     fn encode_error(&self, error: &ApiError, _: &Front<'_>, out: &mut Vec<u8>) -> u16 {
-        error::body(error, out);
-        error::status(error.kind)
+        openai::error(error, out);
+        openai::status(error.kind)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::{ApiError, ErrorKind};
 use crate::json::{Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::Extra;
+use crate::openai::inline;
 use crate::request::{
     Call, Content, Document, Effort, Format, Image, Input, Part, Request, Role, Source, Thinking, Thought, Tool,
     ToolChoice, ToolKind, ToolResult, Turn,
@@ -336,36 +337,6 @@ fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
         _ => extras(part.rest).collect(),
     };
     Ok(Part { extras, ..Part::new(content, place) })
-}
-
-/// The bytes in a `data:` URL. A media type that is missing or says nothing is seen by how images begin.
-fn inline(url: Cow<'_, str>) -> Option<Source<'_>> {
-    let (head, data) = match url {
-        Cow::Borrowed(url) => {
-            let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
-            (Cow::Borrowed(head), Cow::Borrowed(data))
-        }
-        Cow::Owned(url) => {
-            let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
-            (Cow::Owned(head.to_owned()), Cow::Owned(data.to_owned()))
-        }
-    };
-    let named = head.strip_suffix(";base64")?.split(';').next().unwrap_or_default();
-    const BEGINNINGS: [(&str, &str); 5] = [
-        ("iVBORw0KGgo", "image/png"),
-        ("/9j/", "image/jpeg"),
-        ("R0lGOD", "image/gif"),
-        ("UklGR", "image/webp"),
-        ("JVBERi", "application/pdf"),
-    ];
-    let media_type = match named {
-        "" | "application/octet-stream" => {
-            BEGINNINGS.iter().find(|(beginning, _)| data.starts_with(beginning))?.1.to_owned()
-        }
-        "image/jpg" => "image/jpeg".to_owned(),
-        named => named.to_owned(),
-    };
-    Some(Source::Base64 { media_type: media_type.into(), data })
 }
 
 /// What the model said: thinking, text, calls.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::json::Writer;
-use crate::usage::{CacheWrite, Report, ServiceTier, Usage};
+use crate::usage::{CacheWrite, Report, Usage};
 
 /// The object as it is written. DeepSeek tells the cached part in a field of its own.
 #[derive(Deserialize)]
@@ -43,14 +43,6 @@ pub(crate) fn read(json: &str) -> serde_json::Result<Usage> {
         ..Report::default()
     });
     Ok(usage)
-}
-
-/// The tier that served, in the words of the rest of the house.
-pub(super) fn tier(word: &str) -> ServiceTier {
-    match word {
-        "default" | "auto" => ServiceTier::Standard,
-        other => other.into(),
-    }
 }
 
 /// Writes the members of a `usage` object.

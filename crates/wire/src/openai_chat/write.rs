@@ -6,10 +6,11 @@ use super::OWN;
 use crate::codec::{Encoded, Target};
 use crate::fit::{self, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
+use crate::openai::{arguments, data_url};
+use crate::plain::{self, as_text, join};
 use crate::quirks::{MaxTokens, Quirks, ReasoningForm, SystemRole, UserField};
 use crate::request::{
     Call, Content, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
-    ToolResult,
 };
 
 /// A request for a server that speaks Chat Completions.
@@ -266,7 +267,7 @@ impl Messages<'_> {
         // Results carry text alone; images in them follow after all results.
         let mut attached: Vec<(String, &Part<'_>)> = Vec::new();
         for result in group.results() {
-            let content = self.result(result, &mut attached);
+            let content = plain::result(result, OWN, &mut attached);
             list.push_object(|o| {
                 o.str("role", "tool").str("tool_call_id", &fit::id(&result.id, self.quirks.id_most));
                 o.str("content", if content.is_empty() { self.quirks.empty_result } else { &content });
@@ -278,7 +279,7 @@ impl Messages<'_> {
         }
         list.push_object(|o| {
             o.str("role", "user");
-            let texts: Option<Vec<Cow<'_, str>>> = rest().map(|part| as_text(&part.content)).collect();
+            let texts: Option<Vec<Cow<'_, str>>> = rest().map(|part| as_text(&part.content, OWN)).collect();
             match texts.filter(|_| attached.is_empty()) {
                 Some(texts) => {
                     o.str("content", &join(texts.iter().map(|text| &**text), "\n\n"));
@@ -294,26 +295,6 @@ impl Messages<'_> {
                 }
             }
         });
-    }
-
-    /// The text of a result; what is no text is attached, with a caption that says where it belongs.
-    fn result<'p>(&self, result: &'p ToolResult<'_>, attached: &mut Vec<(String, &'p Part<'p>)>) -> String {
-        let (mut lines, mut images) = (Vec::new(), 0);
-        for part in &result.content {
-            match as_text(&part.content) {
-                Some(text) if text.is_empty() => {}
-                Some(text) => lines.push(text),
-                None => {
-                    images += 1;
-                    let what = if matches!(part.content, Content::Image(_)) { "image" } else { "document" };
-                    let line = format!("[{what} {images} of this result follows in the next user message]");
-                    lines.push(line.into());
-                    attached.push((format!("[{what} {images} from tool result {}]", result.id), part));
-                }
-            }
-        }
-        let text = lines.join("\n");
-        if result.is_error { format!("[tool error] {text}") } else { text }
     }
 }
 
@@ -336,45 +317,6 @@ fn thinking<'p>(content: &'p Content<'_>) -> Option<&'p str> {
         Content::Thinking(thinking) => Some(&thinking.text),
         _ => None,
     }
-}
-
-/// The text that a part comes to, where it is text or made of it.
-fn as_text<'p>(content: &'p Content<'_>) -> Option<Cow<'p, str>> {
-    match content {
-        Content::Text(text) => Some(Cow::Borrowed(&text.text)),
-        Content::Refusal(text) => Some(Cow::Borrowed(text)),
-        Content::Document(Document { source, title, context, .. }) => {
-            let inner: Cow<'_, str> = match source {
-                Source::Text(text) => Cow::Borrowed(text),
-                Source::Parts(parts) => {
-                    let texts: Option<Vec<_>> = parts.iter().map(|part| as_text(&part.content)).collect();
-                    texts?.join("\n\n").into()
-                }
-                _ => return None,
-            };
-            let head = [title.as_deref(), context.as_deref()];
-            let head = head.into_iter().flatten().chain([&*inner]);
-            Some(join(head, "\n").into_owned().into())
-        }
-        Content::Extra(extra) if extra.origin == OWN => None,
-        // What has no counterpart is named as a loss, or refused.
-        Content::Extra(_) | Content::Thinking(_) | Content::Call(_) | Content::Result(_) => Some(Cow::Borrowed("")),
-        Content::Image(_) => None,
-    }
-}
-
-fn join<'t>(texts: impl Iterator<Item = &'t str>, with: &str) -> Cow<'t, str> {
-    let mut joined = Cow::Borrowed("");
-    for text in texts.filter(|text| !text.is_empty()) {
-        if joined.is_empty() {
-            joined = Cow::Borrowed(text);
-        } else {
-            let joined = joined.to_mut();
-            joined.push_str(with);
-            joined.push_str(text);
-        }
-    }
-    joined
 }
 
 fn push_text(list: &mut Writer<'_>, text: &str) {
@@ -409,32 +351,9 @@ fn push(list: &mut Writer<'_>, part: &Part<'_>) {
             });
         }),
         Content::Extra(extra) if extra.origin == OWN => list.push_raw(extra.value.as_str()),
-        content => match as_text(content) {
+        content => match as_text(content, OWN) {
             Some(text) if !text.is_empty() => push_text(list, &text),
             _ => {}
         },
-    }
-}
-
-fn data_url(out: &mut Vec<u8>, media_type: &str, data: &str) {
-    out.extend_from_slice(b"\"data:");
-    json::escape(out, media_type);
-    out.extend_from_slice(b";base64,");
-    json::escape(out, data);
-    out.push(b'"');
-}
-
-/// The arguments of a function: the object as it was written, or plain text as the one string of an object.
-pub(super) fn arguments<'i>(input: &'i Input<'_>) -> Cow<'i, str> {
-    match input {
-        Input::Json(json) => Cow::Borrowed(json.as_str()),
-        Input::Cut(text) => Cow::Borrowed(text),
-        Input::Text(text) => {
-            let mut out = Vec::new();
-            json::object(&mut out, |o| {
-                o.str("input", text);
-            });
-            String::from_utf8(out).expect("it is written from text").into()
-        }
     }
 }
