@@ -2,17 +2,30 @@
 //!
 //! ```text
 //! pack   head head group*                  the head twice, so that one flipped bit does not lose a whole pack
-//! head   "ccopack1" key-name[8] salt[32] created[8] check[16]
+//! head   "ccopack1" or "ccoplain" key-name[8] salt[32] created[8] check[16]
 //! group  mark[8] data-len[4] directory-len[4] block* directory
-//! block  nonce[24] sealed(zstd(chunks)) tag[16]
+//! block  nonce[24] sealed(zstd(chunks)) tag[16]         plain: zeros, zstd(chunks), a checksum
 //! ```
 //! A group is written at one go and only ever appended. Its directory comes last and names its own place, so what a
 //! crash cut off cannot be taken for a group, and what lies behind a damaged one is still found by its mark.
 
 use super::Kind;
-use super::crypt::{ChunkId, PackKeys, RootKey, SEAL_LEN};
+use super::crypt::{ChunkId, Form, PackKeys, RootKey, SEAL_LEN};
 
-const MAGIC: &[u8; 8] = b"ccopack1";
+/// How a pack begins that is kept in this form.
+fn magic(form: Form) -> &'static [u8; 8] {
+    match form {
+        Form::Sealed => b"ccopack1",
+        Form::Plain => b"ccoplain",
+    }
+}
+
+/// In which form the pack with this head is kept; `None`: it is not a head any more.
+pub(super) fn form_of(head: &[u8]) -> Option<Form> {
+    let of = |one: &[u8]| [Form::Sealed, Form::Plain].into_iter().find(|form| one.get(..8) == Some(magic(*form)));
+    head.chunks(HEAD_ONE).take(2).find_map(of)
+}
+
 const HEAD_ONE: usize = 8 + 8 + 32 + 8 + 16;
 /// Where the first group begins.
 pub(super) const HEAD: usize = 2 * HEAD_ONE;
@@ -27,8 +40,8 @@ pub(super) const MAX_BLOCK: usize = 1 << 20;
 pub(super) fn write_head(root: &RootKey, keys: &PackKeys, salt: &[u8; 32], created: u64) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     let (one, two) = head.split_at_mut(HEAD_ONE);
-    one[..8].copy_from_slice(MAGIC);
-    one[8..16].copy_from_slice(&root.id());
+    one[..8].copy_from_slice(magic(keys.form()));
+    one[8..16].copy_from_slice(&root.id(keys.form()).unwrap_or_default());
     one[16..48].copy_from_slice(salt);
     one[48..56].copy_from_slice(&created.to_le_bytes());
     let check = keys.check(&one[..56]);
@@ -51,11 +64,13 @@ pub(super) fn read_head(root: &RootKey, head: &[u8]) -> Result<(PackKeys, [u8; 3
     let mut foreign = 0;
     for one in head.chunks_exact(HEAD_ONE).take(2) {
         let salt: [u8; 32] = std::array::from_fn(|at| one[16 + at]);
-        let keys = root.pack(&salt);
-        if &one[..8] == MAGIC && keys.check(&one[..56]) == one[56..] {
+        let Some(form) = form_of(one) else { continue };
+        if let Some(keys) = root.pack(form, &salt)
+            && keys.check(&one[..56]) == one[56..]
+        {
             return Ok((keys, salt));
         }
-        foreign += usize::from(&one[..8] == MAGIC && one[8..16] != root.id());
+        foreign += usize::from(root.id(form).is_none_or(|id| one[8..16] != id));
     }
     Err(if foreign == 2 { BadHead::WrongKey } else { BadHead::Damaged })
 }
@@ -360,9 +375,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let [ours, other] = ["a", "b"].map(|name| RootKey::load_or_create(&home.path().join(name)).unwrap());
         let salt = [5; 32];
-        let head = write_head(&ours, &ours.pack(&salt), &salt, 77);
+        let head = write_head(&ours, &ours.pack(Form::Sealed, &salt).unwrap(), &salt, 77);
         assert_eq!(read_head(&ours, &head).ok().map(|(_, salt)| salt), Some(salt));
         assert_eq!(read_head(&other, &head).err(), Some(BadHead::WrongKey));
+        assert_eq!(read_head(&RootKey::plain(), &head).err(), Some(BadHead::WrongKey));
         for at in 0..HEAD {
             let mut bad = head;
             bad[at] ^= 0x10;

@@ -8,7 +8,9 @@
 //!   last group, which is then ignored; damage is an error for the bodies that it touches, and for no other.
 //! - **Secrets.** All content is sealed with XChaCha20-Poly1305 under a key that follows from the installation's root key
 //!   and the pack's salt; chunks are named by keyed BLAKE3, and these names are sealed too. Whoever destroys the salt
-//!   destroys the pack. In clear are the times and sizes of packs and groups, the salt and a name of the key.
+//!   destroys the pack. In clear are the times and sizes of packs and groups, the salt and a name of the key. Where
+//!   encryption is turned off, the same bytes stand there unsealed, with a checksum: nothing but the rights of the files
+//!   protects them, and what is deleted is as gone as the file system makes it.
 //! - **Purge.** A pack that holds what must go is written anew without it, then destroyed. On a full disk a reserve
 //!   file makes the room for that; what goes as a whole file needs none.
 //! - **Load.** `submit` never waits. Bodies that cannot be kept are counted by reason; nothing else is affected.
@@ -27,6 +29,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use self::crypt::Form;
 use crate::private;
 use crate::redact::Redactor;
 
@@ -127,8 +130,10 @@ impl Skip {
 pub struct Options {
     /// Where packs are.
     pub folder: PathBuf,
-    /// The file of the root key; made where it is not there.
+    /// The file of the root key; made where it is not there and needed.
     pub key: PathBuf,
+    /// Whether what comes is encrypted. What is there already stays as it is, and can be read.
+    pub encrypt: bool,
     /// Bytes of bodies that may be in memory.
     pub queue_bytes: usize,
     /// Bodies that may wait.
@@ -163,6 +168,7 @@ impl Options {
         Self {
             folder: folder.into(),
             key: key.into(),
+            encrypt: true,
             queue_bytes: 32 << 20,
             queue_items: 16 << 10,
             max_body: 64 << 20,
@@ -255,7 +261,8 @@ impl Archive {
     /// is not opened: nothing would be found, and nobody would know.
     pub fn open(options: Options) -> Result<Self, ArchiveError> {
         private::folder(&options.folder)?;
-        let root = Arc::new(upkeep::key_for(&options.folder, &options.key)?);
+        let form = if options.encrypt { Form::Sealed } else { Form::Plain };
+        let root = Arc::new(upkeep::key_for(&options.folder, &options.key, form)?);
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_bytes, options.queue_items),
             taken: AtomicU64::new(0),

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::chunker::{Cutter, MIN};
-use super::crypt::{ChunkId, Names, PackKeys, RootKey, SEAL_LEN, begin_seal, random};
+use super::crypt::{ChunkId, Form, Names, PackKeys, RootKey, SEAL_LEN, begin_seal, random};
 use super::error::ArchiveError;
 use super::format::{
     BadHead, Block, Chunk, Directory, Entry, GROUP_HEAD, HEAD, MAX_BLOCK, Run, block_place, directory_place,
@@ -33,7 +33,9 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(root: &RootKey, level: i32) -> io::Result<Self> {
         let compressor = zstd::bulk::Compressor::new(level)?;
-        Ok(Self { compressor, cutter: Cutter::new(&root.borders()), names: root.names() })
+        let keys = root.borders(root.form()).zip(root.names(root.form()));
+        let (borders, names) = keys.expect("a root that seals has a key");
+        Ok(Self { compressor, cutter: Cutter::new(&borders), names })
     }
 }
 
@@ -158,15 +160,15 @@ struct Group {
 }
 
 impl PackWriter {
-    /// Begins a pack at this path, or under a new name where `folder` is given.
-    pub(super) fn create(place: Place<'_>, root: &RootKey, created: u64) -> io::Result<Self> {
+    /// Begins a pack of this form at this path, or under a new name where `folder` is given.
+    pub(super) fn create(place: Place<'_>, root: &RootKey, form: Form, created: u64) -> io::Result<Self> {
         let path = match place {
             Place::In(folder) => folder.join(PackFile::name(created)?),
             Place::At(path) => path.to_path_buf(),
         };
         let mut salt = [0; 32];
         random(&mut salt)?;
-        let keys = root.pack(&salt);
+        let keys = root.pack(form, &salt).ok_or_else(|| io::Error::other("there is no key to seal with"))?;
         let file = private::create_new(&path)?;
         let begun = file
             .try_lock()
@@ -180,7 +182,8 @@ impl PackWriter {
         Ok(Self { file, path, keys, created, end, next_chunk: 0, bodies: 0, bytes: 0, known, group: Group::default() })
     }
 
-    /// Goes on with a pack that a process left: cuts off what it did not finish. `None`: it is in use, or damaged.
+    /// Goes on with a pack that a process left: cuts off what it did not finish. `None`: it is in use, damaged, or kept in
+    /// another form than what comes is to be.
     pub(super) fn reopen(pack: &PackFile, root: &RootKey) -> Result<Option<Self>, ArchiveError> {
         let Ok(file) = private::open_existing(&pack.path) else { return Ok(None) };
         if file.try_lock().is_err() {
@@ -190,6 +193,9 @@ impl PackWriter {
         let mut next_chunk = 0_u32;
         let open = OpenPack { file: &file, path: &pack.path, root };
         let Ok((keys, _)) = open.keys() else { return Ok(None) };
+        if keys.form() != root.form() {
+            return Ok(None);
+        }
         let walk = open.walk(&keys, |_, directory| {
             for (number, chunk) in (directory.first_chunk..).zip(&directory.chunks) {
                 known.extend(chunk.id.map(|id| (id, number)));

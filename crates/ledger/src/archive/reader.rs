@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::crypt::{PackKeys, RootKey};
+use super::crypt::{Form, PackKeys, RootKey};
 use super::error::ArchiveError;
 use super::format::{CODED, Entry, REDACTED};
 use super::pack::{BlockAt, ChunkAt, OpenPack, PackFile, Walk, places};
+use super::upkeep::key_for;
 use super::{ExchangeId, Kind};
 use crate::redact::Pattern;
 
@@ -305,9 +306,9 @@ pub struct Scan {
 }
 
 impl Reader {
-    /// A reader of the archive in this folder, with the key at this path.
+    /// A reader of the archive in this folder, with the key at this path, which need not be there if nothing is sealed.
     pub fn open(folder: &Path, key: &Path) -> Result<Self, ArchiveError> {
-        Ok(Self::new(folder, Arc::new(RootKey::load(key)?)))
+        Ok(Self::new(folder, Arc::new(key_for(folder, key, Form::Plain)?)))
     }
 
     pub(super) fn new(folder: &Path, root: Arc<RootKey>) -> Self {

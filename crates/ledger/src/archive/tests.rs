@@ -418,16 +418,85 @@ fn without_the_right_key_the_archive_is_not_opened() {
     assert!(!key.exists(), "no other key was made");
     private::create(&key, &[7; 32]).unwrap();
     check_refused(&house, "was written with another key");
-    let read = Reader::open(&house.options().folder, &key).unwrap().read(id(1), Kind::Request);
-    assert!(matches!(read, Err(ArchiveError::WrongKey(_))));
+    assert!(matches!(Reader::open(&house.options().folder, &key), Err(ArchiveError::WrongKey(_))));
     std::fs::write(&key, &good[..31]).unwrap();
     check_refused(&house, "32 bytes of a key");
     std::fs::write(&key, &good).unwrap();
-    assert_eq!(self::read(house.open().reader(), 1, Kind::Request).as_deref(), Some(&b"text"[..]));
+    assert_eq!(read(house.open().reader(), 1, Kind::Request).as_deref(), Some(&b"text"[..]));
     // Whoever has lost the key can begin anew.
     std::fs::remove_file(&key).unwrap();
     purge_all(&house.options().folder).unwrap();
-    assert_eq!(self::read(house.open().reader(), 1, Kind::Request), None);
+    assert_eq!(read(house.open().reader(), 1, Kind::Request), None);
+}
+
+/// In which form each pack is kept, the oldest first.
+fn forms(house: &House) -> Vec<Form> {
+    house.packs().iter().map(|pack| format::form_of(&std::fs::read(&pack.path).unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn without_encryption_there_is_no_key_and_everything_else_is_the_same() {
+    let house = House::new();
+    let open = || Archive::open(Options { encrypt: false, ..house.options() }).unwrap();
+    for turn in 0..6 {
+        // A restart goes on with the same pack, and knows what is in it.
+        let archive = open();
+        let session = Some("s".into());
+        archive.submit(Body { session, ..body(turn, Kind::Request, context(turn)) }).unwrap();
+        drop(archive);
+    }
+    assert!(!house.options().key.exists());
+    assert_eq!(forms(&house), [Form::Plain]);
+    let raw: usize = (0..6).map(|turn| context(turn).len()).sum();
+    let pack = house.packs().remove(0);
+    assert!(pack.len * 5 < raw as u64, "{} of {raw} bytes", pack.len);
+    for turn in 0..6 {
+        assert!(read(&house.reader(), turn, Kind::Request) == Some(context(turn)), "turn {turn}");
+    }
+    let bytes = std::fs::read(&pack.path).unwrap();
+
+    // A changed byte is noticed all the same.
+    let middle = bytes.len() / 2;
+    let file = File::options().write(true).open(&pack.path).unwrap();
+    file.write_all_at(&[!bytes[middle]], middle as u64).unwrap();
+    let reader = house.reader();
+    let whole = |turn| reader.read(id(turn), Kind::Request).and_then(|body| body.unwrap().bytes());
+    assert!((0..6).any(|turn| whole(turn).is_err()));
+    assert!((0..6).all(|turn| whole(turn).is_err() || whole(turn).unwrap() == context(turn)), "and never given out");
+}
+
+#[test]
+fn encryption_is_turned_off_and_on_and_what_is_there_stays_as_it_is() {
+    let house = House::new();
+    for (number, encrypt) in [(0, true), (1, true), (2, false), (3, false), (4, true)] {
+        let archive = Archive::open(Options { encrypt, ..house.options() }).unwrap();
+        let session = Some("s".into());
+        archive.submit(Body { session, ..body(number, Kind::Request, noise(number, 5000)) }).unwrap();
+        archive.submit(body(number, Kind::Response, noise(number + 10, 5000))).unwrap();
+    }
+    assert_eq!(forms(&house), [Form::Sealed, Form::Plain, Form::Sealed]);
+    let plain: Vec<bool> = (house.packs().iter().zip([0, 2, 4]))
+        .map(|(pack, n)| memchr::memmem::find(&std::fs::read(&pack.path).unwrap(), &noise(n, 5000)[100..116]).is_some())
+        .collect();
+    assert_eq!(plain, [false, true, false], "what cannot be compressed is to be seen in the file, or is not");
+    for number in 0..5 {
+        assert!(read(&house.reader(), number, Kind::Request).is_some(), "{number}");
+    }
+    // Packs that are written anew keep their form: turning it off opens nothing that was sealed.
+    let archive = Archive::open(Options { encrypt: false, ..house.options() }).unwrap();
+    assert_eq!(archive.purge(Selection::Session("s".into())).unwrap().bodies, 5);
+    assert_eq!(forms(&house), [Form::Sealed, Form::Plain, Form::Sealed]);
+    for number in 0..5 {
+        assert_eq!(read(archive.reader(), number, Kind::Request), None);
+        assert!(read(archive.reader(), number, Kind::Response) == Some(noise(number + 10, 5000)));
+    }
+    drop(archive);
+    // The key is needed while anything is sealed, whatever is to be done with what comes.
+    std::fs::remove_file(house.options().key).unwrap();
+    let refused = Archive::open(Options { encrypt: false, ..house.options() });
+    assert!(matches!(refused, Err(ArchiveError::KeyMissing { packs: 2, .. })), "{refused:?}");
+    let refused = Reader::open(&house.options().folder, &house.options().key);
+    assert!(matches!(refused, Err(ArchiveError::KeyMissing { packs: 2, .. })), "{refused:?}");
 }
 
 #[test]
@@ -631,9 +700,9 @@ fn fill(archive: &Archive) {
 
 #[track_caller]
 fn check_purge(selection: Selection, stays: impl Fn(u64) -> bool) {
-    for pack_bytes in [14 << 20, 60_000] {
+    for (pack_bytes, encrypt) in [(14 << 20, true), (60_000, true), (14 << 20, false)] {
         let house = House::new();
-        let archive = Archive::open(Options { pack_bytes, ..house.options() }).unwrap();
+        let archive = Archive::open(Options { pack_bytes, encrypt, ..house.options() }).unwrap();
         fill(&archive);
         // Whoever still has the old files open can read nothing from them, with the key or without.
         let old: Vec<File> = house.packs().iter().map(|pack| File::open(&pack.path).unwrap()).collect();

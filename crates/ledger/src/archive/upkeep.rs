@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::crypt::RootKey;
+use super::crypt::{Form, RootKey};
 use super::error::ArchiveError;
-use super::format::{Directory, Entry, Run};
+use super::format::{Directory, Entry, HEAD, Run, form_of};
 use super::pack::{Engine, OpenPack, PackFile, PackWriter, Place, add_to, destroy, places};
 use super::reader::Pack;
 use super::{ExchangeId, Options};
@@ -31,24 +32,34 @@ impl FolderLock {
     }
 }
 
-/// The key of the packs in this folder; a new one only where nothing was written with another.
-pub(super) fn key_for(folder: &Path, key: &Path) -> Result<RootKey, ArchiveError> {
-    let packs = PackFile::list(folder).map_err(ArchiveError::io("list", folder))?;
-    // A pack that was only begun, or has been destroyed, needs no key.
-    let packs: Vec<PackFile> = packs.into_iter().filter(|pack| pack.len > 0).collect();
-    let Some(last) = packs.last() else { return RootKey::load_or_create(key) };
-    let root = match RootKey::load(key) {
-        Err(ArchiveError::Private(private::Refusal::Missing(path))) => {
-            return Err(ArchiveError::KeyMissing { key: path, packs: packs.len() });
+/// The key of the packs in this folder, for keeping what comes in this form; a new key only where it is needed and
+/// nothing was sealed with another.
+pub(super) fn key_for(folder: &Path, key: &Path, form: Form) -> Result<RootKey, ArchiveError> {
+    let mut sealed = PackFile::list(folder).map_err(ArchiveError::io("list", folder))?;
+    // A pack that was only begun needs no key.
+    sealed.retain(|pack| pack.len > 0 && !is_plain(&pack.path));
+    let root = match (RootKey::load(key), sealed.last(), form) {
+        (Err(ArchiveError::Private(private::Refusal::Missing(path))), Some(_), _) => {
+            return Err(ArchiveError::KeyMissing { key: path, packs: sealed.len() });
         }
-        other => other?,
+        (Err(ArchiveError::Private(private::Refusal::Missing(_))), None, Form::Sealed) => RootKey::load_or_create(key)?,
+        (Err(ArchiveError::Private(private::Refusal::Missing(_))), None, Form::Plain) => RootKey::plain(),
+        (found, ..) => found?,
     };
-    if let Ok(file) = File::open(&last.path)
+    if let Some(last) = sealed.last()
+        && let Ok(file) = File::open(&last.path)
         && let Err(wrong @ ArchiveError::WrongKey(_)) = (OpenPack { file: &file, path: &last.path, root: &root }).keys()
     {
         return Err(wrong);
     }
-    Ok(root)
+    Ok(root.keeping(form).expect("a key was read or made"))
+}
+
+/// Whether a pack needs no key.
+fn is_plain(pack: &Path) -> bool {
+    let mut head = [0; HEAD];
+    let read = File::open(pack).and_then(|file| file.read_at(&mut head, 0));
+    read.is_ok_and(|read| form_of(&head[..read]) == Some(Form::Plain))
 }
 
 /// What is to be deleted.
@@ -179,8 +190,9 @@ impl Upkeep {
                 Box::new(move |entry| ids.contains(&entry.exchange))
             }
             Selection::Session(session) => {
-                let name = engine.names.session(session);
-                Box::new(move |entry| entry.session == Some(name))
+                let names = [Form::Sealed, Form::Plain].map(|form| self.root.names(form));
+                let names = names.map(|names| names.map(|names| names.session(session)));
+                Box::new(move |entry| entry.session.is_some() && names.contains(&entry.session))
             }
             Selection::Before(time) => {
                 let time = *time;
@@ -290,7 +302,7 @@ impl Upkeep {
             }
         }
         let draft = listed.draft();
-        let made = PackWriter::create(Place::At(&draft), &self.root, listed.created);
+        let made = PackWriter::create(Place::At(&draft), &self.root, keys.form(), listed.created);
         let mut to = made.map_err(ArchiveError::io("write", &draft))?;
         let mut moved: Vec<Option<u32>> = vec![None; chunks];
         let mut lost = 0;

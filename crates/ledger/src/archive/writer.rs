@@ -217,7 +217,7 @@ impl Writer {
             }
         }
         if self.pack.is_none() {
-            let made = PackWriter::create(Place::In(folder), &self.root, now);
+            let made = PackWriter::create(Place::In(folder), &self.root, self.root.form(), now);
             self.pack = Some(made.map_err(ArchiveError::io("make a file in", folder))?);
         }
         Ok(())
