@@ -104,6 +104,11 @@ impl Client {
         Self::from(TcpStream::connect(to).await.unwrap())
     }
 
+    /// A connection to somebody who may be gone.
+    pub(crate) async fn try_connect(to: SocketAddr) -> std::io::Result<Self> {
+        soon(TcpStream::connect(to)).await.map(Self::from)
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.try_send(bytes)).await.unwrap();
     }
@@ -143,6 +148,11 @@ impl Client {
     /// The next answer's head.
     pub(crate) async fn head(&mut self) -> Answer {
         soon(self.read_head()).await.expect("an answer, not the end of the connection")
+    }
+
+    /// The next answer's head; `None` if the connection ends before it.
+    pub(crate) async fn try_head(&mut self) -> Option<Answer> {
+        soon(self.read_head()).await.ok()
     }
 
     /// The answer to a HEAD request, which has no body whatever its head says.

@@ -20,13 +20,58 @@ pub(crate) fn binary() -> Command {
     command
 }
 
-/// A running gateway with a home of its own; it is killed when this is dropped.
+/// A running gateway; it is killed when this is dropped.
 pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
-    pub(crate) home: TempDir,
+    process: Process,
+    home: Home,
+}
+
+/// Whose folder a gateway works in.
+enum Home {
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+/// A gateway's process, which may not have said yet where it listens.
+pub(crate) struct Process {
     child: Child,
+    out: watch::Receiver<String>,
     log: watch::Receiver<String>,
     _readers: TaskTracker,
+}
+
+impl Process {
+    /// Begins one that works in this folder.
+    pub(crate) fn begin(home: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = binary();
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
+        command.env("CCO_HOME", home).env("HOME", home).envs(env.iter().copied());
+        let mut child = command.spawn().unwrap();
+        let readers = TaskTracker::new();
+        let out = collect(&readers, child.stdout.take().unwrap());
+        let log = collect(&readers, child.stderr.take().unwrap());
+        Self { child, out, log, _readers: readers }
+    }
+
+    /// Where it listens, as soon as it does.
+    pub(crate) async fn ready(&mut self) -> SocketAddr {
+        let ready = soon(self.out.wait_for(|out| out.contains('\n'))).await;
+        let Ok(ready) = ready.map(|out| out.clone()) else {
+            panic!("the gateway did not start: {}", self.log.borrow().as_str())
+        };
+        ready.trim().strip_prefix("listening on http://").expect(&ready).parse().unwrap()
+    }
+
+    /// SIGKILL, in this moment.
+    pub(crate) fn kill(&mut self) {
+        self.child.start_kill().unwrap();
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        soon(self.child.wait()).await.unwrap()
+    }
 }
 
 impl Gateway {
@@ -40,21 +85,18 @@ impl Gateway {
     /// One with this configuration, further arguments, and further variables.
     pub(crate) async fn start_with(config: Value, args: &[&str], env: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("config.json");
-        std::fs::write(&file, config.to_string()).unwrap();
-        let mut command = binary();
-        command.args(["serve", "--listen", "127.0.0.1:0"]).args(args);
-        command.env("CCO_HOME", home.path()).env("HOME", home.path()).envs(env.iter().copied());
-        let mut child = command.spawn().unwrap();
-        let readers = TaskTracker::new();
-        let mut out = collect(&readers, child.stdout.take().unwrap());
-        let log = collect(&readers, child.stderr.take().unwrap());
-        let ready = soon(out.wait_for(|out| out.contains('\n'))).await;
-        let Ok(ready) = ready.map(|out| out.clone()) else {
-            panic!("the gateway did not start: {}", log.borrow().as_str())
-        };
-        let addr = ready.trim().strip_prefix("listening on http://").expect(&ready).parse().unwrap();
-        Self { addr, home, child, log, _readers: readers }
+        std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+        let process = Process::begin(home.path(), args, env);
+        Self::of(process, Home::Own(home)).await
+    }
+
+    /// One in a folder that others have worked in, or will.
+    pub(crate) async fn start_in(home: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::of(Process::begin(home, args, env), Home::Given(home.to_owned())).await
+    }
+
+    async fn of(mut process: Process, home: Home) -> Self {
+        Self { addr: process.ready().await, process, home }
     }
 
     /// A connection to it.
@@ -84,13 +126,13 @@ impl Gateway {
 
     /// What it has written to stderr so far.
     pub(crate) fn log(&self) -> String {
-        self.log.borrow().clone()
+        self.process.log.borrow().clone()
     }
 
     /// The first line of the log that contains all of `parts`.
     pub(crate) async fn log_line(&self, parts: &[&str]) -> Value {
         let fits = |line: &str| parts.iter().all(|part| line.contains(part));
-        let mut log = self.log.clone();
+        let mut log = self.process.log.clone();
         // A last line without its end may still be under way.
         let whole = |log: &str| log.rsplit_once('\n').map(|(whole, _)| whole.to_owned()).unwrap_or_default();
         let log = soon(log.wait_for(|log| whole(log).lines().any(fits))).await.expect("the gateway still runs").clone();
@@ -100,12 +142,15 @@ impl Gateway {
 
     /// The process's number.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.process.child.id().expect("it runs")
     }
 
     /// Its own folder.
     pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+        match &self.home {
+            Home::Own(folder) => folder.path(),
+            Home::Given(folder) => folder,
+        }
     }
 
     /// Sends a signal, by the name that kill(1) knows.
@@ -116,7 +161,19 @@ impl Gateway {
 
     /// Waits until the process has ended.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        soon(self.child.wait()).await.unwrap()
+        self.process.ended().await
+    }
+
+    /// SIGKILL, in this moment.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and the end in order that follows.
+    pub(crate) async fn stop(&mut self) {
+        self.signal("TERM").await;
+        let status = self.ended().await;
+        assert!(status.success(), "{status}: {}", self.log());
     }
 
     /// The most memory that the process has ever had resident, in bytes.

@@ -2,6 +2,7 @@
 //! and a client that shows every byte.
 
 pub(crate) mod client;
+pub(crate) mod dice;
 pub(crate) mod gateway;
 pub(crate) mod upstream;
 

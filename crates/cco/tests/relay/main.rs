@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[expect(dead_code, reason = "what these tests leave out others need")]
 #[path = "../common/mod.rs"]
 mod common;
 /// TLS and proxies, as the gateway's own tests have them.
