@@ -324,6 +324,9 @@ pub(super) fn words(sort: &'static str) -> Form<String> {
     })
 }
 
+/// Longer texts are not meant to be one of a few words.
+const LONGEST_TYPO: usize = 16;
+
 /// One of a few words.
 pub(super) fn choice<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Form<T> {
     let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
@@ -342,7 +345,12 @@ pub(super) fn choice<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> 
             Some(near) => format!("did you mean \"{near}\"? It may be one of {}", list()),
             None => format!("write one of {}", list()),
         };
-        Err(Wrong::new(format!("{:?} is not known here", text.value), help))
+        // A typing error is repeated; a key that was pasted here is not.
+        let message = match &*text.value {
+            short if short.len() <= LONGEST_TYPO => format!("{short:?} is not known here"),
+            _ => "this is not known here".into(),
+        };
+        Err(Wrong::new(message, help))
     })
 }
 

@@ -14,7 +14,12 @@ impl Place {
     /// The place of a key in this one.
     pub(super) fn key(&self, key: &str) -> Self {
         let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-$".contains(&b));
-        let key = if plain { key.to_string() } else { format!("{key:?}") };
+        let key = match key.split_once(char::is_whitespace) {
+            _ if plain => key.to_string(),
+            // A whole header line that stands where its name should: behind the blank is its value.
+            Some((name, _)) => format!("\"{} …\"", name.escape_debug()),
+            None => format!("{key:?}"),
+        };
         if self.0.is_empty() { Self(key) } else { Self(format!("{}.{key}", self.0)) }
     }
 

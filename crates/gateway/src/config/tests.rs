@@ -147,7 +147,7 @@ c.json:5:95: providers.anthropic.timeoutSecs: out of range
   help: write a number from 0.05 to 86400
 c.json:6:13: providers.mine.baseUrl: is missing
   help: kind `anthropic-compatible` has no default address: add `\"baseUrl\": \"https://…\"`
-c.json:6:68: providers.mine.headers.\"a b\": no name for a header
+c.json:6:68: providers.mine.headers.\"a …\": no name for a header
   help: use letters, digits and `-`
 c.json:6:80: providers.mine.headers.x-api-key: a key does not belong in a header of the configuration
   help: use `apiKeyRef`
@@ -285,7 +285,7 @@ fn the_kind_of_a_provider_is_stated_or_its_name_says_it() {
     check_one(
         &one(r#""a b": { "providerType": "anthropic" }"#),
         (1, 18),
-        "providers.\"a b\"",
+        "providers.\"a …\"",
         "no name for a provider",
         "at most 64",
     );

@@ -156,13 +156,20 @@ impl Settle for Closing<'_> {
     }
 }
 
+/// The type of an upstream's error. Its message is kept with the answer's body, in the archive alone: upstreams quote
+/// keys and prompts in it.
+fn named(kind: &str) -> &str {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if (1..=64).contains(&kind.len()) && kind.bytes().all(is_word) { kind } else { "an error of an unknown type" }
+}
+
 /// What an answer came to, as its record keeps it: the upstream's word apart from our own count.
 fn measure(record: &mut Record, metered: Metered, status: u16) {
     if metered.model.is_some() {
         record.parties.model = metered.model.clone();
     }
     if let Some(error) = &metered.error {
-        record.error = Some(format!("{}: {}", error.kind, error.message).into());
+        record.error = Some(named(&error.kind).into());
     }
     if status < 400 {
         // Nothing that could be counted is not the same as nothing said.
