@@ -16,6 +16,7 @@ pub mod retention;
 #[doc(hidden)]
 pub mod sample;
 mod service;
+mod steady;
 pub mod store;
 
 pub use service::{Answer, Ledger, LedgerHealth, LedgerOptions};

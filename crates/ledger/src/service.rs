@@ -17,6 +17,7 @@ use crate::loader::{Counts, Follower, LoadError, Recovery};
 use crate::query::Filter;
 use crate::record::{Record, Start};
 use crate::retention::Retention;
+use crate::steady::Steady;
 use crate::store::{Priced, Progress, Purge, Reader, Store, StoreError, Writer};
 
 /// What comes together in this time is loaded in one transaction.
@@ -311,6 +312,10 @@ fn now_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
 
+fn now_ms() -> u64 {
+    now_us().max(0).unsigned_abs() / 1000
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -348,6 +353,7 @@ struct Loading {
     /// When the next round is due.
     round: Instant,
     retain: Instant,
+    clock: Steady,
     trimmed: bool,
     recovery: Recovery,
 }
@@ -363,6 +369,7 @@ impl Loading {
             retry: now,
             round: now,
             retain: now,
+            clock: Steady::new(now_ms()),
             trimmed: false,
             recovery: Recovery::default(),
         }
@@ -430,7 +437,9 @@ impl Loading {
             self.inner.reached.send_modify(|reached| reached.recovered = true);
             writer.idle()?;
         }
-        if now >= self.retain {
+        if now >= self.retain && !self.clock.look(now_ms()) {
+            self.retain = now + RETAIN;
+        } else if now >= self.retain {
             if let Some(before) = self.inner.retention.before(now_us(), &writer.size()?) {
                 // Step by step: what comes meanwhile is loaded between.
                 writer.trim(before)?;

@@ -671,6 +671,30 @@ fn packs_are_deleted_when_all_in_them_is_too_old() {
 }
 
 #[test]
+fn a_clock_that_jumps_ahead_deletes_nothing_by_itself() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let house = House::new();
+    let day = 24 * 3600 * 1000;
+    NOW.store(1000 * day, Ordering::Relaxed);
+    let now = || NOW.load(Ordering::Relaxed);
+    let archive = Archive::open(Options { now_ms: now, pack_bytes: 10_000, ..house.options() }).unwrap();
+    let submit = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            archive.submit(body(number, Kind::Request, noise(number, 12_000))).unwrap();
+            // The writer looks after old packs whenever it has ended one.
+            assert!(archive.flush(MINUTE));
+        }
+    };
+    submit(0..3);
+    NOW.store(50_000 * day, Ordering::Relaxed);
+    submit(3..6);
+    assert!((0..6).all(|number| read(archive.reader(), number, Kind::Request).is_some()));
+    NOW.store(1001 * day, Ordering::Relaxed);
+    submit(6..8);
+    assert!((0..8).all(|number| read(archive.reader(), number, Kind::Request).is_some()));
+}
+
+#[test]
 fn the_oldest_packs_go_when_all_together_are_too_large() {
     let house = House::new();
     let options = Options { max_bytes: 1_000_000, pack_bytes: 100_000, ..house.options() };

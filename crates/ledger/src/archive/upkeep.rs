@@ -119,6 +119,11 @@ impl Upkeep {
         self.pending
     }
 
+    /// What there is to do can wait.
+    pub(super) fn postpone(&mut self) {
+        self.pending = false;
+    }
+
     /// Bytes that are free on the disk, for us.
     pub(super) fn free(&self) -> Option<u64> {
         rustix::fs::statvfs(&self.folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))

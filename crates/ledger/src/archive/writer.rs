@@ -16,6 +16,7 @@ use super::pack::{About, Engine, PackFile, PackWriter, Place};
 use super::queue::{Item, Taken};
 use super::upkeep::{FolderLock, Purged, Selection, Upkeep};
 use super::{Body, Options, Shared, Skip};
+use crate::steady::Steady;
 
 /// How often it looks after old packs.
 const UPKEEP: Duration = Duration::from_secs(60);
@@ -50,6 +51,7 @@ pub(super) struct Writer {
     batch: VecDeque<Item<Command>>,
     /// When old packs were last looked for.
     looked: u64,
+    clock: Steady,
 }
 
 impl Writer {
@@ -58,6 +60,7 @@ impl Writer {
         options.pack_bytes = options.pack_bytes.min(options.max_bytes / 4).max(1);
         let engine = Engine::new(&root, options.level)?;
         let upkeep = Upkeep::new(&options, Arc::clone(&root));
+        let clock = Steady::new((options.now_ms)());
         Ok(Self {
             options,
             root,
@@ -72,6 +75,7 @@ impl Writer {
             scratch: vec![],
             batch: VecDeque::new(),
             looked: 0,
+            clock,
         })
     }
 
@@ -272,6 +276,9 @@ impl Writer {
             return;
         }
         self.looked = now;
+        if !self.clock.look(now) {
+            return self.upkeep.postpone();
+        }
         // What cannot be deleted now is tried again later.
         let _ = self.tidy();
     }
