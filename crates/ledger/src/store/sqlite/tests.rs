@@ -380,6 +380,21 @@ fn sessions_come_with_their_agents_the_last_recorded_first() {
 }
 
 #[test]
+fn a_list_that_is_too_long_is_cut_and_its_sum_is_not() {
+    let mut records = samples(read::GROUPS as u64 * 4);
+    records.iter_mut().for_each(|record| record.parties.session = Some(record.id.to_string().into()));
+    let fixture = with(&records);
+    let since = EPOCH_US + 100 * STEP_US;
+    for filter in [Filter::default(), Filter { since_us: Some(since), ..Filter::default() }] {
+        let groups = fixture.totals(&filter, &[Key::Session]);
+        assert_eq!((groups.groups.len(), groups.more), (read::GROUPS, true));
+        assert_eq!(groups.totals, by_hand(&records, |r| filter.since_us.is_none_or(|since| r.started_us >= since)));
+        let dearest = records.iter().filter(|r| !r.parties.notional && !r.parties.simulated).max_by_key(|r| r.cost);
+        assert_eq!(groups.groups[0].keys[0], dearest.unwrap().id.to_string());
+    }
+}
+
+#[test]
 fn sessions_of_which_only_the_sums_are_left_are_listed_after_the_others() {
     let mut fixture = with(&samples(200));
     let before = fixture.reader().sessions(&Filter::default()).unwrap();
