@@ -26,6 +26,8 @@ pub struct Gateway {
     pub edge: Edge,
     /// Who presents it may spend stored keys.
     pub token: Option<Secret>,
+    /// Who presents it may see and change everything.
+    pub admin_token: Secret,
     /// Whether every local caller may.
     pub open_stored_keys: bool,
     /// Bytes that one held body may have.

@@ -175,7 +175,8 @@ pub fn gateway(
     for provider in &mut providers {
         provider.billed_as = recorder.billed_as(provider.kind.name, &provider.base.origin.host);
     }
-    let mut notes: Vec<Note> = note.into_iter().collect();
+    let (admin_token, admin_note) = credential::admin_token(home.as_deref());
+    let mut notes: Vec<Note> = note.or(admin_note).into_iter().collect();
     for provider in &providers {
         if let Some(error) = &provider.key_error {
             notes.push(Note::new(
@@ -197,6 +198,7 @@ pub fn gateway(
         started: SystemTime::now(),
         edge: Edge { hosts: server.hosts.clone(), origins: server.origins.clone() },
         token: Some(token),
+        admin_token,
         open_stored_keys: server.open_stored_keys,
         max_body: server.max_body,
         held: Held::new(server.max_held),

@@ -13,7 +13,7 @@ use crate::config::{CredentialRef, Env, Note};
 use crate::secret::Secret;
 use private::Refusal;
 
-pub use token::install_token;
+pub use token::{admin_token, install_token};
 
 /// The largest file that is taken for a key.
 const MAX_FILE: u64 = 64 * 1024;

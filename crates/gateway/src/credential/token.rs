@@ -1,4 +1,5 @@
-//! The token of this installation: who can read it is a user of this machine's account and may spend the stored keys.
+//! The tokens of this installation: who can read them is a user of this machine's account. One lets spend the stored
+//! keys, the other see and change everything.
 
 use std::path::Path;
 
@@ -15,10 +16,19 @@ const LENGTH: usize = PREFIX.len() + 43;
 /// The token in the file `token` of our folder, made at the first call. Where the folder cannot be used, a token that
 /// lives as long as the process, and a note that says so.
 pub fn install_token(home: Option<&Path>) -> (Secret, Option<Note>) {
+    kept(home, "token")
+}
+
+/// The same for the file `admin-token`.
+pub fn admin_token(home: Option<&Path>) -> (Secret, Option<Note>) {
+    kept(home, "admin-token")
+}
+
+fn kept(home: Option<&Path>, name: &str) -> (Secret, Option<Note>) {
     let Some(home) = home else {
         return unsaved("neither `CCO_HOME` nor `HOME` is set".into());
     };
-    let path = home.join("token");
+    let path = home.join(name);
     let shown = path.display();
     if let Err(refusal) = private::folder(home) {
         return unsaved(format!("the folder `{}` cannot be used: {}", home.display(), reason(refusal)));

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod facts;
+mod observed;
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use tracing::{debug, warn};
 
 pub use bodies::{Bodies, Owner, Tape};
 pub use facts::Facts;
+pub use observed::{Histogram, OTHER, Observed, Series};
 
 use crate::config::OnFailure;
 use crate::error::{ErrorKind, Refusal, Retry};
@@ -55,6 +57,7 @@ pub struct Recorder {
     unsettled: Arc<AtomicU64>,
     unpriced: AtomicU64,
     bodies: Option<Arc<Bodies>>,
+    observed: Observed,
 }
 
 impl fmt::Debug for Recorder {
@@ -71,9 +74,8 @@ pub fn now_us() -> i64 {
 impl Recorder {
     /// Records into this ledger, priced if there are prices.
     pub fn new(ledger: Arc<Ledger>, prices: Option<Arc<PriceTable>>, wait: Duration, on_failure: OnFailure) -> Self {
-        let (unsettled, unpriced) = (Arc::default(), AtomicU64::default());
         let book: Arc<dyn Book> = ledger.clone();
-        Self { book: Some(book), ledger: Some(ledger), prices, wait, on_failure, unsettled, unpriced, bodies: None }
+        Self { book: Some(book), ledger: Some(ledger), prices, wait, on_failure, ..Self::off() }
     }
 
     /// Writes into a book that is no ledger, at the built-in prices.
@@ -97,8 +99,8 @@ impl Recorder {
     /// Records nothing: `audit.enabled` is off.
     pub fn off() -> Self {
         let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
-        let (unsettled, unpriced) = (Arc::default(), AtomicU64::default());
-        Self { book: None, ledger: None, prices: None, wait, on_failure, unsettled, unpriced, bodies: None }
+        let (unsettled, unpriced, observed) = (Arc::default(), AtomicU64::default(), Observed::default());
+        Self { book: None, ledger: None, prices: None, wait, on_failure, unsettled, unpriced, bodies: None, observed }
     }
 
     /// The ledger, if there is one.
@@ -138,6 +140,7 @@ impl Recorder {
     /// Prices a record and hands it to the journal.
     fn settle(&self, mut record: Record, billed_as: &str) -> Option<Settling> {
         self.price(&mut record, billed_as);
+        self.observed.add(&record);
         let book = self.book.as_ref()?;
         let (ack, wait, unsettled) = (book.finish(record), self.wait, self.unsettled.clone());
         Some(Box::pin(async move {
@@ -181,6 +184,11 @@ impl Recorder {
     pub fn billed_as(&self, kind: &str, host: &str) -> Arc<str> {
         let known = self.prices.as_ref().filter(|_| kind.ends_with("-compatible"));
         known.and_then(|prices| prices.provider_of_host(host)).unwrap_or(kind).into()
+    }
+
+    /// How long answers took and how many tokens they had, since the start.
+    pub fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Exchanges so far that had usage and no price.

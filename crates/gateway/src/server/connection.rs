@@ -78,7 +78,7 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
     let answered = match worker.gateway.edge.check(head, &client.peer) {
         Ok(()) => match Operation::of(head.method(), head.path()) {
             Some(operation) => return exchange(client, head, operation, worker, id).await,
-            None => admin::answer(head, worker),
+            None => admin::answer(head, &client.peer, worker).await,
         },
         Err(refusal) => Err(refusal),
     };

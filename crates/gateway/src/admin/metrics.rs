@@ -1,0 +1,127 @@
+//! `/gateway/metrics`: totals since the last reset, from the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ledger::Ledger;
+use ledger::query::{Filter, Group, Metrics, Totals};
+use ledger::store::StoreError;
+use serde_json::{Map, Value, json};
+
+use super::shape;
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::gateway::Gateway;
+
+/// Groups of a list that can be long.
+const TOP: u32 = 50;
+/// Records among `recent`.
+const RECENT: u32 = 20;
+
+/// What was used so far, with the last records for those who may see them.
+pub(super) async fn read(gateway: &Gateway, is_admin: bool) -> Result<Value, Refusal> {
+    let asked = ledger(gateway)?.read(move |reader| {
+        let metrics = reader.metrics(TOP)?;
+        let last = Filter { limit: Some(RECENT), ..Filter::default() };
+        let recent = is_admin.then(|| reader.rows(&last)).transpose()?;
+        Ok((metrics, recent))
+    });
+    let answer = asked.await.map_err(|why| unreadable(&why))?;
+    let (metrics, recent) = answer.value;
+    let mut value = shown(&metrics);
+    value["fresh"] = answer.fresh.into();
+    if let Some(recent) = recent {
+        value["recent"] = recent.iter().map(shape::row).collect();
+    }
+    Ok(value)
+}
+
+/// Begins another counting.
+pub(super) async fn reset(gateway: &Gateway) -> Result<Value, Refusal> {
+    ledger(gateway)?.reset().await.map_err(|why| unreadable(&why))?;
+    Ok(json!({ "reset": true }))
+}
+
+pub(super) fn ledger(gateway: &Gateway) -> Result<&Arc<Ledger>, Refusal> {
+    gateway.recorder.ledger().ok_or_else(|| {
+        let message = "nothing is recorded: `audit.enabled` is false, or the ledger could not be opened (see the log)";
+        Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never)
+    })
+}
+
+pub(super) fn unreadable(why: &StoreError) -> Refusal {
+    let retry = match why {
+        StoreError::Busy | StoreError::Unavailable(_) => Retry::After(1),
+        _ => Retry::Never,
+    };
+    Refusal::new(ErrorKind::Unavailable, format!("the ledger cannot be read: {why}")).retry(retry)
+}
+
+fn shown(metrics: &Metrics) -> Value {
+    let (all, summary) = (metrics.summary.all(), &metrics.summary);
+    let failed = metrics.by_outcome.iter().map(|group| (name(group, ""), group.totals.all().requests));
+    let failed: Map<String, Value> =
+        failed.filter(|(outcome, _)| outcome != "success").map(|(outcome, n)| (outcome, n.into())).collect();
+    json!({
+        "summary": {
+            "total_requests": all.requests,
+            "total_cost_usd": shape::usd(summary.paid.cost),
+            "total_input_tokens": all.input,
+            "total_output_tokens": all.output,
+        },
+        "since": (metrics.since_us > 0).then(|| shape::time(metrics.since_us)),
+        "cache": {
+            "read_tokens": all.cache_read,
+            "write_tokens": all.cache_write,
+            "hit_rate": all.cache_hit_rate(),
+        },
+        "cost": {
+            "paid_usd": shape::usd(summary.paid.cost),
+            "notional_usd": shape::usd(summary.notional.cost),
+            "simulated_usd": shape::usd(summary.simulated.cost),
+            "unpriced": all.unpriced,
+        },
+        "usage": { "estimated": all.estimated, "unknown": all.usage_unknown },
+        "errors": { "total": all.failed, "by_outcome": failed },
+        "latency_ms": {
+            "duration": shape::latency(&metrics.duration),
+            "first_byte": shape::latency(&metrics.first_byte),
+            "first_token": shape::latency(&metrics.first_token),
+        },
+        "by_operation": by(&metrics.by_operation, "(none)"),
+        "by_provider": by(&metrics.by_provider, "(none)"),
+        "by_model": by(&metrics.by_model, "(none)"),
+        "by_agent": by(&metrics.by_agent, "(main)"),
+        "by_session": by(&metrics.by_session, "(none)"),
+        "by_project": by(&metrics.by_project, "(none)"),
+    })
+}
+
+fn name(group: &Group, nameless: &str) -> String {
+    group.keys.first().filter(|name| !name.is_empty()).map_or(nameless, |name| name).to_owned()
+}
+
+/// Sums by name. Where somebody chose the name that stands for none, both come together.
+fn by(groups: &[Group], nameless: &str) -> Value {
+    let mut sums: BTreeMap<String, Totals> = BTreeMap::new();
+    for group in groups {
+        sums.entry(name(group, nameless)).or_default().add(&group.totals);
+    }
+    Value::Object(sums.into_iter().map(|(name, totals)| (name, shape::totals(&totals))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::query::Sums;
+
+    #[test]
+    fn names_that_are_none_are_shown_as_such_and_nothing_is_lost() {
+        let group = |name: &str, requests| {
+            let paid = Sums { requests, ..Sums::default() };
+            let totals = Totals { paid, ..Totals::default() };
+            Group { keys: vec![name.into()], totals, first_us: 0, last_us: 0 }
+        };
+        let shown = by(&[group("", 2), group("(main)", 3), group("Explore", 4)], "(main)");
+        assert_eq!((&shown["(main)"]["requests"], &shown["Explore"]["requests"]), (&json!(5), &json!(4)));
+    }
+}

@@ -1,0 +1,219 @@
+//! `/metrics`: for Prometheus, in the names that OpenTelemetry gives to what models do.
+//!
+//! What is counted for ever comes from the ledger, what is of this process from its own counters. All labels are bounded:
+//! models of which nobody paid for an answer share one.
+
+mod page;
+
+use std::sync::atomic::Ordering;
+use std::time::UNIX_EPOCH;
+
+use ledger::LedgerHealth;
+use ledger::query::{Filter, Group, Groups, Key, MOST, Totals, UTC};
+use ledger::record::{Operation, Outcome};
+use ledger::store::{Reader, StoreError};
+
+use self::page::{Kind, Page};
+use super::shape;
+use crate::client::respond::Answer;
+use crate::gateway::Gateway;
+use crate::recorder::{Histogram, OTHER, Recorder};
+
+const PROVIDER: &str = "gen_ai_provider_name";
+const MODEL: &str = "gen_ai_response_model";
+const TOKEN_TYPE: &str = "gen_ai_token_type";
+const OPERATION: &str = "gen_ai_operation_name";
+/// What OpenTelemetry calls a generation.
+const CHAT: (&str, &str) = (OPERATION, "chat");
+
+/// Pairs of provider and model that are told apart: the dearest ones.
+const MODELS: usize = 100;
+/// Operations by provider and outcome that are told apart.
+const REQUESTS: usize = 500;
+
+/// A page of everything that is counted. A ledger that cannot be read leaves its own numbers out and says so.
+pub(super) async fn scrape(gateway: &Gateway) -> Answer {
+    let mut page = Page::default();
+    process(&mut page, gateway);
+    recorder(&mut page, &gateway.recorder);
+    if let Some(ledger) = gateway.recorder.ledger() {
+        let sums = ledger.read(|reader| Sums::read(reader)).await;
+        health(&mut page, &ledger.health());
+        page.one("cco_ledger_readable", Kind::Gauge, "Whether the ledger answers: 1 or 0.", u8::from(sums.is_ok()));
+        if let Ok(sums) = sums {
+            sums.value.write(&mut page);
+        }
+    }
+    let mut answer = Answer::text(page.into_text());
+    answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    answer
+}
+
+fn process(page: &mut Page, gateway: &Gateway) {
+    use Kind::{Counter, Gauge};
+    let counters = &gateway.counters;
+    let (requests, running, relayed) = counters.totals();
+    let started = gateway.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    page.family("cco_build_info", Gauge, "The version that runs.");
+    page.sample("cco_build_info", &[("version", &gateway.version)], 1);
+    page.one("cco_start_time_seconds", Gauge, "When it began to serve, in seconds since 1970.", started);
+    page.one("cco_received_total", Counter, "Requests for an upstream since the start.", requests);
+    page.one("cco_running", Gauge, "Requests that are being served.", running);
+    page.one("cco_relayed_bytes_total", Counter, "Bytes of answers handed on since the start.", relayed);
+    let connections = counters.connections.load(Ordering::Relaxed);
+    page.one("cco_connections", Gauge, "Connections of clients.", connections);
+    let refused = counters.connections_refused.load(Ordering::Relaxed);
+    page.one("cco_connections_refused_total", Counter, "Connections turned away at `server.maxConnections`.", refused);
+    page.one("cco_held_bytes", Gauge, "Bytes of request bodies that are held.", gateway.held.used());
+    page.one("cco_held_limit_bytes", Gauge, "Bytes that may be held (`server.maxHeldMb`).", gateway.held.limit());
+}
+
+fn recorder(page: &mut Page, recorder: &Recorder) {
+    use Kind::Counter;
+    let help = "Entries not known to be written when their exchange went on, since the start.";
+    page.one("cco_unsettled_total", Counter, help, recorder.unsettled());
+    page.one("cco_unpriced_total", Counter, "Exchanges without a known price, since the start.", recorder.unpriced());
+    let all = recorder.observed().all();
+    let name = "gen_ai_client_operation_duration_seconds";
+    page.family(name, Kind::Histogram, "Until the whole answer was there, since the start.");
+    for (provider, model, series) in &all {
+        for (outcome, histogram) in &series.duration {
+            let mut labels = vec![CHAT, (PROVIDER, provider), (MODEL, model)];
+            if *outcome != Outcome::Success {
+                labels.push(("error_type", outcome.as_str()));
+            }
+            write_histogram(page, name, &labels, histogram, 1e6);
+        }
+    }
+    let name = "gen_ai_server_time_to_first_token_seconds";
+    page.family(name, Kind::Histogram, "Until the first token of a streamed answer, since the start.");
+    for (provider, model, series) in &all {
+        write_histogram(page, name, &[CHAT, (PROVIDER, provider), (MODEL, model)], &series.first_token, 1e6);
+    }
+    let name = "gen_ai_client_token_usage";
+    page.family(name, Kind::Histogram, "Tokens of an exchange, cached ones included, since the start.");
+    for (provider, model, series) in &all {
+        for (kind, histogram) in [("input", &series.input), ("output", &series.output)] {
+            let labels = [CHAT, (PROVIDER, provider), (MODEL, model), (TOKEN_TYPE, kind)];
+            write_histogram(page, name, &labels, histogram, 1.0);
+        }
+    }
+}
+
+fn write_histogram(page: &mut Page, name: &str, labels: &[(&str, &str)], histogram: &Histogram, unit: f64) {
+    if histogram.count() == 0 {
+        return;
+    }
+    let bucket = format!("{name}_bucket");
+    for (bound, count) in histogram.up_to() {
+        let bound = (bound as f64 / unit).to_string();
+        page.sample(&bucket, &[labels, &[("le", &bound)]].concat(), count);
+    }
+    page.sample(&bucket, &[labels, &[("le", "+Inf")]].concat(), histogram.count());
+    page.sample(&format!("{name}_sum"), labels, histogram.sum as f64 / unit);
+    page.sample(&format!("{name}_count"), labels, histogram.count());
+}
+
+fn health(page: &mut Page, health: &LedgerHealth) {
+    use Kind::{Counter, Gauge};
+    let (journal, loaded) = (&health.journal, &health.loaded);
+    page.one("cco_ledger_good", Gauge, "Whether journal and store are as they should be.", u8::from(health.is_good()));
+    page.one("cco_store_up", Gauge, "Whether the store takes records.", u8::from(health.store.is_none()));
+    page.one("cco_journal_failing", Gauge, "Whether the last write failed.", u8::from(journal.failing));
+    page.one("cco_journal_low_space", Gauge, "Whether its disk is nearly full.", u8::from(journal.low_space));
+    page.one("cco_journal_written_total", Counter, "Entries written since the start.", journal.written);
+    page.one("cco_journal_late_total", Counter, "Entries written after nobody waited for them.", journal.late);
+    page.one("cco_journal_lost_total", Counter, "Entries lost since the start.", journal.lost);
+    page.one("cco_journal_pending_bytes", Gauge, "Entries that wait for the disk.", journal.pending_bytes);
+    page.one("cco_journal_behind_bytes", Gauge, "Entries that are not in the store yet.", journal.behind_bytes);
+    page.family("cco_loaded_total", Counter, "What was loaded into the store since the start, by what it was.");
+    for (what, count) in [
+        ("record", loaded.new),
+        ("corrected", loaded.corrected),
+        ("interrupted", loaded.interrupted),
+        ("torn", loaded.torn),
+        ("damaged", loaded.damaged),
+        ("unreadable", loaded.unreadable),
+    ] {
+        page.sample("cco_loaded_total", &[("what", what)], count);
+    }
+}
+
+/// What the ledger adds: everything that it ever recorded.
+struct Sums {
+    /// By operation, provider and outcome.
+    requests: Groups,
+    /// Generations by provider and model.
+    models: Groups,
+}
+
+impl Sums {
+    fn read(reader: &mut dyn Reader) -> Result<Self, StoreError> {
+        let all = Filter { limit: Some(MOST), ..Filter::default() };
+        let requests = reader.totals(&all, &[Key::Operation, Key::Provider, Key::Outcome], UTC)?;
+        let generations = Filter { operation: Some(Operation::Generation), ..all };
+        let models = reader.totals(&generations, &[Key::Provider, Key::Model], UTC)?;
+        Ok(Self { requests, models })
+    }
+
+    fn write(&self, page: &mut Page) {
+        use Kind::Counter;
+        page.family("cco_requests_total", Counter, "Exchanges that were recorded, by how they ended.");
+        for (labels, totals) in rows(&self.requests, ["operation", PROVIDER, "outcome"], REQUESTS) {
+            page.sample("cco_requests_total", &labels, totals.all().requests);
+        }
+        let models = rows(&self.models, [PROVIDER, MODEL], MODELS);
+        page.family("cco_tokens_total", Counter, "Tokens that were recorded; each is counted under one type only.");
+        for (labels, totals) in &models {
+            let all = totals.all();
+            for (kind, count) in [
+                ("input", all.input),
+                ("cache_read", all.cache_read),
+                ("cache_write", all.cache_write),
+                ("output", all.output),
+            ] {
+                page.sample("cco_tokens_total", &[&labels[..], &[(TOKEN_TYPE, kind)]].concat(), count);
+            }
+        }
+        let help = "What was recorded would cost; `notional`: a subscription paid for it, `simulated`: nobody did.";
+        page.family("cco_cost_usd_total", Counter, help);
+        for (labels, totals) in &models {
+            for (billing, sums) in
+                [("paid", &totals.paid), ("notional", &totals.notional), ("simulated", &totals.simulated)]
+            {
+                if sums.requests > 0 {
+                    let labels = [&labels[..], &[("billing", billing)]].concat();
+                    page.sample("cco_cost_usd_total", &labels, shape::usd(sums.cost));
+                }
+            }
+        }
+        let all = self.models.totals.all();
+        let help = "Recorded exchanges without a known price.";
+        page.one("cco_requests_unpriced_total", Counter, help, all.unpriced);
+        let help = "Recorded exchanges of which the usage is not known.";
+        page.one("cco_requests_usage_unknown_total", Counter, help, all.usage_unknown);
+        let help = "Recorded exchanges of which we counted the output.";
+        page.one("cco_requests_estimated_total", Counter, help, all.estimated);
+    }
+}
+
+type Labelled<'a, const N: usize> = ([(&'static str, &'a str); N], Totals);
+
+/// The first groups with their labels, and one for all the others together.
+fn rows<'a, const N: usize>(groups: &'a Groups, names: [&'static str; N], most: usize) -> Vec<Labelled<'a, N>> {
+    let labels = |group: &'a Group| {
+        let mut values = group.keys.iter().map(|key| &**key);
+        names.map(|name| (name, values.next().unwrap_or_default()))
+    };
+    let (first, others) = groups.groups.split_at(groups.groups.len().min(most));
+    let mut rows: Vec<Labelled<'a, N>> = first.iter().map(|group| (labels(group), group.totals)).collect();
+    if !others.is_empty() {
+        let mut rest = Totals::default();
+        others.iter().for_each(|group| rest.add(&group.totals));
+        rows.push((names.map(|name| (name, OTHER)), rest));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests;
