@@ -426,6 +426,65 @@ fn loading_the_same_segment_again_changes_nothing() {
     }
 }
 
+/// After a power cut, the disk may have more of the store than of the journal, or less.
+#[test]
+fn a_power_cut_that_costs_the_journal_its_end_costs_the_store_nothing() {
+    let home = Home::new();
+    let journal = Journal::open(home.options().journal).unwrap();
+    write_three(&journal);
+    catch_up(&mut *home.store().writer().unwrap(), &home.journal()).unwrap();
+    let path = home.files("journal").remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    journal.close();
+    for cut in (0..=bytes.len()).rev().step_by(7) {
+        // What was allocated and not written is zeros on some file systems.
+        for zeros in [0, bytes.len() - cut] {
+            std::fs::write(&path, [&bytes[..cut], &vec![0; zeros]].concat()).unwrap();
+            let counts = recover(&home);
+            assert_eq!((counts.new, counts.corrected), (0, 0), "cut at byte {cut}");
+            assert_eq!(home.stored(), samples(1..4), "cut at byte {cut}");
+            assert!(home.files("journal").is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_that_costs_the_store_its_last_steps_costs_nothing_that_the_journal_has() {
+    let home = Home::new();
+    let journal = Journal::open(home.options().journal).unwrap();
+    let mut writer = home.store().writer().unwrap();
+    let mut snapshots = Vec::new();
+    for n in 0..20 {
+        journal.start(start(n)).wait().unwrap();
+        journal.finish(record(n)).wait().unwrap();
+        catch_up(&mut *writer, &home.journal()).unwrap();
+        if n % 7 == 0 {
+            writer.idle().unwrap();
+        }
+        snapshots.push((std::fs::read(home.db()).unwrap(), std::fs::read(home.db().with_extension("db-wal")).unwrap()));
+    }
+    let path = home.files("journal").remove(0);
+    let bytes = std::fs::read(&path).unwrap();
+    journal.close();
+    drop(writer);
+    for (n, (db, wal)) in snapshots.iter().enumerate() {
+        // Of what lies beside the file, any part may have arrived.
+        for part in [0, wal.len() / 3, wal.len()] {
+            let other = Home::new();
+            std::fs::write(other.db(), db).unwrap();
+            std::fs::write(other.db().with_extension("db-wal"), &wal[..part]).unwrap();
+            std::fs::create_dir(other.journal()).unwrap();
+            std::fs::write(other.journal().join(path.file_name().unwrap()), &bytes).unwrap();
+            recover(&other);
+            assert_eq!(other.stored(), samples(0..20), "after step {n}, with {part} bytes beside the file");
+            let check: String = Connection::open(other.db())
+                .and_then(|db| db.query_row("PRAGMA integrity_check", [], |row| row.get(0)))
+                .unwrap();
+            assert_eq!(check, "ok");
+        }
+    }
+}
+
 #[test]
 fn a_segment_of_a_newer_version_is_left_to_it() {
     let home = Home::new();
