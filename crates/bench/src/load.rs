@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Bytes of a request's body
     #[arg(long, default_value_t = 500)]
     body: usize,
+    /// Makes the last 2 KB of every body unlike those of all others, so that nothing can be kept once for many
+    #[arg(long)]
+    unique: bool,
     /// Bytes of a whole answer
     #[arg(long, default_value_t = 1000)]
     answer: usize,
@@ -183,9 +186,8 @@ fn request(options: &Options) -> Vec<u8> {
     let opening = format!(
         r#"{{"model":"claude-bench-1","max_tokens":1024,"stream":{stream},"messages":[{{"role":"user","content":""#
     );
-    let closing = r#""}]}"#;
-    let text = "x".repeat(options.body.saturating_sub(opening.len() + closing.len()));
-    let body = opening + &text + closing;
+    let text = "x".repeat(options.body.saturating_sub(opening.len() + CLOSING.len()));
+    let body = opening + &text + CLOSING;
     format!(
         "POST /v1/messages HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nx-api-key: bench\r\n\
          anthropic-version: 2023-06-01\r\n{HEADER}: {}\r\ncontent-length: {}\r\n\r\n{body}",
@@ -206,10 +208,18 @@ async fn connection(
     let mut stream = TcpStream::connect(options.target).await?;
     stream.set_nodelay(true)?;
     let (mut input, mut stamps) = (BytesMut::with_capacity(64 * 1024), Stamps::default());
+    let mut own = options.unique.then(|| (request.to_vec(), Noise::new()));
     loop {
         let from = match schedule {
             Some(schedule) => due(schedule).await,
             None => now(),
+        };
+        let request = match &mut own {
+            Some((request, noise)) => {
+                noise.fill(request);
+                &request[..]
+            }
+            None => request,
         };
         stream.write_all(request).await?;
         let events = ask(&mut stream, &mut input, &mut stamps, seen).await?;
@@ -217,6 +227,34 @@ async fn connection(
         seen.answered(from);
         if events != u64::from(options.events) {
             seen.incomplete += 1;
+        }
+    }
+}
+
+/// Letters that nobody can foresee, and that no two requests share: xorshift64*, begun from the clock.
+#[derive(Debug)]
+struct Noise(u64);
+
+/// Bytes at the end of a body that are its own, and what stands behind them.
+const OWN: usize = 2048;
+const CLOSING: &str = r#""}]}"#;
+
+impl Noise {
+    fn new() -> Self {
+        Self(now().wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn fill(&mut self, request: &mut [u8]) {
+        let end = request.len() - CLOSING.len();
+        let begin = end.saturating_sub(OWN);
+        for eight in request[begin..end].chunks_mut(8) {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            let random = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
+            for (byte, random) in eight.iter_mut().zip(random) {
+                *byte = b'A' + (random & 63) % 58 % 26 + (random >> 7) * 32;
+            }
         }
     }
 }
@@ -317,6 +355,20 @@ mod tests {
             let (mut stamps, seen) = (Stamps::default(), RefCell::new(Seen::default()));
             let found: u64 = stream.chunks(size).map(|piece| stamps.look(piece, &seen)).sum();
             assert_eq!(found, 5, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_unique_is_text_and_no_two_are_alike() {
+        let mut request = format!("head\r\n\r\n{{\"content\":\"{}{CLOSING}", "x".repeat(4000)).into_bytes();
+        let (before, mut noise) = (request.clone(), Noise::new());
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            noise.fill(&mut request);
+            let own = request.len() - CLOSING.len() - OWN;
+            assert_eq!((&request[..own], request.ends_with(CLOSING.as_bytes())), (&before[..own], true));
+            assert!(request[own..own + OWN].iter().all(u8::is_ascii_alphabetic));
+            assert!(seen.insert(request.clone()));
         }
     }
 

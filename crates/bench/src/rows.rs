@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::subject::Subject;
-use crate::subject::Subject::{Cco, CcoQuiet, Direct, Nginx, NginxAgain, OneWorker, OneWorkerAgain, TwoWorkers};
+use crate::subject::Subject::{
+    Cco, CcoBodies, CcoOff, CcoQuiet, Direct, Nginx, NginxAgain, OneWorker, OneWorkerAgain, TwoWorkers,
+};
 
 /// One kind of load.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) const LOADS: &[Load] = &[
         what: "64 connections, 500 B up, 1 KB down",
         flags: Some("--conns 64"),
         warmup: 0,
-        subjects: &[Nginx, Cco, CcoQuiet, Direct, NginxAgain],
+        subjects: &[Nginx, Cco, CcoOff, CcoQuiet, Direct, NginxAgain],
     },
     Load {
         name: "large",
@@ -57,6 +59,13 @@ pub(crate) const LOADS: &[Load] = &[
         flags: Some("--conns 64 --rate 500"),
         warmup: 0,
         subjects: ROUND,
+    },
+    Load {
+        name: "bodies",
+        what: "2,000 requests/s of 4 KB, each unlike all others, open loop",
+        flags: Some("--conns 64 --rate 2000 --body 4000 --unique"),
+        warmup: 0,
+        subjects: &[Nginx, Cco, CcoBodies, NginxAgain],
     },
     Load {
         name: "lag",
@@ -95,6 +104,8 @@ pub(crate) enum Compare {
     Ratio,
     /// What each adds to the path without a gateway, divided.
     Added,
+    /// One less the other, in the unit of the goal.
+    More,
     /// The figure itself, in the unit of the goal.
     Figure,
 }
@@ -143,6 +154,14 @@ pub(crate) const FIGURES: &[Figure] = &[
     Figure {
         of: CcoQuiet,
         ..to_nginx("… with `log.level` \"warn\"", "small", CPU_PER_REQUEST, Compare::Ratio, (1.0, 1.25))
+    },
+    Figure {
+        of: CcoOff,
+        ..to_nginx("… with `audit.enabled` false", "small", CPU_PER_REQUEST, Compare::Ratio, (1.0, 1.25))
+    },
+    Figure {
+        of: CcoBodies,
+        ..to_nginx("… more than nginx's, bodies kept", "bodies", CPU_PER_REQUEST, Compare::More, (40.0, 60.0))
     },
     to_nginx("CPU per request of 200 KB", "large", CPU_PER_REQUEST, Compare::Ratio, (0.75, 1.1)),
     to_nginx("CPU per event, as fast as they come", "fast", CPU_PER_EVENT, Compare::Ratio, (1.0, 1.3)),

@@ -20,7 +20,12 @@ pub(crate) enum Subject {
     Nginx,
     /// nginx once more at the end of a round: what the ratio of equals is on this machine.
     NginxAgain,
+    /// With what users have, but the archive of bodies.
     Cco,
+    /// Without a ledger.
+    CcoOff,
+    /// With the archive of bodies, as it is where nothing is configured.
+    CcoBodies,
     /// With `log.level` "warn", so without a line a request.
     CcoQuiet,
     /// One worker, not pinned; and once more.
@@ -36,6 +41,8 @@ impl Subject {
             Self::Nginx => "nginx",
             Self::NginxAgain => "nginx again",
             Self::Cco => "cco",
+            Self::CcoOff => "cco, no ledger",
+            Self::CcoBodies => "cco, bodies",
             Self::CcoQuiet => "cco, log.level warn",
             Self::OneWorker => "cco, 1 worker",
             Self::OneWorkerAgain => "cco, 1 worker again",
@@ -136,8 +143,12 @@ fn cco_command(
     mock: SocketAddr,
 ) -> std::io::Result<Vec<String>> {
     let level = if subject == Subject::CcoQuiet { "warn" } else { "info" };
+    let bodies = subject == Subject::CcoBodies;
     let config = json!({
         "providers": { "anthropic": { "providerType": "anthropic", "baseUrl": format!("http://{mock}") } },
+        "audit": { "enabled": subject != Subject::CcoOff, "logRequestBodies": bodies, "logResponseBodies": bodies },
+        // The model of the load has a price, so that pricing is part of what is measured.
+        "costTracking": { "pricingOverrides": { "claude-bench-1": { "inputPerMillion": 3, "outputPerMillion": 15 } } },
         "log": { "level": level },
     });
     let file = places.scratch.join("cco.json");

@@ -56,12 +56,12 @@ impl Line {
         let (of, first, again, direct) = (get(figure.of), get(figure.to), get(figure.again), get(Subject::Direct));
         let base = |round: &u64| match figure.compare {
             Compare::Added => direct.get(round).copied(),
-            Compare::Ratio | Compare::Figure => Some(0.0),
+            Compare::Ratio | Compare::Figure | Compare::More => Some(0.0),
         };
         let ratio = of.iter().filter_map(|(round, n)| {
             let base = base(round)?;
             let to = (first.get(round)? + again.get(round)?) / 2.0;
-            Some((n - base) / (to - base))
+            Some(if figure.compare == Compare::More { n - to } else { (n - base) / (to - base) })
         });
         let equals = first.iter().filter_map(|(round, n)| {
             let base = base(round)?;
@@ -84,7 +84,7 @@ impl Line {
     fn judged(&self) -> Option<f64> {
         match self.figure.compare {
             Compare::Figure => Some(self.of.median),
-            Compare::Ratio | Compare::Added => self.ratio.map(|ratio| ratio.median),
+            Compare::Ratio | Compare::Added | Compare::More => self.ratio.map(|ratio| ratio.median),
         }
     }
 
@@ -92,7 +92,7 @@ impl Line {
     fn verdict(&self) -> &'static str {
         let Some(got) = self.judged() else { return "nothing to compare with" };
         let noise = match (self.figure.compare, self.equals) {
-            (Compare::Figure, _) | (_, None) => 1.0,
+            (Compare::Figure | Compare::More, _) | (_, None) => 1.0,
             (_, Some(equals)) if equals.low > 0.0 => equals.high.max(1.0 / equals.low).max(1.0),
             (_, Some(equals)) => equals.high.max(1.0),
         };
@@ -143,7 +143,7 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
         let ratio = |spread: Option<Spread>| {
             spread.map_or("–".to_owned(), |s| format!("{:.2} [{:.2}–{:.2}]", s.median, s.low, s.high))
         };
-        let unit = if figure.compare == Compare::Figure { figure.unit } else { "×" };
+        let unit = if matches!(figure.compare, Compare::Figure | Compare::More) { figure.unit } else { "×" };
         cells.push([
             figure.title.into(),
             format!("{} ({}) {unit}", figure.goal, figure.limit),

@@ -106,6 +106,7 @@ fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec
     let options = archive::Options {
         keep: audit.retention,
         max_bytes: audit.max_bytes,
+        encrypt: audit.encrypt,
         redact,
         decode: |coding, body, cap| coding::decode(Coding::of(Some(coding.as_bytes())).ok()??, body, cap),
         ..archive::Options::new(folder, key)
@@ -114,9 +115,10 @@ fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec
         Ok(archive) => {
             let note = first.then(|| {
                 let (days, gb) = (audit.retention.as_secs() / 86_400, audit.max_bytes >> 30);
+                let how = if audit.encrypt { "encrypted" } else { "not encrypted" };
                 let message = format!(
-                    "the bodies of requests and answers are kept on this machine, encrypted, for {days} days and up to \
-                     {gb} GB: `audit.logRequestBodies` and `audit.logResponseBodies` turn it off"
+                    "the bodies of requests and answers are kept on this machine, {how}, for {days} days and up to {gb} \
+                     GB: `audit.logRequestBodies` and `audit.logResponseBodies` turn it off"
                 );
                 Note::new(NoteLevel::Info, message)
             });

@@ -422,7 +422,7 @@ section! {
         /// Whether the bodies of answers are kept.
         response_bodies: bool = "logResponseBodies", boolean().or(true), Now;
         /// Whether kept bodies are encrypted.
-        encrypt: bool = "encrypt", boolean().or(true), Later;
+        encrypt: bool = "encrypt", boolean().or(true), Now;
         /// How long they are kept, in days.
         retention: Duration = "retentionDays", days(0.0..=36_500.0).or(30), Now;
         /// How much room they may take, in GiB.
