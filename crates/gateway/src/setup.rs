@@ -87,7 +87,7 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
         Err(why) if audit.on_failure == OnFailure::Refuse => Err(SetupError::Ledger(why)),
         Err(why) => {
             let note = Note::new(NoteLevel::Warn, format!("nothing is recorded: {why}"));
-            Ok((Recorder::off(), vec![note]))
+            Ok((Recorder::failed(&why), vec![note]))
         }
     }
 }
@@ -99,8 +99,9 @@ fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec
     let redact = match Redactor::new(&audit.redact) {
         Ok(redact) => redact,
         Err(why) => {
-            let message = format!("no bodies of requests and answers are kept: audit.redact: {why}");
-            return (recorder, vec![Note::new(NoteLevel::Warn, message)]);
+            let why = format!("audit.redact: {why}");
+            let message = format!("no bodies of requests and answers are kept: {why}");
+            return (recorder.without_bodies(&why), vec![Note::new(NoteLevel::Warn, message)]);
         }
     };
     let options = archive::Options {
@@ -129,7 +130,7 @@ fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec
         }
         Err(why) => {
             let note = Note::new(NoteLevel::Warn, format!("no bodies of requests and answers are kept: {why}"));
-            (recorder, vec![note])
+            (recorder.without_bodies(&why.to_string()), vec![note])
         }
     }
 }

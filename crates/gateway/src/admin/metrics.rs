@@ -43,8 +43,8 @@ pub(super) async fn reset(gateway: &Gateway) -> Result<Value, Refusal> {
 
 pub(super) fn ledger(gateway: &Gateway) -> Result<&Arc<Ledger>, Refusal> {
     gateway.recorder.ledger().ok_or_else(|| {
-        let message = "nothing is recorded: `audit.enabled` is false, or the ledger could not be opened (see the log)";
-        Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never)
+        let why = gateway.recorder.trouble().unwrap_or("`audit.enabled` is false");
+        Refusal::new(ErrorKind::Unavailable, format!("nothing is recorded: {why}")).retry(Retry::Never)
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use ledger::archive::Skip;
 use serde_json::{Map, Value, json};
 
 use crate::config::KeyMode;
@@ -32,6 +33,34 @@ pub(super) fn health(gateway: &Gateway) -> Value {
         },
         "held_bodies": { "bytes": gateway.held.used(), "max_bytes": gateway.held.limit() },
         "ledger": ledger(gateway),
+        "bodies": bodies(gateway),
+    })
+}
+
+/// What there is none of: because it should not be, or for a reason.
+fn missing(why: Option<&str>) -> Value {
+    match why {
+        Some(why) => json!({ "state": "failing", "cause": why }),
+        None => json!({ "state": "off" }),
+    }
+}
+
+/// How the archive of bodies is.
+fn bodies(gateway: &Gateway) -> Value {
+    let Some(bodies) = gateway.recorder.bodies() else {
+        return missing(gateway.recorder.no_bodies());
+    };
+    let (counts, trouble) = (bodies.counts(), bodies.trouble());
+    let skipped: Map<String, Value> =
+        Skip::ALL.iter().map(|why| (why.name().to_owned(), counts.skipped(*why).into())).collect();
+    json!({
+        "state": if trouble.is_none() { "good" } else { "failing" },
+        "cause": trouble,
+        "stored": counts.stored,
+        "stored_bytes": counts.raw_bytes,
+        "disk_bytes": counts.disk_bytes,
+        "waiting_bytes": counts.queue_bytes,
+        "skipped": skipped,
     })
 }
 
@@ -39,7 +68,7 @@ pub(super) fn health(gateway: &Gateway) -> Value {
 fn ledger(gateway: &Gateway) -> Value {
     let recorder = &gateway.recorder;
     let Some(ledger) = recorder.ledger() else {
-        return json!({ "state": "off" });
+        return missing(recorder.trouble());
     };
     let health = ledger.health();
     let journal = &health.journal;

@@ -58,6 +58,10 @@ pub struct Recorder {
     unpriced: AtomicU64,
     bodies: Option<Arc<Bodies>>,
     observed: Observed,
+    /// Why there is no ledger although there should be one.
+    trouble: Option<Box<str>>,
+    /// Why no bodies are kept although they should be.
+    no_bodies: Option<Box<str>>,
 }
 
 impl fmt::Debug for Recorder {
@@ -91,6 +95,17 @@ impl Recorder {
         self
     }
 
+    /// Keeps no bodies because the archive cannot be opened.
+    #[must_use]
+    pub fn without_bodies(self, why: &str) -> Self {
+        Self { no_bodies: Some(why.into()), ..self }
+    }
+
+    /// Why no bodies are kept although they should be.
+    pub fn no_bodies(&self) -> Option<&str> {
+        self.no_bodies.as_deref()
+    }
+
     /// Where bodies go, if they are kept.
     pub fn bodies(&self) -> Option<&Arc<Bodies>> {
         self.bodies.as_ref()
@@ -100,7 +115,19 @@ impl Recorder {
     pub fn off() -> Self {
         let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
         let (unsettled, unpriced, observed) = (Arc::default(), AtomicU64::default(), Observed::default());
-        Self { book: None, ledger: None, prices: None, wait, on_failure, unsettled, unpriced, bodies: None, observed }
+        let (book, ledger, prices, bodies) = (None, None, None, None);
+        let (trouble, no_bodies) = (None, None);
+        Self { book, ledger, prices, wait, on_failure, unsettled, unpriced, bodies, observed, trouble, no_bodies }
+    }
+
+    /// Records nothing because the ledger cannot be opened.
+    pub fn failed(why: &str) -> Self {
+        Self { trouble: Some(why.into()), ..Self::off() }
+    }
+
+    /// Why there is no ledger although there should be one.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// The ledger, if there is one.

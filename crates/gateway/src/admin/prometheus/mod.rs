@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
 use ledger::LedgerHealth;
+use ledger::archive::{Counts, Skip};
 use ledger::query::{Filter, Group, Groups, Key, MOST, Totals, UTC};
 use ledger::record::{Operation, Outcome};
 use ledger::store::{Reader, StoreError};
@@ -43,6 +44,13 @@ pub(super) async fn scrape(gateway: &Gateway) -> Answer {
         if let Ok(sums) = sums {
             sums.value.write(&mut page);
         }
+    } else if gateway.recorder.trouble().is_some() {
+        page.one("cco_ledger_good", Kind::Gauge, LEDGER_GOOD, 0);
+    }
+    if let Some(kept) = gateway.recorder.bodies() {
+        bodies(&mut page, &kept.counts(), kept.trouble().is_none());
+    } else if gateway.recorder.no_bodies().is_some() {
+        page.one("cco_archive_good", Kind::Gauge, ARCHIVE_GOOD, 0);
     }
     let mut answer = Answer::text(page.into_text());
     answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -114,10 +122,26 @@ fn write_histogram(page: &mut Page, name: &str, labels: &[(&str, &str)], histogr
     page.sample(&format!("{name}_count"), labels, histogram.count());
 }
 
+const LEDGER_GOOD: &str = "Whether journal and store are as they should be.";
+const ARCHIVE_GOOD: &str = "Whether bodies can be kept.";
+
+fn bodies(page: &mut Page, counts: &Counts, good: bool) {
+    use Kind::{Counter, Gauge};
+    page.one("cco_archive_good", Gauge, ARCHIVE_GOOD, u8::from(good));
+    page.one("cco_bodies_stored_total", Counter, "Bodies kept since the start.", counts.stored);
+    page.one("cco_bodies_stored_bytes_total", Counter, "Their bytes, as they came.", counts.raw_bytes);
+    page.one("cco_bodies_disk_bytes_total", Counter, "What that took on the disk.", counts.disk_bytes);
+    page.one("cco_bodies_waiting_bytes", Gauge, "Bytes of bodies that wait to be kept.", counts.queue_bytes);
+    page.family("cco_bodies_skipped_total", Counter, "Bodies not kept since the start, by why.");
+    for why in Skip::ALL {
+        page.sample("cco_bodies_skipped_total", &[("reason", why.name())], counts.skipped(why));
+    }
+}
+
 fn health(page: &mut Page, health: &LedgerHealth) {
     use Kind::{Counter, Gauge};
     let (journal, loaded) = (&health.journal, &health.loaded);
-    page.one("cco_ledger_good", Gauge, "Whether journal and store are as they should be.", u8::from(health.is_good()));
+    page.one("cco_ledger_good", Gauge, LEDGER_GOOD, u8::from(health.is_good()));
     page.one("cco_store_up", Gauge, "Whether the store takes records.", u8::from(health.store.is_none()));
     page.one("cco_journal_failing", Gauge, "Whether the last write failed.", u8::from(journal.failing));
     page.one("cco_journal_low_space", Gauge, "Whether its disk is nearly full.", u8::from(journal.low_space));
