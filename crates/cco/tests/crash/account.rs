@@ -34,6 +34,10 @@ pub(crate) fn open(home: &Path) -> Connection {
 /// The records by their sessions, which these tests use as names. None has two.
 pub(crate) fn rows(home: &Path) -> HashMap<String, Row> {
     let db = open(home);
+    if !db.table_exists(None, "record").unwrap() {
+        // It was just made.
+        return HashMap::new();
+    }
     let mut statement = db
         .prepare(
             "SELECT session, lower(hex(id)), outcome, status, usage IS NOT NULL, usage_unknown, input, cache_read, \

@@ -1,5 +1,5 @@
-//! The ledger of the real program under everything that can happen to it: killed at any moment, its disk full, frozen,
-//! locked or damaged. What clients saw, what the simulator journalled and what the store holds are one and the same.
+//! The ledger of the real program under everything that can happen to it: killed at any moment, its disk full, its store
+//! held, newer or damaged. What clients saw, what the simulator journalled and what the store holds are the same.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
@@ -10,7 +10,9 @@ mod common;
 
 mod account;
 mod cycles;
+mod faults;
 mod hold;
 mod load;
 mod order;
+mod session;
 mod simulator;
