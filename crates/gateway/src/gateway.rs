@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::client::Phases;
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
+use crate::credential::Keeper;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::net::Dial;
 use crate::provider::Provider;
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub ping: Duration,
     /// The enabled providers, in the order of the configuration.
     pub providers: Vec<Provider>,
+    /// Notices when their keys change.
+    pub keys: Keeper,
     /// The names of the others.
     pub disabled: Vec<String>,
     /// The names that requests go to, the default first; all of them are configured.

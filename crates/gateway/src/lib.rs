@@ -25,4 +25,5 @@ pub mod secret;
 pub mod server;
 pub mod setup;
 pub mod signals;
+pub mod system;
 pub mod upstream;

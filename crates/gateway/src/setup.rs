@@ -17,7 +17,7 @@ use ledger::{Ledger, LedgerOptions, money};
 
 use crate::coding::{self, Coding};
 use crate::config::{Audit, Config, Env, NanoUsd, Note, NoteLevel, OnFailure};
-use crate::credential::{self, CredentialError, Resolver};
+use crate::credential::{self, CredentialError, Keeper, Resolver};
 use crate::gateway::{Counters, Gateway};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
@@ -181,13 +181,14 @@ pub fn gateway(
     let (admin_token, admin_note) = credential::admin_token(home.as_deref());
     let mut notes: Vec<Note> = note.or(admin_note).into_iter().collect();
     for provider in &providers {
-        if let Some(error) = &provider.key_error {
+        if let Some(error) = provider.key_error() {
             notes.push(Note::new(
                 NoteLevel::Warn,
                 format!("there is no key for the provider `{}`: {error}", provider.name),
             ));
         }
     }
+    let keys = Keeper::start(&resolver, providers.iter().filter_map(|p| Some(p.key.as_ref()?.live().clone())));
     let disabled = config.providers.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     let mut chain = vec![config.routing.default_provider.clone()];
     for name in &config.routing.fallback_chain {
@@ -207,6 +208,7 @@ pub fn gateway(
         held: Held::new(server.max_held),
         ping: server.ping,
         providers,
+        keys,
         disabled,
         chain,
         dialer,

@@ -11,7 +11,7 @@ use crate::provider::Provider;
 
 /// Whether a request can be sent there: with a key of ours or the caller's.
 fn is_usable(provider: &Provider) -> bool {
-    provider.key_mode == KeyMode::Client || provider.key.is_some()
+    provider.key_mode == KeyMode::Client || provider.has_key()
 }
 
 pub(super) fn health(gateway: &Gateway) -> Value {
@@ -108,7 +108,7 @@ pub(super) fn providers(gateway: &Gateway) -> Value {
                 "type": p.kind.name,
                 "base_url": p.base.to_string(),
                 "usable": is_usable(p),
-                "key": match p.key { Some(_) => "stored", None => "none" },
+                "key": if p.has_key() { "stored" } else { "none" },
                 "key_mode": match p.key_mode { KeyMode::Client => "client", KeyMode::Stored => "stored" },
                 "serves": gateway.target().is_ok_and(|t| t.name == p.name),
             })

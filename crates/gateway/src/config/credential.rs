@@ -48,7 +48,7 @@ impl FromStr for CredentialRef {
                 "`env:` is not followed by the name of a variable",
                 "write for example `env:ANTHROPIC_API_KEY`".into(),
             ),
-            Some(("credential", name)) if is_stored_name(name) => Ok(Self::Stored(name.into())),
+            Some(("credential", name)) if Self::is_stored_name(name) => Ok(Self::Stored(name.into())),
             Some(("credential", _)) => bad(
                 "`credential:` is not followed by a name",
                 "use letters, digits, `.`, `_` and `-`, at most 128, for example `credential:ANTHROPIC_API_KEY`".into(),
@@ -86,8 +86,19 @@ fn is_variable_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-fn is_stored_name(name: &str) -> bool {
-    (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+impl CredentialRef {
+    /// Whether a stored credential can have this name.
+    pub fn is_stored_name(name: &str) -> bool {
+        (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    }
+
+    /// The name of the stored credential that this leads to, or may lead to.
+    pub fn stored_name(&self) -> Option<&str> {
+        match self {
+            Self::Stored(name) | Self::Env(name) => Some(name),
+            Self::File(_) | Self::Exec(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for CredentialRef {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::net::ProxyEnv;
+use crate::secret::Secret;
 
 /// A variable that means something to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,39 @@ pub const NO_PROXY: Variable = Variable {
     meaning: "hosts that are reached without the proxy, separated by commas; `*` = all",
 };
 
+/// Opens credentials that are locked with a passphrase.
+pub const CCO_PASSPHRASE: Variable = Variable {
+    names: &["CCO_PASSPHRASE"],
+    meaning: "passphrase of the credentials, where they have one and nobody is there to type it",
+};
+/// What the system's manager gives to a service.
+pub const CREDENTIALS_DIRECTORY: Variable = Variable {
+    names: &["CREDENTIALS_DIRECTORY"],
+    meaning: "set by systemd: where `cco-credentials-key` is, the key to the credentials",
+};
+/// Where the keyring of the session is asked.
+pub const DBUS_SESSION_BUS_ADDRESS: Variable = Variable {
+    names: &["DBUS_SESSION_BUS_ADDRESS"],
+    meaning: "set by the session: the message bus on which the keyring answers",
+};
+/// Where the session's bus is when the variable before does not say it.
+pub const XDG_RUNTIME_DIR: Variable =
+    Variable { names: &["XDG_RUNTIME_DIR"], meaning: "set by the session: the folder of its message bus" };
+
 /// Every variable that is read under its own name. Beside these, a credential reference `env:NAME` reads `NAME`.
-pub const VARIABLES: &[Variable] = &[CCO_HOME, CCO_CONFIG, HOME, HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY];
+pub const VARIABLES: &[Variable] = &[
+    CCO_HOME,
+    CCO_CONFIG,
+    HOME,
+    HTTPS_PROXY,
+    HTTP_PROXY,
+    ALL_PROXY,
+    NO_PROXY,
+    CCO_PASSPHRASE,
+    CREDENTIALS_DIRECTORY,
+    DBUS_SESSION_BUS_ADDRESS,
+    XDG_RUNTIME_DIR,
+];
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
@@ -71,6 +103,17 @@ impl Env {
     pub fn fixed<const N: usize>(variables: [(&str, &str); N]) -> Self {
         let variables = variables.map(|(name, value)| (name.to_string(), OsString::from(value)));
         Self(Arc::new(move |name| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())))
+    }
+
+    /// The same, but for one variable.
+    #[must_use]
+    pub fn with(&self, variable: &'static Variable, value: Secret) -> Self {
+        let before = self.0.clone();
+        Self(Arc::new(
+            move |name| {
+                if variable.names.contains(&name) { Some(value.expose().into()) } else { before(name) }
+            },
+        ))
     }
 
     /// The value, where the variable is set and not empty.
@@ -120,6 +163,13 @@ mod tests {
         assert_eq!(env.read(&HTTPS_PROXY), Some("http://b".into()));
         assert_eq!(env.read(&NO_PROXY), Some("d".into()));
         assert_eq!(env.read(&HTTP_PROXY), None);
+    }
+
+    #[test]
+    fn a_variable_can_be_laid_over_the_others() {
+        let env = Env::fixed([("HOME", "/h"), ("CCO_PASSPHRASE", "old")]).with(&CCO_PASSPHRASE, Secret::new("new"));
+        assert_eq!(env.read(&CCO_PASSPHRASE), Some("new".into()));
+        assert_eq!(env.user_home(), Some("/h".into()));
     }
 
     #[test]

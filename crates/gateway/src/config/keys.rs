@@ -182,6 +182,8 @@ section! {
     base_url: Option<BaseUrl> = "baseUrl", base_url().or_null_for(entry.kind.base_url), Now;
     /// Where its key is: a reference or a list of them; the empty text means none.
     api_keys: Vec<CredentialRef> = "apiKeyRef", credentials(entry), Now;
+    /// How long what a helper (`exec:`) printed is used before it is asked again, in seconds.
+    api_key_ttl: Duration = "apiKeyTtlSecs", secs(0.05..=604_800.0).or(300), Now;
     /// Whose key is used: "client" takes the caller's own, else ours; "stored" always ours.
     key_mode: KeyMode = "apiKeyMode", choice(&[("client", KeyMode::Client), ("stored", KeyMode::Stored)]).or("client"), Now;
     /// The model that is used where the asked one is not of this provider.

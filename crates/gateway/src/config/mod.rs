@@ -23,7 +23,10 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::errors::ParseError;
 
 pub use credential::{BadRef, CredentialRef};
-pub use env::{ALL_PROXY, CCO_CONFIG, CCO_HOME, Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, VARIABLES, Variable};
+pub use env::{
+    ALL_PROXY, CCO_CONFIG, CCO_HOME, CCO_PASSPHRASE, CREDENTIALS_DIRECTORY, DBUS_SESSION_BUS_ADDRESS, Env, HOME,
+    HTTP_PROXY, HTTPS_PROXY, NO_PROXY, VARIABLES, Variable, XDG_RUNTIME_DIR,
+};
 pub use fault::{Fault, Faults, Note, NoteLevel};
 pub use form::{Effect, Key, NanoUsd, Shape};
 pub use hours::{BadHours, Hours};

@@ -37,9 +37,9 @@ const HEAD: &str = "\
 //
 // Where a key says \"reference\", it names where a secret is, never the secret itself:
 //   env:NAME         the environment variable, else the stored credential of that name
-//   credential:NAME  the stored credential (comes with a later version)
+//   credential:NAME  the stored credential (`cco credentials store NAME`)
 //   file:PATH        a file that only you may read (mode 0600)
-//   exec:COMMAND     what a helper prints (comes with a later version)
+//   exec:COMMAND     what a helper prints: run without a shell, asked again after `apiKeyTtlSecs`
 // Paths may begin with ~/; relative ones begin at this file's folder.
 ";
 

@@ -1,22 +1,32 @@
 //! From a reference in the configuration to the key behind it.
 
-mod private;
+mod helper;
+mod live;
+mod store;
+mod text;
 mod token;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::config::{CredentialRef, Env, Note};
+use crate::catalog::CATALOG;
+use crate::config::{CCO_PASSPHRASE, CredentialRef, Env, Note};
 use crate::secret::Secret;
-use private::Refusal;
+use crate::system::{self, Flaw, Refusal};
+use helper::Helpers;
 
+pub use live::{Keeper, LiveKey};
+pub use store::{Backend, Credentials, Entry, KeyringError, Patience, Put, Stamps, StoreError};
 pub use token::{admin_token, install_token};
 
-/// The largest file that is taken for a key.
-const MAX_FILE: u64 = 64 * 1024;
+/// The largest file that is taken for a key, and the longest key.
+pub const MAX_KEY: u64 = 64 * 1024;
+/// How long what a helper printed is good, where nothing else is said.
+const HELPER_AGE: Duration = Duration::from_secs(300);
 
 /// Why there is no key behind a reference. It names the reference and the remedy, never the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +37,8 @@ pub struct CredentialError {
     pub message: String,
     /// What to do.
     pub help: String,
+    /// Whether waiting can help.
+    pub may_pass: bool,
 }
 
 impl fmt::Display for CredentialError {
@@ -37,42 +49,62 @@ impl fmt::Display for CredentialError {
 
 impl std::error::Error for CredentialError {}
 
-/// Where credentials are kept by name.
-pub trait Store: Send + Sync {
-    /// The credential of that name, if there is one.
-    fn get(&self, name: &str) -> Result<Option<Secret>, CredentialError>;
-}
-
-/// Finds the key behind a reference, each time anew.
+/// Finds the key behind a reference, each time anew (a helper's only when it is old).
 #[derive(Clone)]
 pub struct Resolver {
     env: Env,
-    store: Option<Arc<dyn Store>>,
+    /// `None`: there is no folder to keep it in.
+    store: Option<Arc<Credentials>>,
+    helpers: Arc<Helpers>,
 }
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.store.is_some() { "Resolver(with a store)" } else { "Resolver" })
+        f.write_str("Resolver")
     }
 }
 
 impl Resolver {
-    /// With the environment alone.
+    /// With this environment and the store of its folder. Nobody is asked to unlock a keyring.
     pub fn new(env: Env) -> Self {
-        Self { env, store: None }
+        let store = Credentials::of(&env, Patience::Never).ok().map(Arc::new);
+        let helpers = Helpers::default();
+        helpers.hide(CCO_PASSPHRASE.names.iter().copied());
+        helpers.hide(CATALOG.iter().filter_map(|row| row.key_variable));
+        Self { env, store, helpers: Arc::new(helpers) }
     }
 
-    /// With a store for `credential:NAME`, and for `env:NAME` where the variable is not set.
-    pub fn with_store(self, store: Arc<dyn Store>) -> Self {
-        Self { store: Some(store), ..self }
+    /// Keeps the variables that these references name from all helpers.
+    pub fn hide_from_helpers<'a>(&self, references: impl IntoIterator<Item = &'a CredentialRef>) {
+        self.helpers.hide(references.into_iter().filter_map(|reference| match reference {
+            CredentialRef::Env(name) => Some(name.as_str()),
+            _ => None,
+        }));
     }
 
-    /// The key. `None`: a variable that is not set, a name that is not stored.
+    /// The key. `None`: a variable that is not set, a name that is not stored. This reads files, may ask the keyring
+    /// and may run a helper: not for a thread that serves.
     pub fn resolve(&self, reference: &CredentialRef) -> Result<Option<Secret>, CredentialError> {
+        self.resolve_within(reference, HELPER_AGE, &|| false)
+    }
+
+    /// The same, where what a helper said is good for this long, and `stopped` ends one that runs.
+    fn resolve_within(
+        &self,
+        reference: &CredentialRef,
+        max_age: Duration,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Option<Secret>, CredentialError> {
         let error = |message: &str, help: String| CredentialError {
             reference: reference.to_string(),
             message: message.into(),
             help,
+            may_pass: false,
+        };
+        let stored = |store: &Credentials, name: &str| {
+            store
+                .get(name)
+                .map_err(|why| CredentialError { may_pass: why.may_pass(), ..error(&why.to_string(), why.help()) })
         };
         match reference {
             CredentialRef::Env(name) => match self.env.credential(name) {
@@ -84,19 +116,16 @@ impl Resolver {
                     key(value.as_bytes())
                         .map_err(|what| error(what, format!("set the variable `{name}` to the key alone")))
                 }
-                None => self.store.as_ref().map_or(Ok(None), |store| store.get(name)),
+                None => self.store.as_ref().map_or(Ok(None), |store| stored(store, name)),
             },
             CredentialRef::Stored(name) => match &self.store {
-                Some(store) => store.get(name),
-                None => Err(error(
-                    "stored credentials come with a later version",
-                    format!("put the key into an environment variable and write `env:{}`", as_variable(name)),
-                )),
+                Some(store) => stored(store, name),
+                None => Err(error(&StoreError::NoHome.to_string(), StoreError::NoHome.help())),
             },
             CredentialRef::File(path) => {
-                let bytes = private::read(path, MAX_FILE).map_err(|refusal| match refusal {
+                let bytes = system::read(path, MAX_KEY).map_err(|refusal| match refusal {
                     Refusal::Missing => error("the file does not exist", "create it with mode 0600".into()),
-                    Refusal::Unsafe(what, remedy) => error(&format!("the file is not used: {what}"), remedy),
+                    Refusal::Unsafe(flaw) => error(&format!("the file is not used: {flaw}"), repair(flaw, path)),
                     Refusal::Io(why) => {
                         error(&format!("the file cannot be read: {why}"), "check the path and its owner".into())
                     }
@@ -104,21 +133,32 @@ impl Resolver {
                 let content = key(&bytes).map_err(|what| error(what, "the file must hold the key alone".into()))?;
                 content.map(Some).ok_or_else(|| error("the file is empty", "write the key into it".into()))
             }
-            CredentialRef::Exec(_) => Err(error(
-                "helper programs come with a later version",
-                "let the helper fill an environment variable before the start and write `env:NAME`".into(),
-            )),
+            CredentialRef::Exec(command) => match self.helpers.key(command, max_age, stopped) {
+                Ok(key) => Ok(Some(key)),
+                Err(why) => Err(CredentialError {
+                    may_pass: true,
+                    ..error(
+                        &format!("the helper gave no key: {why}"),
+                        "run it by hand: it must print the key alone and end with status 0".into(),
+                    )
+                }),
+            },
         }
     }
 }
 
-/// The name of a variable like this one of a stored credential.
-fn as_variable(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+/// What to do about a file that holds a key and must not.
+fn repair(flaw: Flaw, path: &Path) -> String {
+    match (flaw, flaw.repair(path)) {
+        (Flaw::Link, _) => "name the file itself".into(),
+        (Flaw::Large(_), _) => "a key is a line of text: is this the right file?".into(),
+        (_, Some(command)) => format!("run `{command}`"),
+        (_, None) => "name a file".into(),
+    }
 }
 
 /// The key in these bytes, without the blanks and line ends around it; `None` if there is nothing else.
-fn key(bytes: &[u8]) -> Result<Option<Secret>, &'static str> {
+pub fn key(bytes: &[u8]) -> Result<Option<Secret>, &'static str> {
     let bytes = bytes.trim_ascii();
     if bytes.is_empty() {
         return Ok(None);
@@ -143,6 +183,7 @@ pub fn server_token(
             reference: reference.to_string(),
             message: "there is no token behind this reference of `server.token`".into(),
             help: "set it, or remove `server.token`".into(),
+            may_pass: false,
         }),
     }
 }
@@ -183,27 +224,38 @@ mod tests {
     }
 
     #[test]
-    fn references_of_later_versions_say_so_and_name_the_alternative() {
-        let env = Env::fixed([]);
-        check_refused("credential:my-key", &env, "later version", "`env:MY_KEY`");
-        check_refused("exec:pass show x", &env, "later version", "`env:NAME`");
-    }
-
-    #[test]
-    fn a_store_serves_names_and_variables_that_are_not_set() {
-        struct One;
-        impl Store for One {
-            fn get(&self, name: &str) -> Result<Option<Secret>, CredentialError> {
-                Ok((name == "KEPT").then(|| Secret::new(KEY)))
-            }
-        }
-        let resolver = Resolver::new(Env::fixed([("SET", "from-env")])).with_store(Arc::new(One));
-        let get =
-            |reference: &str| resolver.resolve(&reference.parse().unwrap()).unwrap().map(|s| s.expose().to_string());
+    fn the_store_serves_names_and_variables_that_are_not_set() {
+        let home = tempfile::tempdir().unwrap();
+        let env = Env::fixed([("SET", "from-env"), ("CCO_HOME", home.path().to_str().unwrap())]);
+        let store = Credentials::of(&env, Patience::Never).unwrap();
+        store.put("KEPT", &Secret::new(KEY), None).unwrap();
+        store.put("SET", &Secret::new("from-store"), None).unwrap();
+        let get = |reference: &str| resolve(reference, &env).unwrap().map(|s| s.expose().to_string());
         assert_eq!(get("credential:KEPT").as_deref(), Some(KEY));
         assert_eq!(get("env:KEPT").as_deref(), Some(KEY));
         assert_eq!(get("env:SET").as_deref(), Some("from-env"));
-        assert_eq!(get("env:OTHER"), None);
+        assert_eq!(get("credential:SET").as_deref(), Some("from-store"));
+        assert_eq!((get("env:OTHER"), get("credential:OTHER")), (None, None));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_read_says_what_helps() {
+        check_refused("credential:A", &Env::fixed([]), "neither `CCO_HOME` nor `HOME`", "set `CCO_HOME`");
+        let home = tempfile::tempdir().unwrap();
+        let env = Env::fixed([("CCO_HOME", home.path().to_str().unwrap())]);
+        let store = Credentials::of(&env, Patience::Never).unwrap();
+        store.put("A", &Secret::new(KEY), None).unwrap();
+        std::fs::set_permissions(store.path(), PermissionsExt::from_mode(0o644)).unwrap();
+        for reference in ["credential:A", "env:A"] {
+            check_refused(reference, &env, "others may access it (mode 0644)", "chmod 600");
+        }
+    }
+
+    #[test]
+    fn a_helper_prints_the_key() {
+        let env = Env::fixed([]);
+        assert_eq!(resolve(&format!("exec:echo {KEY}"), &env), Ok(Some(Secret::new(KEY))));
+        check_refused("exec:false secret0123", &env, "exit status: 1", "run it by hand");
     }
 
     struct Files(tempfile::TempDir);
@@ -245,7 +297,7 @@ mod tests {
         std::os::unix::fs::symlink(files.path("target"), files.path("link")).unwrap();
         check_refused(&format!("file:{}", files.path("link")), &env, "symbolic link", "the file itself");
         std::fs::hard_link(files.path("target"), files.path("twin")).unwrap();
-        check_refused(&target, &env, "hard link", "copy");
+        check_refused(&target, &env, "hard link", "cp ");
         check_refused(&format!("file:{}", files.path("")), &env, "not a plain file", "name a file");
         check_refused(&format!("file:{}", files.path("none")), &env, "does not exist", "0600");
     }
@@ -257,12 +309,12 @@ mod tests {
         check_refused(&files.file("blank", b" \n", 0o600), &env, "empty", "write the key");
         check_refused(&files.file("two", b"secret0123\nsecret0123\n", 0o600), &env, "visible ASCII", "the key alone");
         check_refused(
-            &files.file("large", &vec![b'a'; MAX_FILE as usize + 1], 0o600),
+            &files.file("large", &vec![b'a'; MAX_KEY as usize + 1], 0o600),
             &env,
             "larger than 64 KiB",
             "right file",
         );
-        assert!(resolve(&files.file("full", &vec![b'a'; MAX_FILE as usize], 0o600), &env).is_ok());
+        assert!(resolve(&files.file("full", &vec![b'a'; MAX_KEY as usize], 0o600), &env).is_ok());
     }
 
     #[test]
@@ -280,9 +332,9 @@ mod tests {
         let reference = files.file("foreign", KEY.as_bytes(), 0o600);
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(files.path("foreign"), Some(12345), None).unwrap();
-            check_refused(&reference, &env, "another user (uid 12345)", "of your own");
+            check_refused(&reference, &env, "another user (uid 12345)", "chown");
         } else {
-            check_refused("file:/proc/1/cmdline", &env, "another user (uid 0)", "of your own");
+            check_refused("file:/proc/1/cmdline", &env, "another user (uid 0)", "chown");
         }
     }
 

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use super::private::{self, Refusal};
+use super::text::{base64url, random};
 use crate::config::{Note, NoteLevel};
 use crate::secret::Secret;
+use crate::system::{self, Refusal};
 
 /// What our tokens begin with, so that a scanner for leaked secrets can know them.
 const PREFIX: &str = "cco-";
@@ -30,43 +31,45 @@ fn kept(home: Option<&Path>, name: &str) -> (Secret, Option<Note>) {
     };
     let path = home.join(name);
     let shown = path.display();
-    if let Err(refusal) = private::folder(home) {
-        return unsaved(format!("the folder `{}` cannot be used: {}", home.display(), reason(refusal)));
+    if let Err(refusal) = system::folder(home) {
+        return unsaved(format!("the folder `{}` cannot be used: {}", home.display(), reason(home, refusal)));
     }
     // Once to read, and once more after making it: it may have been made by another process in between.
     match stored(&path) {
         Err(Refusal::Missing) => {}
-        Ok(token) => return (token, None),
-        Err(refusal) => return unsaved(format!("`{shown}` is not used: {}", reason(refusal))),
+        Ok(Some(token)) => return (token, None),
+        Ok(None) => return unsaved(format!("`{shown}` holds no token of cco; delete it, and a new one is made")),
+        Err(refusal) => return unsaved(format!("`{shown}` is not used: {}", reason(&path, refusal))),
     }
     let token = fresh();
     let content = zeroize::Zeroizing::new(format!("{}\n", token.expose()));
-    let mark = format!("{}-{}", std::process::id(), base64url(&random::<6>()));
-    if let Err(error) = private::create(&path, content.as_bytes(), &mark) {
+    if let Err(error) = system::create(&path, content.as_bytes()) {
         return unsaved(format!("`{shown}` cannot be written: {error}"));
     }
     match stored(&path) {
-        Ok(token) => (token, None),
-        Err(refusal) => unsaved(format!("`{shown}` cannot be read back: {}", reason(refusal))),
+        Ok(Some(token)) => (token, None),
+        Ok(None) => unsaved(format!("`{shown}` was replaced while it was made")),
+        Err(refusal) => unsaved(format!("`{shown}` cannot be read back: {}", reason(&path, refusal))),
     }
 }
 
-fn stored(path: &Path) -> Result<Secret, Refusal> {
-    let bytes = private::read(path, 1024)?;
+/// `None`: the file holds something else.
+fn stored(path: &Path) -> Result<Option<Secret>, Refusal> {
+    let bytes = system::read(path, 1024)?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default().trim_end();
     let fine = text.len() == LENGTH
         && text.starts_with(PREFIX)
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if fine {
-        return Ok(Secret::new(text));
-    }
-    Err(Refusal::Unsafe("it holds no token of cco".into(), "delete it, and a new one is made at the next start".into()))
+    Ok(fine.then(|| Secret::new(text)))
 }
 
-fn reason(refusal: Refusal) -> String {
+fn reason(path: &Path, refusal: Refusal) -> String {
     match refusal {
         Refusal::Missing => "it is not there".into(),
-        Refusal::Unsafe(what, remedy) => format!("{what}; {remedy}"),
+        Refusal::Unsafe(flaw) => match flaw.repair(path) {
+            Some(command) => format!("{flaw}; run `{command}`"),
+            None => flaw.to_string(),
+        },
         Refusal::Io(error) => error.to_string(),
     }
 }
@@ -78,40 +81,13 @@ fn unsaved(why: String) -> (Secret, Option<Note>) {
 
 fn fresh() -> Secret {
     let bytes = zeroize::Zeroizing::new(random::<RANDOM_BYTES>());
-    Secret::new(format!("{PREFIX}{}", base64url(bytes.as_slice())))
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system has random numbers");
-    bytes
-}
-
-/// Base64 with `-` and `_`, without padding.
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0, |bits: usize, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - group.len()));
-        for digit in 0..=group.len() {
-            text.push(char::from(DIGITS[bits >> (18 - 6 * digit) & 63]));
-        }
-    }
-    text
+    Secret::new(format!("{PREFIX}{}", *base64url(bytes.as_slice())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
-    #[test]
-    fn base64_is_as_the_standard_has_it() {
-        for (plain, coded) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64url(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64url(&[0xfb, 0xff, 0xfe]), "-__-");
-    }
 
     #[test]
     fn the_first_start_makes_a_token_and_later_ones_find_it() {

@@ -1,36 +1,40 @@
 //! A provider that can be spoken to: the row of its kind, its configuration and its key.
 
+mod probe;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::ProviderKind;
 use crate::config::{Config, KeyMode, ProviderConfig};
-use crate::credential::{CredentialError, Resolver};
+use crate::credential::{CredentialError, LiveKey, Resolver};
 use crate::origin::{BaseUrl, Origin};
 use crate::secret::Secret;
 
-/// A key that is given out for one scheme, host and port only. A caller's own key is bound in the same way.
-#[derive(Clone, PartialEq, Eq)]
+pub use probe::{Probe, ProbeError, Verdict};
+
+/// A key that is given out for one scheme, host and port only.
+#[derive(Clone)]
 pub struct BoundKey {
-    secret: Secret,
+    live: Arc<LiveKey>,
     origin: Origin,
 }
 
 impl BoundKey {
     /// Binds the key to where it may go.
-    pub fn new(secret: Secret, origin: Origin) -> Self {
-        Self { secret, origin }
+    pub fn new(live: LiveKey, origin: Origin) -> Self {
+        Self { live: Arc::new(live), origin }
     }
 
-    /// The key, if this is where it may go.
-    pub fn for_origin(&self, origin: &Origin) -> Option<&Secret> {
-        (self.origin == *origin).then_some(&self.secret)
+    /// The key, if this is where it may go and there is one.
+    pub fn for_origin(&self, origin: &Origin) -> Option<Arc<Secret>> {
+        if self.origin == *origin { self.live.spend() } else { None }
     }
 
-    /// Where it may go.
-    pub fn origin(&self) -> &Origin {
-        &self.origin
+    /// What is behind it, as it is now.
+    pub fn live(&self) -> &Arc<LiveKey> {
+        &self.live
     }
 }
 
@@ -54,7 +58,7 @@ pub struct Timeouts {
 }
 
 /// A provider that is enabled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Provider {
     /// As the configuration calls it.
     pub name: String,
@@ -64,10 +68,8 @@ pub struct Provider {
     pub billed_as: Arc<str>,
     /// Where it lives.
     pub base: BaseUrl,
-    /// Our own key for it, if there is one.
+    /// Our own key for it, where the configuration refers to one.
     pub key: Option<BoundKey>,
-    /// Why there is no key, where there should be one.
-    pub key_error: Option<CredentialError>,
     /// Whose key is used.
     pub key_mode: KeyMode,
     /// Added to every request: names in lower case, values that are fit for a header.
@@ -81,23 +83,22 @@ pub struct Provider {
 impl Provider {
     /// All enabled providers, in the order of the configuration.
     pub fn all(config: &Config, resolver: &Resolver) -> Vec<Self> {
+        resolver.hide_from_helpers(config.providers.iter().flat_map(|provider| &provider.api_keys));
         config.providers.iter().filter_map(|provider| Self::new(provider, resolver)).collect()
     }
 
     /// `None` for a provider that is not enabled.
     pub fn new(config: &ProviderConfig, resolver: &Resolver) -> Option<Self> {
         let base = config.base_url.clone().filter(|_| config.enabled)?;
-        let (key, key_error) = match config.api_keys.first().map(|reference| resolver.resolve(reference)).transpose() {
-            Ok(key) => (key.flatten().map(|secret| BoundKey::new(secret, base.origin.clone())), None),
-            Err(error) => (None, Some(error)),
-        };
+        let key = config.api_keys.first().map(|reference| {
+            BoundKey::new(LiveKey::new(&config.name, reference, config.api_key_ttl, resolver), base.origin.clone())
+        });
         Some(Self {
             name: config.name.clone(),
             kind: config.kind,
             billed_as: config.kind.name.into(),
             base,
             key,
-            key_error,
             key_mode: config.key_mode,
             headers: config.headers.clone(),
             timeouts: Timeouts {
@@ -109,6 +110,16 @@ impl Provider {
             max_retries: config.max_retries,
         })
     }
+
+    /// Whether there is a key of ours now.
+    pub fn has_key(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.live.is_known())
+    }
+
+    /// Why there is no key, where there should be one.
+    pub fn key_error(&self) -> Option<CredentialError> {
+        self.key.as_ref()?.live.error()
+    }
 }
 
 #[cfg(test)]
@@ -119,7 +130,9 @@ mod tests {
     #[test]
     fn a_key_goes_only_to_its_scheme_host_and_port() {
         let origin = |url: &str| url.parse::<BaseUrl>().unwrap().origin;
-        let key = BoundKey::new(Secret::new("sk-ant-api03-abcdefgh"), origin("https://api.example.org/v1"));
+        let resolver = Resolver::new(Env::fixed([("A", "sk-ant-api03-abcdefgh")]));
+        let live = LiveKey::new("a", &"env:A".parse().unwrap(), Duration::ZERO, &resolver);
+        let key = BoundKey::new(live, origin("https://api.example.org/v1"));
         assert!(key.for_origin(&origin("https://API.example.org:443/other")).is_some());
         for other in [
             "http://api.example.org:443",
@@ -151,9 +164,9 @@ mod tests {
         let key = anthropic.key.as_ref().unwrap();
         assert_eq!(key.for_origin(&anthropic.base.origin).unwrap().expose(), "sk-ant-api03-abcdefgh");
         assert_eq!(key.for_origin(&local.base.origin), None);
-        assert_eq!((local.base.path.as_str(), &local.key, &local.key_error), ("/x", &None, &None));
-        assert_eq!(file.key, None);
-        assert!(file.key_error.as_ref().unwrap().message.contains("does not exist"));
+        assert_eq!((local.base.path.as_str(), local.has_key(), local.key_error()), ("/x", false, None));
+        assert!(anthropic.has_key() && !file.has_key());
+        assert!(file.key_error().unwrap().message.contains("does not exist"));
         assert_eq!(file.key_mode, KeyMode::Stored);
         assert!(!format!("{providers:?}").contains("abcdefgh"));
     }

@@ -12,21 +12,23 @@ use crate::server::caller::Payer;
 
 /// The credential field of the upstream request.
 pub(super) fn authorization(provider: &Provider, payer: &Payer) -> Result<(&'static str, Secret), Refusal> {
+    let stored;
     let (form, key) = match payer {
         Payer::Own(form, key) => (*form, key),
-        Payer::Stored => match provider.key.as_ref().and_then(|key| key.for_origin(&provider.base.origin)) {
-            Some(key) => (provider.kind.auth, key),
-            None => return Err(keyless(provider)),
-        },
+        Payer::Stored => {
+            let key = provider.key.as_ref().and_then(|key| key.for_origin(&provider.base.origin));
+            stored = key.ok_or_else(|| keyless(provider))?;
+            (provider.kind.auth, &*stored)
+        }
     };
     Ok((form.header(), Secret::new(format!("{}{}", form.prefix(), key.expose()))))
 }
 
 fn keyless(provider: &Provider) -> Refusal {
-    let why = match (&provider.key_error, provider.kind.key_variable) {
+    let why = match (provider.key_error(), provider.kind.key_variable) {
         (Some(error), _) => error.to_string(),
         (None, Some(variable)) => {
-            format!("set `{variable}` where the gateway runs, or `apiKeyRef`, or send your own key")
+            format!("store it (`cco credentials store {variable}`), or set `apiKeyRef`, or send your own key")
         }
         (None, None) => "set `apiKeyRef`, or send your own key".into(),
     };
