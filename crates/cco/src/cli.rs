@@ -1,9 +1,14 @@
 //! What can be typed.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use gateway::config::CredentialRef;
+use gateway::credential::Backend;
+use gateway::secret::Secret;
 
 /// An LLM gateway that relays streams byte for byte.
 #[derive(Debug, Parser)]
@@ -21,6 +26,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve in the foreground
     Serve(Serve),
+    /// Keep keys safely, show and test them
+    Credentials(Credentials),
     /// Run a provider that needs no key
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through
@@ -48,6 +55,127 @@ pub(crate) struct Serve {
     /// Threads that serve [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
+}
+
+/// `cco credentials`
+#[derive(Debug, Args)]
+#[command(after_help = "Keys are kept in the keyring of this system where one answers, else in an encrypted file.
+A provider uses one where its `apiKeyRef` says `credential:NAME`, or `env:NAME` without that variable.
+
+Examples:
+  cco credentials store ANTHROPIC_API_KEY        asks for the key and does not show it
+  pass show anthropic | cco credentials store ANTHROPIC_API_KEY
+  cco credentials test ANTHROPIC_API_KEY
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration must be corrected.")]
+pub(crate) struct Credentials {
+    #[command(subcommand)]
+    pub(crate) command: CredentialsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialsCommand {
+    /// Store a key: typed without echo, or from standard input
+    Store(StoreCredential),
+    /// Print a key
+    Retrieve(RetrieveCredential),
+    /// List what is stored, without the values
+    List(ListCredentials),
+    /// Delete a key
+    Delete(DeleteCredential),
+    /// Ask its provider whether a key is accepted
+    Test(TestCredential),
+}
+
+/// `cco credentials store`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cco credentials store ANTHROPIC_API_KEY
+  cco credentials store ANTHROPIC_API_KEY < key.txt
+  cco credentials store ANTHROPIC_API_KEY --backend passphrase")]
+pub(crate) struct StoreCredential {
+    /// Letters, digits, `.`, `_` and `-`
+    #[arg(value_parser = credential_name)]
+    pub(crate) name: String,
+    /// The key itself: better left out, since your shell remembers it and other users see it while this runs
+    #[arg(value_parser = secret, allow_hyphen_values = true)]
+    pub(crate) value: Option<Secret>,
+    /// Where to keep keys, decided with the first one [default: keyring where one answers, else file]
+    #[arg(long, value_name = "WHERE", value_parser = backend())]
+    pub(crate) backend: Option<Backend>,
+}
+
+/// `cco credentials retrieve`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cco credentials retrieve ANTHROPIC_API_KEY
+  cco credentials retrieve ANTHROPIC_API_KEY | wl-copy")]
+pub(crate) struct RetrieveCredential {
+    /// Its name
+    #[arg(value_parser = credential_name)]
+    pub(crate) name: String,
+    /// Show it on a terminal without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// `cco credentials list`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cco credentials list
+  cco credentials list --json")]
+pub(crate) struct ListCredentials {
+    /// As JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `cco credentials delete`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cco credentials delete ANTHROPIC_API_KEY")]
+pub(crate) struct DeleteCredential {
+    /// Its name
+    #[arg(value_parser = credential_name)]
+    pub(crate) name: String,
+}
+
+/// `cco credentials test`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Asks every provider that the configuration gives this key to for its list of models, which costs nothing.
+
+Examples:
+  cco credentials test ANTHROPIC_API_KEY
+  cco credentials test WORK_KEY --provider anthropic"
+)]
+pub(crate) struct TestCredential {
+    /// Its name
+    #[arg(value_parser = credential_name)]
+    pub(crate) name: String,
+    /// Ask this provider, also if the configuration gives it another key
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Configuration file [default: $CCO_CONFIG, else config.json in $CCO_HOME]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+fn credential_name(text: &str) -> Result<String, String> {
+    if CredentialRef::is_stored_name(text) {
+        return Ok(text.into());
+    }
+    Err("use letters, digits, `.`, `_` and `-`, at most 128".into())
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+fn backend() -> impl TypedValueParser<Value = Backend> {
+    let named = |name: &str| Backend::ALL.into_iter().find(|backend| backend.name() == name);
+    PossibleValuesParser::new(Backend::ALL.map(Backend::name))
+        .map(move |name| named(&name).expect("the parser lets only these names pass"))
 }
 
 /// `cco simulate`

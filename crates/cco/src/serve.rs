@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use gateway::client::Phases;
-use gateway::config::{self, Env, LoadError};
+use gateway::config::Env;
 use gateway::daemon::Server;
 use gateway::net;
 use gateway::setup;
 use tracing::info;
 
-use crate::{EXIT_CONFIG, VERSION, cli, logging, term};
+use crate::{EXIT_CONFIG, VERSION, cli, credentials, load, logging, term};
 
 /// Descriptors that are not client connections' or their upstreams': files, log, listener.
 const RESERVED_FDS: u64 = 64;
@@ -20,27 +20,11 @@ const RESERVED_FDS: u64 = 64;
 /// Serves until it is told to stop.
 pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     let env = Env::process();
-    let loaded = match config::load(options.config.as_deref(), &env) {
+    let loaded = match load::configuration(options.config.as_deref(), &env) {
         Ok(loaded) => loaded,
-        Err(LoadError::Faulty(faults)) => {
-            let count = faults.faults.len();
-            let what = if count == 1 {
-                "the configuration has a fault".into()
-            } else {
-                format!("the configuration has {count} faults")
-            };
-            term::error(format!("{what}\n{faults}"), None, Some("correct the file and start again"));
-            return ExitCode::from(EXIT_CONFIG);
-        }
-        Err(error) => {
-            term::error(
-                "there is no configuration",
-                Some(&error),
-                Some("name another file with --config, or none for the defaults"),
-            );
-            return ExitCode::from(EXIT_CONFIG);
-        }
+        Err(code) => return code,
     };
+    let env = credentials::with_passphrase(env);
     let listen = options.listen.unwrap_or(loaded.config.server.listen);
     let guarded = loaded.config.server.allow_remote && loaded.config.server.token.is_some();
     if !listen.ip().is_loopback() && !guarded {

@@ -27,6 +27,20 @@ pub(crate) fn error(what: impl Display, cause: Option<&dyn Display>, help: Optio
     }
 }
 
+/// What should be known, on stderr.
+pub(crate) fn warning(what: impl Display, help: Option<&str>) {
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "warning: {what}");
+    if let Some(help) = help {
+        let _ = writeln!(out, "help: {help}");
+    }
+}
+
+/// Whether a person reads what goes to stdout.
+pub(crate) fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Whether a person reads what goes to stderr.
 pub(crate) fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()

@@ -22,7 +22,7 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  setup                 install the pinned client programs that the tests drive, under `target/clients/`
+  setup                 install what the tests drive: pinned clients under `target/clients/`, a keyring for the system
   test                  run every check: format, lints, tests, real clients, licences
     --only PART[,PART]  run only these parts (a group name such as `clients` takes all of its parts)
     --skip-clients      leave the real clients out (they are then listed as not run)
@@ -73,6 +73,13 @@ fn run(args: &[String]) -> Result<ExitCode, Fault> {
 
 fn setup_all(places: &Places) -> Result<ExitCode, Fault> {
     let mut code = ExitCode::SUCCESS;
+    match setup::ensure_system() {
+        Ok(how) => println!("system: {how}"),
+        Err(fault) => {
+            println!("system: {fault}");
+            code = ExitCode::FAILURE;
+        }
+    }
     for kit in setup::KITS {
         match setup::ensure(kit, places) {
             Ok(how) => println!("{}: {how}", kit.name),

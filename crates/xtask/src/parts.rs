@@ -30,6 +30,7 @@ pub(crate) struct Wanted {
 pub(crate) const PARTS: &[Part] = &[
     Part { name: "format", what: "cargo fmt", needs: &[], run: format },
     Part { name: "lints", what: "cargo clippy, warnings are errors", needs: &[], run: lints },
+    Part { name: "system", what: "programs of the system that the tests run", needs: &[], run: system_setup },
     Part { name: "tests", what: "unit and integration tests, fuzz corpora among them", needs: &[], run: tests },
     Part { name: "doc-tests", what: "examples in the documentation", needs: &[], run: doc_tests },
     Part { name: "licences", what: "cargo-deny, where it is installed", needs: &[], run: licences },
@@ -109,6 +110,17 @@ fn lints(places: &Places) -> Outcome {
 
 fn build(places: &Places) -> Outcome {
     whole(cargo(places, &["build", "--package", "cco", "--locked"]))
+}
+
+/// Where a program cannot be had, the tests that need it fail too, and say so.
+fn system_setup(_: &Places) -> Outcome {
+    match setup::ensure_system() {
+        Ok(how) => {
+            println!("{how}");
+            Outcome::Ran(Tally::ONE)
+        }
+        Err(fault) => Outcome::Failed(Tally::default(), fault),
+    }
 }
 
 fn tests(places: &Places) -> Outcome {

@@ -1,4 +1,5 @@
-//! Installs the client programs that the tests drive: pinned, under `target/clients/`, and only when something changed.
+//! Installs what the tests drive: client programs, pinned, under `target/clients/`, and programs of the system; only what
+//! is missing or has changed.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,23 @@ pub(crate) const NODE: Kit = Kit {
 };
 
 pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE];
+
+/// Programs of the system that tests run, and the Debian package of each.
+const SYSTEM: &[(&str, &str)] = &[("dbus-daemon", "dbus"), ("gnome-keyring-daemon", "gnome-keyring")];
+
+/// Makes sure that the programs of the system are there; tells in words what was done.
+pub(crate) fn ensure_system() -> Result<String, Fault> {
+    let missing = || SYSTEM.iter().filter(|(program, _)| !shell::exists(program));
+    let packages: Vec<&str> = missing().map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok("there already".into());
+    }
+    debian(&packages).map_err(|why| format!("`{}` is missing, and {why}", packages.join("`, `")))?;
+    match missing().next() {
+        None => Ok(format!("installed `{}`", packages.join("`, `"))),
+        Some((program, package)) => Err(format!("`{package}` is installed, and `{program}` is still not there")),
+    }
+}
 
 /// Makes sure that `kit` is installed as its manifests say; tells in words what was done.
 pub(crate) fn ensure(kit: &Kit, places: &Places) -> Result<String, Fault> {

@@ -1,0 +1,146 @@
+//! What others can see of keys: nothing in lists of processes, in children, in what a crash leaves behind.
+
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Stdio};
+
+use serde_json::json;
+
+use crate::common::{Gateway, contains, soon, upstream};
+use crate::home::{Home, KEY};
+use crate::live::unsigned;
+
+/// Has a process die of a signal, where core files are wanted and may be written.
+fn crash(home: &Home, command: &str, signal: &str) -> (std::process::ExitStatus, Vec<String>) {
+    let folder = home.file("crash");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).unwrap();
+    let script = format!("ulimit -c unlimited && cd '{}' && exec {command}", folder.display());
+    let mut child = home.wrapped("sh", &["-c", &script]).spawn().unwrap();
+    // It runs when it has said something, or when it is what it should become.
+    let program = command.split(' ').next().unwrap();
+    while !std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().starts_with(program.as_bytes()) {
+        std::thread::yield_now();
+    }
+    if program != "sleep" {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert!(line.starts_with("listening on"), "{line}");
+    }
+    // More than once: what looks for stack overflows takes the first SIGSEGV, and leaves the next to the system.
+    let status = loop {
+        let sent = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+    };
+    let left =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    (status, left.collect())
+}
+
+#[test]
+fn a_crash_leaves_no_core() {
+    let home = Home::new();
+    home.store("A", KEY);
+    // Another program shows that one would be left here.
+    let (status, left) = crash(&home, "sleep 600", "SEGV");
+    assert!(
+        status.core_dumped() && !left.is_empty(),
+        "core files are off on this machine (`ulimit -Hc`, /proc/sys/kernel/core_pattern), so this test can show nothing"
+    );
+    for (signal, number) in [("SEGV", 11), ("ABRT", 6)] {
+        let command = format!("{} serve --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_cco"));
+        let (status, left) = crash(&home, &command, signal);
+        assert_eq!((status.signal(), status.core_dumped()), (Some(number), false), "{signal}");
+        assert_eq!(left, Vec::<String>::new(), "{signal}");
+    }
+}
+
+/// All that the processes of this machine show of themselves: how they were called, and with which variables.
+fn shown() -> Vec<(String, Vec<u8>)> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let files = pids
+        .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+        .flat_map(|pid| ["cmdline", "environ"].map(|what| format!("/proc/{pid}/{what}")));
+    files.filter_map(|path| std::fs::read(&path).ok().map(|bytes| (path, bytes))).collect()
+}
+
+fn showing(value: &str) -> Vec<String> {
+    let fits = |(path, bytes): (String, Vec<u8>)| contains(&bytes, value.as_bytes()).then_some(path);
+    shown().into_iter().filter_map(fits).collect()
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_process_shows_a_stored_key() {
+    // Of this test alone: others run at the same time, and one of them gives keys on the command line.
+    let (stored, second) = ("sk-ant-canary-of-the-list-of-processes", "sk-ant-canary-of-standard-input");
+    let upstream = upstream().await;
+    let home = Home::new();
+    home.store("A", stored);
+    // One provider with the stored key, and one whose helper is running all the time.
+    let dump = home.file("environment");
+    let helper = format!(
+        "test -e \"{0}\" && exec sleep 600; env > \"{0}.new\"; mv \"{0}.new\" \"{0}\"; echo helped",
+        dump.display()
+    );
+    let config = json!({
+        "providers": {
+            "anthropic": { "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": "credential:A" },
+            "second": { "providerType": "anthropic-compatible", "baseUrl": "http://127.0.0.1:1", "apiKeyRef": "env:SECOND" },
+            "helped": {
+                "providerType": "anthropic-compatible", "baseUrl": "http://127.0.0.1:1",
+                "apiKeyRef": format!("exec:sh -c '{helper}'"), "apiKeyTtlSecs": 0.05,
+            },
+        },
+        "routing": { "defaultProvider": "anthropic" },
+    });
+    std::fs::write(home.file("config.json"), config.to_string()).unwrap();
+    let folder = home.path().to_str().unwrap();
+    let env = [
+        ("CCO_HOME", folder),
+        ("HOME", folder),
+        ("PATH", "/usr/bin:/bin"),
+        ("SECOND", "canary-of-the-environment"),
+        ("ANTHROPIC_API_KEY", "canary-of-the-catalog"),
+        ("CCO_PASSPHRASE", "canary-of-the-passphrase"),
+        ("HARMLESS", "canary-of-the-control"),
+    ];
+    let gateway = Gateway::start_with(json!({}), &[], &env).await;
+    assert_eq!(gateway.ask(unsigned()).await.status, 200);
+    assert_eq!(upstream.last().header_all("x-api-key"), [stored]);
+    // A store that has its key, and waits for the end of its input.
+    let mut writing = home.command(&["credentials", "store", "B"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut input = writing.stdin.take().unwrap();
+    input.write_all(second.as_bytes()).unwrap();
+    let writing = Ended(writing);
+    // Another program shows that what is on a command line is found.
+    let control = home.wrapped("sleep", &["600"]).env("CONTROL", "canary-of-the-search").spawn().unwrap();
+    let control = Ended(control);
+    soon(async {
+        while showing("canary-of-the-search").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for value in [stored, second] {
+        assert_eq!(showing(value), Vec::<String>::new(), "{value}");
+    }
+    // A helper gets the variables that are there, but for those that hold keys.
+    let environment = std::fs::read_to_string(&dump).unwrap();
+    assert!(environment.contains("canary-of-the-control"), "{environment}");
+    for hidden in ["canary-of-the-environment", "canary-of-the-catalog", "canary-of-the-passphrase"] {
+        assert!(!environment.contains(hidden), "a helper gets {hidden}");
+    }
+    drop((input, writing, control));
+}
