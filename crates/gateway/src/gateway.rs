@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::client::Phases;
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
-use crate::credential::Keeper;
+use crate::credential::{Keeper, LiveKey};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::net::Dial;
 use crate::provider::Provider;
@@ -26,7 +26,7 @@ pub struct Gateway {
     /// Who may talk to us.
     pub edge: Edge,
     /// Who presents it may spend stored keys.
-    pub token: Option<Secret>,
+    pub token: Arc<LiveKey>,
     /// Who presents it may see and change everything.
     pub admin_token: Secret,
     /// Whether every local caller may.

@@ -188,7 +188,9 @@ pub fn gateway(
             ));
         }
     }
-    let keys = Keeper::start(&resolver, providers.iter().filter_map(|p| Some(p.key.as_ref()?.live().clone())));
+    let token = Arc::new(token);
+    let of_providers = providers.iter().filter_map(|p| Some(p.key.as_ref()?.live().clone()));
+    let keys = Keeper::start(&resolver, of_providers.chain([token.clone()]));
     let disabled = config.providers.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     let mut chain = vec![config.routing.default_provider.clone()];
     for name in &config.routing.fallback_chain {
@@ -201,7 +203,7 @@ pub fn gateway(
         version: version.to_string(),
         started: SystemTime::now(),
         edge: Edge { hosts: server.hosts.clone(), origins: server.origins.clone() },
-        token: Some(token),
+        token,
         admin_token,
         open_stored_keys: server.open_stored_keys,
         max_body: server.max_body,

@@ -72,6 +72,44 @@ fn showing(value: &str) -> Vec<String> {
     shown().into_iter().filter_map(fits).collect()
 }
 
+/// Whether a process has this in its memory; `None`: we may not look.
+fn remembers(pid: u32, value: &str) -> Option<bool> {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let found = maps.lines().filter(|line| line.contains(" rw-p ")).any(|line| {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let mut bytes = vec![0; (to - from) as usize];
+        memory.read_at(&mut bytes, from).is_ok_and(|read| contains(&bytes[..read], value.as_bytes()))
+    });
+    Some(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_no_longer_known_is_wiped_from_memory() {
+    let upstream = upstream().await;
+    let home = Home::new();
+    // In parts, so that the one who looks for it does not show it.
+    let (before, after) =
+        (["sk-ant-canary", "before-0123456789"].join("-"), ["sk-ant-canary", "after-0123456789"].join("-"));
+    home.store("A", &before);
+    home.configure(upstream.addr, "credential:A");
+    let folder = home.path().to_str().unwrap();
+    let env = [("CCO_HOME", folder), ("HOME", folder)];
+    let gateway = Gateway::start_with(json!({}), &[], &env).await;
+    let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    if !root {
+        assert_eq!(remembers(gateway.pid(), &before), None, "the memory of a gateway can be read by its user");
+        return;
+    }
+    assert_eq!(remembers(gateway.pid(), &before), Some(true), "what is looked for can be found");
+    home.store("A", &after);
+    gateway.log_line(&["the key is another one", "6789"]).await;
+    assert_eq!(remembers(gateway.pid(), &after), Some(true));
+    assert_eq!(remembers(gateway.pid(), &before), Some(false), "the old key is still in memory");
+}
+
 struct Ended(Child);
 
 impl Drop for Ended {

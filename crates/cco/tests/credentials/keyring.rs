@@ -3,6 +3,9 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::common::{Gateway, soon, upstream};
 use crate::home::{Home, KEY, OTHER};
@@ -49,13 +52,14 @@ impl Session {
         // It says where it listens once it does.
         let mut ready = String::new();
         BufReader::new(keyring.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let session = Self { address, bus, keyring };
+        let mut session = Self { address, bus, keyring };
         session.wait_for_the_keyring();
         session
     }
 
     /// Until its name is on the bus.
-    fn wait_for_the_keyring(&self) {
+    fn wait_for_the_keyring(&mut self) {
+        let limit = Instant::now() + Duration::from_secs(60);
         loop {
             let asked = Command::new("dbus-send")
                 .arg(format!("--bus={}", self.address))
@@ -66,6 +70,8 @@ impl Session {
             if String::from_utf8_lossy(&asked.stdout).contains("true") {
                 return;
             }
+            assert_eq!(self.keyring.try_wait().unwrap(), None, "the keyring ended");
+            assert!(Instant::now() < limit, "the keyring does not come: {}", String::from_utf8_lossy(&asked.stderr));
         }
     }
 }

@@ -80,6 +80,32 @@ async fn a_key_that_is_stored_changed_or_deleted_is_so_in_the_running_gateway() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_changes_lets_in_who_shows_the_new_one() {
+    let upstream = upstream().await;
+    let home = Home::new();
+    home.store("TOKEN", "token-of-before");
+    home.store("A", KEY);
+    let config = json!({
+        "server": { "token": "credential:TOKEN" },
+        "providers": { "anthropic": {
+            "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": "credential:A", "apiKeyMode": "client",
+        } },
+    });
+    std::fs::write(home.file("config.json"), config.to_string()).unwrap();
+    let gateway = serve(&home, &[]).await;
+    // Who shows the token spends the stored key; any other word in its place is a key of the caller's own.
+    let spent = async |token: &str| {
+        let request = String::from_utf8(unsigned()).unwrap();
+        gateway.ask(request.replace("Host:", &format!("x-api-key: {token}\r\nHost:"))).await;
+        upstream.last().header("x-api-key").unwrap().to_owned()
+    };
+    assert_eq!(spent("token-of-before").await, KEY);
+    home.store("TOKEN", "token-of-now");
+    soon(async { while spent("token-of-now").await != KEY {} }).await;
+    assert_eq!(spent("token-of-before").await, "token-of-before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_breaks_keeps_its_last_key_in_use_and_is_told() {
     let upstream = upstream().await;
     let home = Home::new();

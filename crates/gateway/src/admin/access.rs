@@ -39,7 +39,7 @@ pub fn is_admin(head: &RequestHead, _peer: &Peer, gateway: &Gateway) -> bool {
 }
 
 fn shows_token(head: &RequestHead, gateway: &Gateway) -> bool {
-    gateway.token.as_ref().is_some_and(|token| shown(head).any(|value| token.matches(value)))
+    gateway.token.get().is_some_and(|token| shown(head).any(|value| token.matches(value)))
 }
 
 /// Everything in a head that can be a token.

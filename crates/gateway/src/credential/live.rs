@@ -26,7 +26,8 @@ const NOTE: Duration = Duration::from_secs(60);
 pub struct LiveKey {
     /// Who uses it, for the log.
     owner: String,
-    reference: CredentialRef,
+    /// `None`: it cannot change.
+    reference: Option<CredentialRef>,
     /// How long what a helper printed is good.
     max_age: Duration,
     known: RwLock<Known>,
@@ -53,7 +54,10 @@ enum Sign {
 
 impl fmt::Debug for LiveKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LiveKey({})", self.reference)
+        match &self.reference {
+            Some(reference) => write!(f, "LiveKey({reference})"),
+            None => f.write_str("LiveKey(…)"),
+        }
     }
 }
 
@@ -67,7 +71,7 @@ impl LiveKey {
         };
         Self {
             owner: owner.into(),
-            reference: reference.clone(),
+            reference: Some(reference.clone()),
             max_age,
             known: RwLock::new(Known { key, error }),
             sign: Mutex::new(sign),
@@ -75,9 +79,26 @@ impl LiveKey {
         }
     }
 
+    /// A key that never changes.
+    pub fn fixed(owner: &str, key: Secret) -> Self {
+        Self {
+            owner: owner.into(),
+            reference: None,
+            max_age: Duration::MAX,
+            known: RwLock::new(Known { key: Some(Arc::new(key)), error: None }),
+            sign: Mutex::new(Sign::Fixed),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    /// The key, to be looked at.
+    pub fn get(&self) -> Option<Arc<Secret>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).key.clone()
+    }
+
     /// The key, to be spent.
     pub fn spend(&self) -> Option<Arc<Secret>> {
-        let key = self.known.read().unwrap_or_else(PoisonError::into_inner).key.clone()?;
+        let key = self.get()?;
         // Looked at first: all threads read it, and only the first of a second writes.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
@@ -97,7 +118,8 @@ impl LiveKey {
 
     /// Looks whether it may have changed, and if so looks it up.
     fn look(&self, resolver: &Resolver, again: bool) {
-        let sign = sign(&self.reference, resolver);
+        let Some(reference) = &self.reference else { return };
+        let sign = sign(reference, resolver);
         let changed = *self.sign.lock().unwrap_or_else(PoisonError::into_inner) != sign;
         let retry = again && self.error().is_some_and(|error| error.may_pass);
         if changed || retry {
@@ -108,12 +130,13 @@ impl LiveKey {
 
     /// Looks it up. A key that was good stays until another one is found, or the reference leads to none.
     fn refresh(&self, resolver: &Resolver, stopped: &dyn Fn() -> bool) {
-        let found = resolver.resolve_within(&self.reference, self.max_age, stopped);
+        let Some(reference) = &self.reference else { return };
+        let found = resolver.resolve_within(reference, self.max_age, stopped);
         if stopped() {
             return;
         }
         let before = self.known.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (owner, reference) = (&self.owner, &self.reference);
+        let owner = &self.owner;
         let now = match found {
             Ok(key) => {
                 if key.as_ref() == before.key.as_deref() && before.error.is_none() {
@@ -141,7 +164,7 @@ impl LiveKey {
 
     /// The stored credential that was given out since the last call.
     fn take_use(&self) -> Option<String> {
-        let name = self.reference.stored_name()?;
+        let name = self.reference.as_ref()?.stored_name()?;
         let is_stored = matches!(*self.sign.lock().unwrap_or_else(PoisonError::into_inner), Sign::Store(_));
         (is_stored && self.used.swap(false, Ordering::Relaxed)).then(|| name.to_owned())
     }
@@ -200,7 +223,7 @@ impl Drop for Keeper {
 impl Keeper {
     /// Looks after these keys from now on.
     pub fn start(resolver: &Resolver, keys: impl IntoIterator<Item = Arc<LiveKey>>) -> Self {
-        let of_helper = |key: &Arc<LiveKey>| matches!(key.reference, CredentialRef::Exec(_));
+        let of_helper = |key: &Arc<LiveKey>| matches!(key.reference, Some(CredentialRef::Exec(_)));
         let (helped, watched): (Vec<_>, Vec<_>) = keys.into_iter().partition(of_helper);
         let stop = Arc::new(Stop::default());
         let mut threads = Vec::new();
@@ -246,14 +269,15 @@ struct Watch {
     resolver: Resolver,
     keys: Vec<Arc<LiveKey>>,
     tried: Instant,
-    /// Uses that are not written down yet, and when some were last.
+    /// Uses that are not written down yet, when some were last, and whether that failed.
     used: Vec<String>,
     noted: Option<Instant>,
+    failed: bool,
 }
 
 impl Watch {
     fn new(resolver: Resolver, keys: Vec<Arc<LiveKey>>) -> Self {
-        Self { resolver, keys, tried: Instant::now(), used: Vec::new(), noted: None }
+        Self { resolver, keys, tried: Instant::now(), used: Vec::new(), noted: None, failed: false }
     }
 
     fn run(&mut self, stop: &Stop) {
@@ -290,10 +314,15 @@ impl Watch {
     fn note(&mut self) {
         let Some(store) = self.resolver.store.as_ref().filter(|_| !self.used.is_empty()) else { return };
         match store.used(&self.used) {
-            Ok(true) => {}
+            Ok(true) => self.failed = false,
             // Another process is at the store: the next look tries again.
             Ok(false) => return,
-            Err(error) => warn!(target: "cco::keys", %error, "when keys were used cannot be written down"),
+            // Once an episode: the folder may be one that can only be read.
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    warn!(target: "cco::keys", %error, "when keys were used cannot be written down");
+                }
+            }
         }
         self.used.clear();
         self.noted = Some(Instant::now());
@@ -304,6 +333,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::config::Env;
+    use crate::credential::{Credentials, KeyringError};
 
     struct Home(tempfile::TempDir);
 
@@ -381,6 +411,30 @@ mod tests {
         store.put("A", &Secret::new("second-key-0123"), None).unwrap();
         watch.look();
         assert_eq!((value(&key).as_deref(), key.error()), (Some("second-key-0123"), None));
+    }
+
+    #[test]
+    fn a_keyring_that_is_unlocked_later_is_asked_again() {
+        let home = Home::new();
+        let (store, keyring) = Credentials::with_fake(&home.env());
+        let store = Arc::new(store);
+        let resolver = Resolver { store: Some(store.clone()), ..home.resolver() };
+        store.put("A", &Secret::new("first-key-0123"), None).unwrap();
+        keyring.fail(Some(KeyringError::Locked));
+        let key = home.live("credential:A", &resolver);
+        assert_eq!((value(&key), key.error().unwrap().may_pass), (None, true));
+        let mut watch = Watch::new(resolver, vec![key.clone()]);
+        keyring.fail(None);
+        watch.look();
+        assert_eq!(value(&key), None, "not every second");
+        watch.tried -= AGAIN;
+        watch.look();
+        assert_eq!((value(&key).as_deref(), key.error()), (Some("first-key-0123"), None));
+        // Locked again, the key stays.
+        keyring.fail(Some(KeyringError::Locked));
+        watch.tried -= AGAIN;
+        watch.look();
+        assert_eq!(value(&key).as_deref(), Some("first-key-0123"));
     }
 
     #[test]

@@ -175,17 +175,22 @@ pub fn server_token(
     configured: Option<&CredentialRef>,
     home: Option<&Path>,
     resolver: &Resolver,
-) -> Result<(Secret, Option<Note>), CredentialError> {
-    let Some(reference) = configured else { return Ok(install_token(home)) };
-    match resolver.resolve(reference)? {
-        Some(token) => Ok((token, None)),
-        None => Err(CredentialError {
-            reference: reference.to_string(),
-            message: "there is no token behind this reference of `server.token`".into(),
-            help: "set it, or remove `server.token`".into(),
-            may_pass: false,
-        }),
+) -> Result<(LiveKey, Option<Note>), CredentialError> {
+    const OWNER: &str = "server.token";
+    let Some(reference) = configured else {
+        let (token, note) = install_token(home);
+        return Ok((LiveKey::fixed(OWNER, token), note));
+    };
+    let token = LiveKey::new(OWNER, reference, HELPER_AGE, resolver);
+    if token.is_known() {
+        return Ok((token, None));
     }
+    Err(token.error().unwrap_or_else(|| CredentialError {
+        reference: reference.to_string(),
+        message: "there is no token behind this reference of `server.token`".into(),
+        help: "set it, or remove `server.token`".into(),
+        may_pass: false,
+    }))
 }
 
 #[cfg(test)]
@@ -342,10 +347,11 @@ mod tests {
     fn a_configured_token_must_be_there() {
         let resolver = Resolver::new(Env::fixed([("TOKEN", "secret-token")]));
         let token = |text: &str| server_token(Some(&text.parse().unwrap()), None, &resolver);
-        assert_eq!(token("env:TOKEN").unwrap().0, Secret::new("secret-token"));
+        let value = |token: LiveKey| token.get().unwrap().expose().to_owned();
+        assert_eq!(value(token("env:TOKEN").unwrap().0), "secret-token");
         assert!(token("env:UNSET").unwrap_err().to_string().contains("`env:UNSET`"));
         let folder = tempfile::tempdir().unwrap();
         let (made, note) = server_token(None, Some(folder.path()), &resolver).unwrap();
-        assert!(made.expose().starts_with("cco-") && note.is_none());
+        assert!(value(made).starts_with("cco-") && note.is_none());
     }
 }

@@ -114,8 +114,9 @@ impl Exchange {
         let provider = gateway.target()?;
         self.provider.clone_from(&provider.name);
         self.open(head, provider, gateway);
+        let token = gateway.token.get();
         let rules = Rules {
-            token: gateway.token.as_ref(),
+            token: token.as_deref(),
             open: gateway.open_stored_keys,
             always_stored: provider.key_mode == KeyMode::Stored,
             form: provider.kind.auth,

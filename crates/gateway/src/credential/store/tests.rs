@@ -11,7 +11,7 @@ const OTHER: &str = "sk-ant-api03-another012345678";
 
 /// A keyring in memory.
 #[derive(Debug, Default)]
-struct Fake {
+pub(in crate::credential) struct Fake {
     items: Mutex<BTreeMap<(String, String), Secret>>,
     fault: Mutex<Option<KeyringError>>,
     /// Says that it kept what it forgot.
@@ -23,7 +23,7 @@ impl Fake {
         self.fault.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 
-    fn fail(&self, fault: Option<KeyringError>) {
+    pub(in crate::credential) fn fail(&self, fault: Option<KeyringError>) {
         *self.fault.lock().unwrap() = fault;
     }
 
@@ -57,6 +57,15 @@ impl Keyring for Fake {
 
     fn answers(&self, _: Patience) -> Result<(), KeyringError> {
         self.check()
+    }
+}
+
+impl Credentials {
+    /// A store with such a keyring.
+    pub(in crate::credential) fn with_fake(env: &Env) -> (Self, Arc<Fake>) {
+        let keyring = Arc::new(Fake::default());
+        let store = Self::of(env, Patience::Never).unwrap();
+        (Self { keyring: keyring.clone(), ..store }, keyring)
     }
 }
 
