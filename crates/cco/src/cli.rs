@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use gateway::config::CredentialRef;
 use gateway::credential::Backend;
+use gateway::origin::{BadUrl, BaseUrl};
 use gateway::secret::Secret;
 
 /// An LLM gateway that relays streams byte for byte.
@@ -198,15 +199,36 @@ pub(crate) struct Simulate {
     /// Write the bodies of requests to the journal too
     #[arg(long, requires = "journal")]
     pub(crate) journal_bodies: bool,
+    /// Write credentials to the journal as they came, not their digests
+    #[arg(long, requires = "journal")]
+    pub(crate) journal_secrets: bool,
     /// Folder of recorded answers, for the marker `raw=NAME`
     #[arg(long, value_name = "DIR")]
     pub(crate) transcripts: Option<PathBuf>,
     /// What every answer does that its request does not script, for example "fault=529" or "every=50ms events=20"
     #[arg(long, value_name = "SCRIPT")]
     pub(crate) script: Option<String>,
+    /// Let the script go for the first N requests only
+    #[arg(long, value_name = "N", requires = "script")]
+    pub(crate) script_times: Option<u64>,
     /// Answer 401 to requests without a credential
     #[arg(long)]
     pub(crate) require_key: bool,
+    /// Answer 401 to every credential but this one; may be repeated
+    #[arg(long = "key", value_name = "KEY", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) keys: Vec<String>,
+    /// Answer 404 to models that `GET /v1/models` does not list
+    #[arg(long)]
+    pub(crate) known_models: bool,
+    /// Origin of the `results_url` of batches [default: the one that the client asked]
+    #[arg(long, value_name = "URL", value_parser = origin)]
+    pub(crate) origin: Option<String>,
+}
+
+/// Scheme, host and port, without a path.
+fn origin(text: &str) -> Result<String, String> {
+    let url: BaseUrl = text.parse().map_err(|bad: BadUrl| bad.to_string())?;
+    if url.path.is_empty() { Ok(url.to_string()) } else { Err("an origin has no path".into()) }
 }
 
 /// `cco demo`

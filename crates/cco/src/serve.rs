@@ -32,6 +32,13 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         term::error(format!("{listen} can be reached from other machines"), None, Some(help));
         return ExitCode::from(EXIT_CONFIG);
     }
+    let faults = setup::faults(&loaded.config, &env);
+    if !faults.is_empty() {
+        let file = loaded.file.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default();
+        let faults: String = faults.iter().map(|fault| format!("\n{file}{fault}")).collect();
+        term::error(format!("the configuration cannot be used{faults}"), None, Some("correct it and start again"));
+        return ExitCode::from(EXIT_CONFIG);
+    }
     let made = setup::dialer(&loaded.config, &env).and_then(|dialer| {
         let (recorder, mut notes) = setup::recorder(&loaded.config, &env)?;
         let (gateway, more) = setup::gateway(&loaded.config, &env, VERSION, dialer, recorder)?;

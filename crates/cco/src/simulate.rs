@@ -20,9 +20,14 @@ pub(crate) fn run(options: &cli::Simulate) -> ExitCode {
         listen: options.listen,
         journal: options.journal.clone(),
         journal_bodies: options.journal_bodies,
+        journal_secrets: options.journal_secrets,
         transcripts: options.transcripts.clone(),
         default: script,
+        default_for: options.script_times,
         require_key: options.require_key,
+        keys: options.keys.clone(),
+        known_models_only: options.known_models,
+        origin: options.origin.clone(),
         ..SimConfig::default()
     };
     let served = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {

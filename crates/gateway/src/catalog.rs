@@ -2,18 +2,7 @@
 
 use std::fmt;
 
-/// A wire protocol, as the key `protocol` of a provider names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// Anthropic Messages.
-    Anthropic,
-    /// OpenAI Chat Completions.
-    OpenAiChat,
-    /// OpenAI Responses.
-    OpenAiResponses,
-    /// Ollama's own `/api/chat`.
-    Ollama,
-}
+use wire::protocol::Protocol;
 
 /// The header form in which an upstream wants its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +64,7 @@ pub static CATALOG: &[ProviderKind] = &[
     ProviderKind {
         name: "anthropic",
         supported: true,
-        protocols: &[Protocol::Anthropic],
+        protocols: &[Protocol::AnthropicMessages],
         base_url: Some("https://api.anthropic.com"),
         auth: Auth::XApiKey,
         key_variable: Some("ANTHROPIC_API_KEY"),
@@ -84,7 +73,7 @@ pub static CATALOG: &[ProviderKind] = &[
     ProviderKind {
         name: "anthropic-compatible",
         supported: true,
-        protocols: &[Protocol::Anthropic],
+        protocols: &[Protocol::AnthropicMessages],
         base_url: None,
         auth: Auth::XApiKey,
         key_variable: None,
@@ -94,15 +83,15 @@ pub static CATALOG: &[ProviderKind] = &[
     later("azure", &[Protocol::OpenAiResponses, Protocol::OpenAiChat], Auth::ApiKey, None),
     later(
         "deepseek",
-        &[Protocol::Anthropic, Protocol::OpenAiChat],
+        &[Protocol::AnthropicMessages, Protocol::OpenAiChat],
         Auth::Bearer,
         Some("https://api.deepseek.com/anthropic"),
     ),
     later("ollama", &[Protocol::Ollama], Auth::Bearer, Some("http://127.0.0.1:11434")),
     later("openrouter", &[Protocol::OpenAiChat], Auth::Bearer, Some("https://openrouter.ai/api")),
     later("openai-compatible", &[Protocol::OpenAiChat], Auth::Bearer, None),
-    later("bedrock", &[Protocol::Anthropic], Auth::Bearer, None),
-    later("vertex", &[Protocol::Anthropic], Auth::Bearer, None),
+    later("bedrock", &[Protocol::AnthropicMessages], Auth::Bearer, None),
+    later("vertex", &[Protocol::AnthropicMessages], Auth::Bearer, None),
 ];
 
 /// A row that is known by name, so that the message can say that a later version speaks to it.

@@ -49,7 +49,7 @@ pub struct Server {
 }
 
 /// A connection on its way to the worker that will serve it.
-type Accepted = (std::net::TcpStream, Peer);
+type Accepted = (std::net::TcpStream, Peer, Open);
 
 /// A worker thread, as the acceptor sees it.
 struct Remote {
@@ -122,11 +122,11 @@ impl Server {
             let Some(peer) = prepared(&stream, remote) else { continue };
             let least = remotes.iter().min_by_key(|r| r.load.load(Ordering::Relaxed));
             match least.filter(|r| r.load.load(Ordering::Relaxed) < here.load.load(Ordering::Relaxed)) {
-                None => here.serve(stream, peer),
+                None => here.serve(stream, peer, Open::new(&here.load, &gateway)),
                 Some(remote) => {
                     let Ok(stream) = stream.into_std() else { continue };
-                    remote.load.fetch_add(1, Ordering::Relaxed);
-                    if remote.connections.send((stream, peer)).await.is_err() {
+                    let open = Open::new(&remote.load, &gateway);
+                    if remote.connections.send((stream, peer, open)).await.is_err() {
                         error!("a worker thread has ended: its connections are lost");
                     }
                 }
@@ -241,10 +241,18 @@ struct Local {
     load: Arc<AtomicUsize>,
 }
 
-/// Counts a connection while it lives.
+/// Counts a connection while it lives: from the moment in which it was accepted, so that many at a time count too.
 struct Open {
     load: Arc<AtomicUsize>,
     gateway: Arc<Gateway>,
+}
+
+impl Open {
+    fn new(load: &Arc<AtomicUsize>, gateway: &Arc<Gateway>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        gateway.counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self { load: load.clone(), gateway: gateway.clone() }
+    }
 }
 
 impl Drop for Open {
@@ -272,15 +280,7 @@ impl Local {
         this
     }
 
-    fn serve(&self, stream: TcpStream, peer: Peer) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-        self.serve_counted(stream, peer);
-    }
-
-    /// As [`serve`](Self::serve), for a connection that is in `load` already.
-    fn serve_counted(&self, stream: TcpStream, peer: Peer) {
-        self.worker.gateway.counters.connections.fetch_add(1, Ordering::Relaxed);
-        let open = Open { load: self.load.clone(), gateway: self.worker.gateway.clone() };
+    fn serve(&self, stream: TcpStream, peer: Peer, open: Open) {
         let worker = self.worker.clone();
         self.tasks.spawn_local(async move {
             serve_resettable(stream, peer, worker, net::reset_on_close).await;
@@ -298,18 +298,13 @@ fn spawn_worker(n: usize, gateway: Arc<Gateway>, phases: &Phases) -> io::Result<
     let (connections, mut accepted) = mpsc::channel::<Accepted>(HANDED_OVER);
     let (load, phases) = (Arc::new(AtomicUsize::new(0)), phases.clone());
     let runtime = runtime()?;
-    let counted = load.clone();
     let thread = std::thread::Builder::new().name(format!("cco-{n}")).spawn(move || {
         LocalSet::new().block_on(&runtime, async move {
-            let mut here = Local::new(gateway, &phases);
-            here.load = counted;
-            while let Some((stream, peer)) = accepted.recv().await {
+            let here = Local::new(gateway, &phases);
+            while let Some((stream, peer, open)) = accepted.recv().await {
                 match TcpStream::from_std(stream) {
-                    Ok(stream) => here.serve_counted(stream, peer),
-                    Err(e) => {
-                        here.load.fetch_sub(1, Ordering::Relaxed);
-                        warn!(error = %e, "an accepted connection could not be used");
-                    }
+                    Ok(stream) => here.serve(stream, peer, open),
+                    Err(e) => warn!(error = %e, "an accepted connection could not be used"),
                 }
             }
             here.end().await;

@@ -96,7 +96,8 @@ pub const PRIVATE_PREFIX: &str = "x-cco-";
 pub const IDENTITY: (&str, &str) = ("accept-encoding", "identity");
 
 /// What a stream of events is sent with where the upstream sent no field of that name.
-pub const STREAM: &[(&str, &str)] = &[("cache-control", "no-cache"), ("x-accel-buffering", "no")];
+pub const STREAM: &[(&str, &str)] =
+    &[("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")];
 
 /// The name under which the exchange's id goes out.
 pub const REQUEST_ID: &str = "x-cco-request-id";
@@ -260,6 +261,6 @@ mod tests {
     fn stream_fields_fill_in_what_the_upstream_left_out() {
         let mut out = BytesMut::new();
         stream_fields(&mut out, &response("Cache-Control: no-store\r\n"));
-        assert_eq!(out, "x-accel-buffering: no\r\n");
+        assert_eq!(out, "content-type: text/event-stream\r\nx-accel-buffering: no\r\n");
     }
 }

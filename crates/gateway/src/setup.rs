@@ -16,7 +16,7 @@ use ledger::store::sqlite::Sqlite;
 use ledger::{Ledger, LedgerOptions, money};
 
 use crate::coding::{self, Coding};
-use crate::config::{Audit, Config, Env, NanoUsd, Note, NoteLevel, OnFailure};
+use crate::config::{Audit, Config, CredentialRef, Env, NanoUsd, Note, NoteLevel, OnFailure};
 use crate::credential::{self, CredentialError, Keeper, Resolver};
 use crate::gateway::{Counters, Gateway};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
@@ -31,7 +31,7 @@ pub enum SetupError {
     /// `network.proxy` says "env", and the environment names no proxy that can be used.
     Proxy(BadProxy),
     /// `network.caFile` holds no certificates.
-    Roots(BadRoots),
+    Roots(PathBuf, BadRoots),
     /// `costTracking` holds prices that cannot be used.
     Prices(String),
     /// Nothing can be recorded, and `audit.onFailure` is "refuse".
@@ -43,7 +43,9 @@ impl fmt::Display for SetupError {
         match self {
             Self::Token(e) => write!(f, "server.token: {e}"),
             Self::Proxy(e) => write!(f, "network.proxy: {e}"),
-            Self::Roots(e) => write!(f, "network.caFile: {e}"),
+            Self::Roots(file, e) => {
+                write!(f, "network.caFile: `{}`: {e}; name a file of PEM certificates, or write null", file.display())
+            }
             Self::Prices(e) => write!(f, "costTracking.{e}"),
             Self::Ledger(e) => write!(f, "nothing can be recorded, and `audit.onFailure` is \"refuse\": {e}"),
         }
@@ -52,10 +54,31 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
+/// Everything that the configuration leads to and that is not as it should be, so that it can be put right in one go.
+pub fn faults(config: &Config, env: &Env) -> Vec<SetupError> {
+    // A helper asks people, and once is enough.
+    let token = config.server.token.as_ref().filter(|token| !matches!(token, CredentialRef::Exec(_)));
+    let token = token.map(|token| credential::server_token(Some(token), None, &Resolver::new(env.clone())));
+    [
+        token.and_then(Result::err).map(SetupError::Token),
+        config.network.proxy(env).err().map(SetupError::Proxy),
+        roots(config).err(),
+        if config.cost_tracking.enabled { prices(config).err() } else { None },
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn roots(config: &Config) -> Result<Option<ExtraRoots>, SetupError> {
+    let Some(file) = config.network.ca_file.as_deref() else { return Ok(None) };
+    ExtraRoots::read(file).map(Some).map_err(|e| SetupError::Roots(file.into(), e))
+}
+
 /// The dialer of this configuration.
 pub fn dialer(config: &Config, env: &Env) -> Result<Arc<dyn Dial>, SetupError> {
     let proxy = config.network.proxy(env).map_err(SetupError::Proxy)?;
-    let extra_roots = config.network.ca_file.as_deref().map(ExtraRoots::read).transpose().map_err(SetupError::Roots)?;
+    let extra_roots = roots(config)?;
     Ok(Arc::new(Dialer::new(Settings { proxy, extra_roots })))
 }
 

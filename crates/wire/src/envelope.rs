@@ -10,6 +10,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use memchr::memchr2;
 
+/// Bytes that the token of a name may have: whatever is longer is none, and nobody should keep or log it as one.
+const LONGEST_NAME: usize = 1024;
+
 /// What a request says at its top level. Absent or oddly typed values are `None`: they are the upstream's to judge.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Envelope {
@@ -209,7 +212,8 @@ impl Cursor<'_> {
 
 /// The text of a JSON string token; `None` where it is none.
 fn text(token: &[u8]) -> Option<String> {
-    token.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).and_then(unescape)
+    let name = (token.len() <= LONGEST_NAME).then_some(token)?;
+    name.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).and_then(unescape)
 }
 
 /// The text inside a JSON string token; `None` where it is not valid JSON or not UTF-8.
@@ -257,6 +261,9 @@ mod tests {
         check(r#"{"model":"m""#, Some("m"), None);
         check("[1,2]", None, None);
         check("", None, None);
+        let name = |length| format!(r#"{{"model":"{}","stream":true}}"#, "m".repeat(length));
+        check(&name(1022), Some(&"m".repeat(1022)), Some(true));
+        check(&name(1023), None, Some(true));
         assert!(!Envelope::read(br#"{"model":"m"} x"#).unwrap().is_object);
         assert!(Envelope::read(br#"{"model":"m"}"#).unwrap().is_object);
     }

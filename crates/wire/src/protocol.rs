@@ -18,7 +18,7 @@ impl Protocol {
     pub const ALL: [Self; 4] = [Self::AnthropicMessages, Self::OpenAiChat, Self::OpenAiResponses, Self::Ollama];
 
     /// As configuration, logs and records name it.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::AnthropicMessages => "anthropic",
             Self::OpenAiChat => "openai-chat",

@@ -87,6 +87,25 @@ async fn all_faults_of_a_configuration_are_told_at_once() {
         let fault: String = fault.lines().take(2).collect();
         assert!(fault.contains(more) && fault.contains("help: "), "{fault}");
     }
+    // What it leads to is looked at once it reads well.
+    let config = json!({
+        "server": { "token": "env:CCO_TEST_NOT_SET" },
+        "network": { "caFile": "no-such.pem" },
+        "costTracking": { "pricesFile": "no-such.json" },
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    let output = run(&["serve", "--listen", "127.0.0.1:0", "--config", path], home.path()).await;
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(78), ""));
+    let said = text(&output.stderr);
+    for (key, name) in [
+        ("server.token", "env:CCO_TEST_NOT_SET"),
+        ("network.caFile", "no-such.pem"),
+        ("costTracking.pricesFile", "no-such.json"),
+    ] {
+        let start = format!("{path}: {key}: ");
+        let line = said.lines().find(|line| line.starts_with(&start));
+        assert!(line.is_some_and(|line| line.contains(name)), "`{start}` with `{name}` is not in: {said}");
+    }
     let output = run(&["serve", "--config", "/does/not/exist.json"], home.path()).await;
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("/does/not/exist.json"), "{}", text(&output.stderr));
@@ -325,4 +344,39 @@ async fn the_simulator_of_the_program_answers_and_journals() {
     assert!(answer.status == 200 && contains(&answer.body, b"there"));
     let journal = std::fs::read_to_string(&journal).unwrap();
     assert!(journal.contains("\"target\":\"/v1/messages\"") && !journal.contains(KEY), "{journal}");
+}
+
+#[tokio::test]
+async fn what_the_simulator_of_the_program_is_told_it_does() {
+    let home = tempfile::tempdir().unwrap();
+    let journal = home.path().join("journal.jsonl");
+    let mut command = binary();
+    command.args(["simulate", "--script", "fault=529", "--script-times", "1", "--key", "other", "--key", KEY]);
+    command.args(["--known-models", "--origin", "https://example.test:81/", "--journal-bodies", "--journal-secrets"]);
+    let mut child = command.arg("--journal").arg(&journal).spawn().unwrap();
+    let mut out = tokio::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    soon(tokio::io::AsyncBufReadExt::read_line(&mut out, &mut line)).await.unwrap();
+    let address = line.trim().strip_prefix("simulator listening on http://").expect(&line).parse().unwrap();
+    let mut client = crate::common::Client::connect(address).await;
+    for status in [529, 200] {
+        let plain = request("POST", "/v1/messages", "", prompt("hello", false));
+        assert_eq!(client.ask(plain).await.status, status);
+    }
+    let unknown = prompt("hello", false).replacen("claude-sonnet-5-5", "nobody", 1);
+    assert_eq!(client.ask(request("POST", "/v1/messages", "", unknown)).await.status, 404);
+    let batch = format!(r#"{{"requests":[{{"custom_id":"a","params":{}}}]}}"#, prompt("hello", false));
+    let batch = client.ask(request("POST", "/v1/messages/batches", "", batch)).await.json();
+    let target = format!("/v1/messages/batches/{}", batch["id"].as_str().unwrap());
+    let batch = client.ask(request("GET", &target, "", "")).await.json();
+    assert_eq!(batch["results_url"], format!("https://example.test:81{target}/results"));
+    let wrong = String::from_utf8(request("GET", "/v1/models", "", "")).unwrap().replace(KEY, "wrong");
+    assert_eq!(client.ask(wrong.into_bytes()).await.status, 401);
+    let journal = std::fs::read_to_string(&journal).unwrap();
+    assert!(journal.contains(KEY) && journal.contains("nobody"), "{journal}");
+    // An option that would do nothing alone is a slip.
+    for args in [&["--script-times", "1"][..], &["--journal-secrets"], &["--origin", "example.test"], &["--key", ""]] {
+        let output = run(&[&["simulate"], args].concat(), home.path()).await;
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http1::{BodyDecoder, Framing, RequestHead, Step};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use wire::envelope::{Envelope, EnvelopeError};
 
@@ -89,12 +89,15 @@ pub struct Held {
     used: AtomicUsize,
     limit: usize,
     freed: Notify,
+    /// Turns to unpack a body.
+    unpacking: Semaphore,
 }
 
 impl Held {
     /// At most `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit, freed: Notify::new() })
+        let (used, freed, unpacking) = (AtomicUsize::new(0), Notify::new(), Semaphore::new(UNPACKING));
+        Arc::new(Self { used, limit, freed, unpacking })
     }
 
     /// Bytes held now.
@@ -140,7 +143,9 @@ impl Drop for Claim {
 pub struct HeldBody {
     /// As it came.
     pub bytes: Bytes,
-    /// What it says at its top level.
+    /// As it reads: unpacked, where it was packed; empty where it cannot be read.
+    pub text: Bytes,
+    /// What that says at its top level.
     pub envelope: Envelope,
     _claim: Claim,
 }
@@ -162,6 +167,8 @@ impl From<Refusal> for NoBody {
 
 /// Reading stops for so long when too much is held.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Packed bodies that are unpacked at a time; each may become as large as one body may be.
+const UNPACKING: usize = 4;
 /// Memory that a body is given room for before its bytes are there, however long it says it is.
 const FIRST_ROOM: u64 = 1024 * 1024;
 
@@ -228,8 +235,9 @@ pub async fn read_held<S: Io>(
     max: usize,
 ) -> Result<HeldBody, NoBody> {
     let too_large = || {
-        let message =
-            format!("the request body is larger than {} MB: raise `server.maxBodyMb` if it should pass", max >> 20);
+        // As the configuration says it, where the bound is no whole number of MB too.
+        let mb = (max as f64 / f64::from(1 << 20) * 1000.0).round() / 1000.0;
+        let message = format!("the request body is larger than {mb} MB: raise `server.maxBodyMb` if it should pass");
         NoBody::Refused(Refusal::new(ErrorKind::TooLarge, message).retry(Retry::Never).close())
     };
     if matches!(head.framing, Framing::Length(n) if n > max as u64) {
@@ -252,39 +260,59 @@ pub async fn read_held<S: Io>(
                 let missing = n - claim.bytes;
                 arrive(client, &mut claim, &mut pace, missing).await?;
             }
-            client.inbox.split_to(n).freeze()
+            client.inbox.take(n)
         }
         Framing::None => Bytes::new(),
         Framing::Chunked | Framing::UntilClose => {
             let (mut decoder, mut body) = (BodyDecoder::new(head.framing), BytesMut::new());
-            let at_hand = client.inbox.len();
-            room_for(client, &mut claim, &mut pace, at_hand).await?;
             loop {
                 match decoder.next(&mut client.inbox) {
                     Ok(Step::Data(data)) if body.len() + data.len() > max => return Err(too_large()),
-                    Ok(Step::Data(data)) => body.extend_from_slice(&data),
+                    Ok(Step::Data(data)) => {
+                        // What is held is the payload: of the framing there is no more than one read.
+                        room_for(client, &mut claim, &mut pace, data.len()).await?;
+                        body.extend_from_slice(&data);
+                    }
                     Ok(Step::End) => break body.freeze(),
-                    Ok(Step::More) => arrive(client, &mut claim, &mut pace, max + 1).await?,
+                    Ok(Step::More) => arrive(client, &mut claim, &mut pace, 0).await?,
                     Err(e) => return Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into()),
                 }
             }
         }
     };
     client.unread = false;
-    let envelope = match coding {
-        Ok(None) => Envelope::read(&bytes),
-        Ok(Some(coding)) => {
-            coding::decode(coding, &bytes, max).map_or(Ok(Envelope::default()), |plain| Envelope::read(&plain))
-        }
-        Err(coding::Unknown) => Ok(Envelope::default()),
+    let (mut text, envelope) = match coding {
+        Ok(None) => (bytes.clone(), Envelope::read(&bytes)),
+        Ok(Some(coding)) => unpacked(coding, &bytes, max, held).await,
+        Err(coding::Unknown) => (Bytes::new(), Ok(Envelope::default())),
     };
-    let envelope = envelope.map_err(|e @ EnvelopeError::Twice(_)| {
+    let mut envelope = envelope.map_err(|e @ EnvelopeError::Twice(_)| {
         Refusal::new(ErrorKind::InvalidRequest, format!("{e}: send it once")).retry(Retry::Never)
     })?;
-    Ok(HeldBody { bytes, envelope, _claim: claim })
+    if bytes.as_ptr() != text.as_ptr() && !claim.grow(text.len()) {
+        // There is no room to keep what was unpacked: its names are known, its places would lead nowhere.
+        let Envelope { model, stream, agent_type, is_object, .. } = envelope;
+        envelope = Envelope { model, stream, agent_type, is_object, ..Envelope::default() };
+        text = Bytes::new();
+    }
+    Ok(HeldBody { bytes, text, envelope, _claim: claim })
 }
 
-/// Waits for more bytes of a body and claims them.
+/// A packed body unpacked, and what it says. Little can unfold to much: so this happens beside the thread, whose other
+/// connections go on meanwhile, and not with many at a time, because it is not among what is counted as held.
+async fn unpacked(coding: Coding, packed: &Bytes, max: usize, held: &Held) -> (Bytes, Result<Envelope, EnvelopeError>) {
+    let _turn = held.unpacking.acquire().await;
+    let packed = packed.clone();
+    let unpack = move || {
+        let text = Bytes::from(coding::decode(coding, &packed, max).unwrap_or_default());
+        let envelope = Envelope::read(&text);
+        (text, envelope)
+    };
+    // It fails when the process ends meanwhile.
+    tokio::task::spawn_blocking(unpack).await.unwrap_or_else(|_| (Bytes::new(), Ok(Envelope::default())))
+}
+
+/// Waits for more bytes of a body and claims `at_most` of them.
 async fn arrive<S: Io>(
     client: &mut Client<S>,
     claim: &mut Claim,
@@ -369,6 +397,37 @@ mod tests {
         ] {
             assert_eq!(Operation::of(method, path), want, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_packed_body_is_unpacked_beside_the_thread_and_not_many_are_at_a_time() {
+        use std::io::Write;
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packer.write_all(br#"{"model":"m","metadata":{}}"#).unwrap();
+        let packed = Bytes::from(packer.finish().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let held = Held::new(100);
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            // The one thread for such work is busy: so this one would do it itself, or not.
+            let (done, busy) = std::sync::mpsc::sync_channel::<()>(0);
+            let other = tokio::task::spawn_blocking(move || busy.recv());
+            let mut work = Box::pin(unpacked(Coding::Gzip, &packed, 1000, &held));
+            assert!(work.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(held.unpacking.available_permits(), UNPACKING - 1);
+            drop(done);
+            let (text, envelope) = work.await;
+            other.await.unwrap().unwrap_err();
+            let envelope = envelope.unwrap();
+            assert_eq!(&text[envelope.metadata_span.unwrap()], b"{}");
+            assert_eq!(envelope.model.as_deref(), Some("m"));
+            // Without a turn nothing begins.
+            let turns = held.unpacking.acquire_many(UNPACKING as u32).await.unwrap();
+            let mut work = Box::pin(unpacked(Coding::Gzip, &packed, 1000, &held));
+            assert!(work.as_mut().poll(&mut cx).is_pending());
+            drop(turns);
+            assert_eq!(work.await.1.unwrap().model.as_deref(), Some("m"));
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonc_parser::ast::Value;
+use wire::protocol::Protocol;
 
 use super::credential::CredentialRef;
 use super::form::Effect::{Later, Now};
@@ -23,7 +24,7 @@ use super::values::{
     base_url, chosen, credential, credentials, glob, header_name, headers, host, hours, listen, origin, pattern,
     protocol, provider_name, provider_type, providers, proxy, target,
 };
-use crate::catalog::{Protocol, ProviderKind};
+use crate::catalog::ProviderKind;
 use crate::glob::Glob;
 use crate::origin::BaseUrl;
 use crate::secret::Secret;

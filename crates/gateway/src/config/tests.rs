@@ -409,7 +409,7 @@ fn a_rule_says_when_and_what() {
     let [Rule { name, when, then }, last] = &config.routing.rules[..] else { panic!("two rules") };
     assert_eq!(name.as_deref(), Some("nights"));
     assert!(when.model.iter().any(|glob| glob.matches("gpt-6")) && when.session.is_empty());
-    assert_eq!((when.agent, when.protocol), (Some(Agent::Sub), Some(crate::catalog::Protocol::Anthropic)));
+    assert_eq!((when.agent, when.protocol), (Some(Agent::Sub), Some(wire::protocol::Protocol::AnthropicMessages)));
     assert_eq!(
         (when.stream, when.thinking, when.tools, when.images),
         (Some(true), Some(false), Some(true), Some(false))

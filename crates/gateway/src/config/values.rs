@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use jsonc_parser::ast::Value;
+use wire::protocol::Protocol;
 
 use super::credential::CredentialRef;
 use super::form::{Form, Kind, Shape, map_with, section, text};
@@ -13,7 +14,7 @@ use super::read::{Place, Reader, Wrong, mistyped, offset};
 use super::suggest::nearest;
 use ledger::redact::Pattern;
 
-use crate::catalog::{self, Protocol, ProviderKind};
+use crate::catalog::{self, ProviderKind};
 use crate::glob::Glob;
 use crate::net::ProxyUrl;
 use crate::origin::BaseUrl;
@@ -146,12 +147,16 @@ pub(super) fn credentials(entry: Entry<'_>) -> Kind<Vec<CredentialRef>> {
 
 /// The words of the key `protocol`.
 pub(super) fn protocol() -> &'static [(&'static str, Protocol)] {
-    &[
-        ("anthropic", Protocol::Anthropic),
-        ("openai-chat", Protocol::OpenAiChat),
-        ("openai-responses", Protocol::OpenAiResponses),
-        ("ollama", Protocol::Ollama),
-    ]
+    const WORDS: [(&str, Protocol); Protocol::ALL.len()] = {
+        let mut words = [("", Protocol::AnthropicMessages); Protocol::ALL.len()];
+        let mut at = 0;
+        while at < words.len() {
+            words[at] = (Protocol::ALL[at].as_str(), Protocol::ALL[at]);
+            at += 1;
+        }
+        words
+    };
+    &WORDS
 }
 
 /// The name of a provider.

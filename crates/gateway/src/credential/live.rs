@@ -62,6 +62,11 @@ impl fmt::Debug for LiveKey {
 }
 
 impl LiveKey {
+    /// Where it is.
+    pub fn reference(&self) -> &CredentialRef {
+        &self.reference
+    }
+
     /// The key behind this reference, looked up now: this may take as long as a helper takes.
     pub fn new(owner: &str, reference: &CredentialRef, max_age: Duration, resolver: &Resolver) -> Self {
         let sign = sign(reference, resolver);

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
@@ -103,6 +103,16 @@ impl Inbox {
         self.bytes.reserve(bytes.saturating_sub(self.bytes.len()));
     }
 
+    /// Takes `n` bytes off the front. What has come behind a large body moves into memory of its own: in the body's it
+    /// would keep all of that from being given back.
+    pub fn take(&mut self, n: usize) -> Bytes {
+        let taken = self.bytes.split_to(n).freeze();
+        if n > READ {
+            self.bytes = BytesMut::from(&self.bytes[..]);
+        }
+        taken
+    }
+
     /// Gives the memory back if nothing is in it.
     fn rest(&mut self) {
         if !self.bytes.is_empty() {
@@ -183,6 +193,25 @@ mod tests {
         assert_eq!(inbox.bytes.capacity(), 0);
         drop(far);
         assert!(!is_quiet(&mut inbox, &mut near) && inbox.is_eof());
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_large_body_does_not_keep_its_memory() {
+        let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
+        let mut inbox = Inbox::default();
+        for (length, moves) in [(100, false), (READ + 1, true), (300 * 1024, true)] {
+            far.write_all(&vec![b'x'; length]).await.unwrap();
+            far.write_all(b"GET").await.unwrap();
+            inbox.expect(length);
+            while inbox.len() < length + 3 {
+                inbox.fill(&mut near).await.unwrap();
+            }
+            let (body, end) = (inbox.as_ptr(), inbox[length..].as_ptr());
+            let taken = inbox.take(length);
+            assert_eq!((taken.as_ptr(), taken.len(), &inbox[..]), (body, length, &b"GET"[..]));
+            assert_eq!(inbox.as_ptr() != end, moves, "{length}");
+            inbox.clear();
+        }
     }
 
     #[tokio::test]

@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use wire::anthropic;
+use wire::envelope::Envelope;
 use wire::error::ErrorKind;
 use wire::meter::{self, Metered, Progress};
 
 use super::Events;
 use crate::client::Client;
-use crate::coding::{self, Coding, Decoder};
+use crate::coding::{self, Coding, Decoder, Unpacked};
 use crate::io::Io;
 use crate::upstream::{UploadError, UpstreamBody};
 
@@ -30,6 +31,10 @@ pub enum Framed {
     /// By the end of the connection: HTTP/1.0.
     Close,
 }
+
+/// After the process was told to end, a client that takes nothing has so long to take what is on its way, and its last
+/// word behind it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What we know of the bytes that pass.
 #[derive(Debug)]
@@ -80,15 +85,17 @@ pub struct Whole {
     copy: Vec<u8>,
     coding: Option<Coding>,
     cut: bool,
+    /// Whether nothing but the end of the connection tells where it ends.
+    open_ended: bool,
 }
 
 /// Bytes of a whole answer that are kept to be read; models say less.
 const WHOLE: usize = 8 * 1024 * 1024;
 
 impl Whole {
-    /// Of a body with this coding.
-    pub fn new(coding: Option<Coding>) -> Self {
-        Self { copy: Vec::new(), coding, cut: false }
+    /// Of a body with this coding; `open_ended`: one that ends with its connection.
+    pub fn new(coding: Option<Coding>, open_ended: bool) -> Self {
+        Self { copy: Vec::new(), coding, cut: false, open_ended }
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -96,6 +103,14 @@ impl Whole {
         if !self.cut {
             self.copy.extend_from_slice(piece);
         }
+    }
+
+    /// Whether this is an object that begins and does not end: only of a body whose framing cannot tell.
+    fn breaks_off(&self) -> bool {
+        let readable = self.open_ended && !self.cut && self.coding.is_none();
+        readable
+            && self.copy.trim_ascii_start().first() == Some(&b'{')
+            && Envelope::read(&self.copy).is_ok_and(|envelope| !envelope.is_object)
     }
 
     fn metered(&self) -> Metered {
@@ -152,6 +167,8 @@ pub struct Relay<'a, S> {
     last_read: Instant,
     last_sent: Instant,
     ended: Option<Ended>,
+    /// When whoever has not taken its last word is given up.
+    given_up: Option<Instant>,
     /// Whether the client is left without a proper end of its message, so that it knows.
     aborted: bool,
     payload: u64,
@@ -189,7 +206,7 @@ impl<'a, S: Io> Relay<'a, S> {
         let (fresh, ready) = (Vec::new(), Vec::new());
         let (last_read, last_sent) = (now, now);
         let (ended, aborted, payload) = (None, false, 0);
-        let (settled, gate, first_token) = (None, None, None);
+        let (settled, gate, first_token, given_up) = (None, None, None, None);
         Self {
             client,
             source,
@@ -206,6 +223,7 @@ impl<'a, S: Io> Relay<'a, S> {
             last_read,
             last_sent,
             ended,
+            given_up,
             aborted,
             payload,
         }
@@ -261,12 +279,11 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             if self.ended.is_none() && self.client.poll_cut(cx).is_ready() {
                 self.fail(ErrorKind::Unavailable, "the gateway is shutting down: try again", Ended::Shutdown);
-                if blocked {
-                    return self.abandon(Ended::Shutdown);
-                }
+                self.given_up = Some(Instant::now() + LAST_WORD);
                 continue;
             }
             let idle = if blocked { self.last_sent } else { self.last_read } + self.limits.idle;
+            let idle = self.given_up.map_or(idle, |given_up| idle.min(given_up));
             let ping = if blocked || !self.may_ping() { None } else { Some(self.last_sent + self.limits.ping) };
             let mut deadline = ping.map_or(idle, |ping| ping.min(idle));
             // After its last word a client only has to take what there is.
@@ -350,8 +367,14 @@ impl<'a, S: Io> Relay<'a, S> {
             View::Events(events) => events.pass(&mut self.fresh, &mut self.ready),
             View::Coded(events, decoder) => {
                 for piece in &self.fresh {
-                    if decoder.as_mut().is_some_and(|d| !d.push(piece, |plain| events.look(plain))) {
-                        *decoder = None;
+                    let Some(machine) = decoder else { break };
+                    match machine.push(piece, |plain| events.look(plain)) {
+                        Unpacked::Plain => {}
+                        Unpacked::Unreadable => *decoder = None,
+                        Unpacked::Bomb => {
+                            self.fresh.clear();
+                            return self.broke("the upstream's stream unpacks to far more than it should".into());
+                        }
                     }
                 }
                 self.ready.append(&mut self.fresh);
@@ -406,7 +429,11 @@ impl<'a, S: Io> Relay<'a, S> {
     /// The upstream's body is over: whole, or only its framing is.
     fn finish(&mut self) {
         let whole = match &mut self.view {
-            View::Plain | View::Whole(_) => true,
+            View::Plain => true,
+            View::Whole(whole) if whole.breaks_off() => {
+                return self.broke("the upstream closed the connection before the end".into());
+            }
+            View::Whole(_) => true,
             View::Events(events) => {
                 if events.is_over() {
                     events.release(&mut self.ready);

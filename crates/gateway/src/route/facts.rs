@@ -6,8 +6,8 @@ use std::fmt;
 use http1::RequestHead;
 use memchr::memmem;
 use wire::envelope::Envelope;
+use wire::protocol::Protocol;
 
-use crate::catalog::Protocol;
 use crate::client::inbound::Operation;
 use crate::party::{Guess, Party};
 
@@ -206,7 +206,7 @@ pub(super) mod tests {
         let head = RequestHead::take(&mut BytesMut::from(&*text), &mut Scan::default(), &Limits::default());
         let (head, envelope) = (head.unwrap().unwrap(), Envelope::read(body.as_bytes()).unwrap());
         let body = Some((body.as_bytes(), &envelope));
-        ask(Facts::of(&head, body, Protocol::Anthropic, Operation::Generation, Guess::Never))
+        ask(Facts::of(&head, body, Protocol::AnthropicMessages, Operation::Generation, Guess::Never))
     }
 
     #[track_caller]

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use wire::protocol::Protocol;
+
 use super::facts::Facts;
 use super::model::Names;
-use crate::catalog::{Protocol, ProviderKind};
+use crate::catalog::ProviderKind;
 use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig, Rule};
 use crate::glob::Glob;
 use crate::party::Guess;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use wire::protocol::Protocol;
+
 use super::facts::tests::with;
 use super::*;
-use crate::catalog::Protocol;
 use crate::client::inbound::Operation;
 use crate::config::{Config, Paths, parse};
 use crate::health::{Entry, Outcome, Why};
@@ -540,7 +541,7 @@ fn a_plan_and_its_explanation_are_the_same_plan() {
         let plan = world.rules.plan(&facts, &world.purse, &world.view()).unwrap();
         let (explained, _) = world.rules.explain(&facts, &world.purse, &world.view());
         assert_eq!(plan.targets, explained.unwrap().targets);
-        assert_eq!(facts.protocol, Protocol::Anthropic);
+        assert_eq!(facts.protocol, Protocol::AnthropicMessages);
     });
 }
 

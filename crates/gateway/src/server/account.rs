@@ -45,7 +45,7 @@ impl Exchange {
         if let Some(body) = body {
             record.bytes_in = body.bytes.len() as u64;
             if record.parties.session.is_none() {
-                record.parties.session = Facts::of(head, Some((&body.bytes, &body.envelope))).session;
+                record.parties.session = Facts::of(head, Some((&body.text, &body.envelope))).session;
             }
         } else if let Framing::Length(n) = head.framing {
             record.bytes_in = n;

@@ -21,23 +21,24 @@ use crate::upstream::UpstreamBody;
 
 /// A batch object larger than this is not rewritten but refused.
 const BATCH_OBJECT: usize = 16 * 1024 * 1024;
-/// Decoded bytes of one compressed stream that the observer looks at.
-const OBSERVED: usize = 256 * 1024 * 1024;
+/// Bytes that a compressed stream may unfold to, however small it is.
+const OBSERVED: u64 = 64 * 1024 * 1024;
 
 pub(super) fn is_json(answer: &ResponseHead) -> bool {
     let plain = matches!(Coding::of(answer.get("content-encoding")), Ok(None));
     plain && answer.get("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"application/json"))
 }
 
-/// What we know of an answer's bytes before they come.
-pub(super) fn view(operation: Operation, head: &RequestHead, answer: &ResponseHead) -> View {
+/// What we know of an answer's bytes before they come. `asked`: whether the request was for a stream.
+pub(super) fn view(operation: Operation, head: &RequestHead, answer: &ResponseHead, asked: bool) -> View {
+    // An upstream that does not say what it sends is taken to send what it was asked for.
     let is_stream =
-        answer.get("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
+        answer.get("content-type").map_or(asked, |v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
     // An error answer is no stream, whatever it says: it passes as it is.
     let is_stream = is_stream && (200..300).contains(&answer.status);
     if operation.is_held() && !is_stream && head.method() != "HEAD" && answer.framing != Framing::None {
         return Coding::of(answer.get("content-encoding"))
-            .map_or(View::Plain, |coding| View::Whole(Whole::new(coding)));
+            .map_or(View::Plain, |coding| View::Whole(Whole::new(coding, answer.framing == Framing::UntilClose)));
     }
     if operation != Operation::Generation || !is_stream || answer.framing == Framing::None {
         return View::Plain;

@@ -39,15 +39,22 @@ pub struct Rules<'a> {
 struct Presented<'a> {
     bearer: Option<&'a str>,
     api_key: Option<&'a str>,
+    /// Whether there is an `authorization` of another kind.
+    other: bool,
 }
 
 impl<'a> Presented<'a> {
     fn of(head: &'a RequestHead) -> Result<Self, Refusal> {
-        let mut found = Self { bearer: None, api_key: None };
+        let mut found = Self { bearer: None, api_key: None, other: false };
         for field in head.fields() {
             let (slot, value) = if field.is("authorization") {
-                let Some(token) = bearer(field.value) else { continue };
-                (&mut found.bearer, token)
+                match bearer(field.value) {
+                    Some(token) => (&mut found.bearer, token),
+                    None => {
+                        found.other |= !field.value.is_empty();
+                        continue;
+                    }
+                }
             } else if field.is("x-api-key") || field.is("api-key") {
                 (&mut found.api_key, field.value)
             } else {
@@ -65,14 +72,19 @@ impl<'a> Presented<'a> {
         Ok(found)
     }
 
+    fn is_none(&self) -> bool {
+        self.bearer.is_none() && self.api_key.is_none()
+    }
+
     fn any(&self, test: impl Fn(&str) -> bool) -> bool {
         self.bearer.is_some_and(&test) || self.api_key.is_some_and(&test)
     }
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let scheme = value.get(..7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| value[7..].trim_ascii())
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    let (scheme, token) = value.split_at(end);
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
 }
 
 fn unreadable() -> Refusal {
@@ -89,10 +101,20 @@ pub fn payer(head: &RequestHead, peer: &Peer, rules: &Rules<'_>) -> Result<Payer
         let message = "this gateway is reached over a network: send its token as the key, or your own key and the token in `x-cco-token`";
         return Err(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never));
     }
+    // A key that we cannot read is not the same as none: whoever sent it does not expect to spend ours.
+    if presented.other && presented.is_none() && !has_token {
+        let message = "the `authorization` header is not `Bearer KEY`: send it so, or the key in `x-api-key`";
+        return Err(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never));
+    }
+    let may_spend_ours = || has_token || rules.open && peer.is_loopback() || peer.is_own_user();
+    // Our token or the placeholder in place of a key asks for ours, whatever the other header holds.
+    let asks_for_ours = presented.any(|value| value == PLACEHOLDER || is_token(value));
     let own = own_key(&presented, rules, is_token);
     match own {
-        Some((form, key)) if !rules.always_stored => Ok(Payer::Own(form, Secret::new(key))),
-        _ if has_token || rules.open && peer.is_loopback() || peer.is_own_user() => Ok(Payer::Stored),
+        Some((form, key)) if !(rules.always_stored || asks_for_ours && may_spend_ours()) => {
+            Ok(Payer::Own(form, Secret::new(key)))
+        }
+        _ if may_spend_ours() => Ok(Payer::Stored),
         _ => {
             let message = "no key: send your own in `x-api-key` or `authorization`, or the gateway's token (`token` in CCO_HOME), \
                            or set `server.openStoredKeys`";
@@ -111,9 +133,9 @@ fn own_key<'a>(
     match (presented.bearer.filter(foreign), presented.api_key.filter(foreign)) {
         // A subscription's token is only ever accepted as a bearer.
         (Some(bearer), _) if bearer.starts_with("sk-ant-oat") => Some((Auth::Bearer, bearer)),
+        (_, Some(key)) if key.starts_with("sk-ant-oat") => Some((Auth::Bearer, key)),
         (Some(bearer), Some(key)) if bearer == key => Some((rules.form, key)),
         (Some(bearer), Some(_)) if bearer.starts_with("sk-ant-") => Some((Auth::Bearer, bearer)),
-        (_, Some(key)) if key.starts_with("sk-ant-oat") => Some((Auth::Bearer, key)),
         (_, Some(key)) => Some((Auth::XApiKey, key)),
         (Some(bearer), None) => Some((Auth::Bearer, bearer)),
         (None, None) => None,
@@ -153,6 +175,7 @@ mod tests {
         local("Authorization: Bearer sk-ant-api03-x\r\n", own(Auth::Bearer, "sk-ant-api03-x"));
         local("authorization: bearer  sk-ant-oat01-x\r\n", own(Auth::Bearer, "sk-ant-oat01-x"));
         local("x-api-key: sk-ant-oat01-x\r\n", own(Auth::Bearer, "sk-ant-oat01-x"));
+        local("authorization: Bearer\tsk-ant-api03-x\r\n", own(Auth::Bearer, "sk-ant-api03-x"));
     }
 
     #[test]
@@ -161,6 +184,10 @@ mod tests {
         local("x-api-key: k\r\nauthorization: Bearer sk-ant-api03-y\r\n", own(Auth::Bearer, "sk-ant-api03-y"));
         local("x-api-key: k\r\nauthorization: Bearer other\r\n", own(Auth::XApiKey, "k"));
         local("x-api-key: cco\r\nauthorization: Bearer other\r\n", own(Auth::Bearer, "other"));
+        local(
+            "x-api-key: sk-ant-oat01-x\r\nauthorization: Bearer sk-ant-api03-y\r\n",
+            own(Auth::Bearer, "sk-ant-oat01-x"),
+        );
         local("x-api-key: a\r\nx-api-key: b\r\n", Err(401));
     }
 
@@ -170,6 +197,28 @@ mod tests {
         local("authorization: Bearer cco-token-0123456789\r\n", Ok(Payer::Stored));
         local("x-cco-token: cco-token-0123456789\r\n", Ok(Payer::Stored));
         local("x-cco-token: cco-token-0123456789\r\nx-api-key: k\r\n", own(Auth::XApiKey, "k"));
+    }
+
+    #[test]
+    fn whoever_asks_for_the_stored_key_gets_it_whatever_else_is_sent() {
+        local("x-api-key: cco-token-0123456789\r\nauthorization: Bearer sk-ant-oat01-x\r\n", Ok(Payer::Stored));
+        local("x-api-key: k\r\nauthorization: Bearer cco-token-0123456789\r\n", Ok(Payer::Stored));
+        let placeholder = "x-api-key: cco\r\nauthorization: Bearer sk-ant-oat01-x\r\n";
+        assert_eq!(decide(placeholder, "127.0.0.1:1", true, false, false), Ok(Payer::Stored));
+        // Who may not spend it has a key of its own.
+        local(placeholder, own(Auth::Bearer, "sk-ant-oat01-x"));
+    }
+
+    #[test]
+    fn a_credential_of_another_kind_is_not_taken_for_none() {
+        for fields in ["authorization: Basic dTpw\r\n", "authorization: sk-ant-api03-x\r\n"] {
+            assert_eq!(decide(fields, "127.0.0.1:1", true, true, false), Err(401), "{fields}");
+            local(&format!("{fields}x-api-key: k\r\n"), own(Auth::XApiKey, "k"));
+            local(&format!("{fields}x-cco-token: cco-token-0123456789\r\n"), Ok(Payer::Stored));
+        }
+        for fields in ["authorization:\r\n", "authorization: Bearer\r\n"] {
+            assert_eq!(decide(fields, "127.0.0.1:1", true, false, false), Ok(Payer::Stored), "{fields}");
+        }
     }
 
     #[test]

@@ -27,6 +27,17 @@ use crate::server::request::{authorization, prepare};
 /// A non-stream answer may take this long, whatever `timeoutSecs` says: models think.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
 
+/// Where the official SDKs say how long they wait, in seconds: TypeScript's and Claude Code, and Python's.
+const CLIENTS_PATIENCE: [&str; 2] = ["x-stainless-timeout", "x-stainless-read-timeout"];
+/// More than a client's word is worth.
+const LONGEST_PATIENCE: f64 = 86_400.0;
+
+/// A number of seconds, whole or not.
+fn seconds(value: &[u8]) -> Option<Duration> {
+    let seconds = std::str::from_utf8(value).ok()?.parse::<f64>().ok().filter(|s| *s > 0.0)?;
+    Some(Duration::from_secs_f64(seconds.min(LONGEST_PATIENCE)))
+}
+
 /// One request in flight: what its log line and its record will say.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -170,7 +181,7 @@ impl Exchange {
         if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(&answer) {
             return self.batch_object(client, head, worker, provider, answer, source).await;
         }
-        let view = view(self.operation, head, &answer);
+        let view = view(self.operation, head, &answer, self.stream);
         let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled() && !source.sending().0.is_uploading();
         let framed = framed(head, &answer, &view);
         let keep_alive = keep_alive && framed != Framed::Close;
@@ -200,11 +211,8 @@ impl Exchange {
         if self.stream {
             return provider.timeouts.head;
         }
-        let clients = head
-            .get("x-stainless-timeout")
-            .and_then(|v| std::str::from_utf8(v).ok())
-            .and_then(|v| v.parse::<u32>().ok());
-        provider.timeouts.head.max(WHOLE_ANSWER).max(Duration::from_secs(u64::from(clients.unwrap_or(0).min(86_400))))
+        let clients = CLIENTS_PATIENCE.iter().filter_map(|name| seconds(head.get(name)?)).max();
+        provider.timeouts.head.max(WHOLE_ANSWER).max(clients.unwrap_or_default())
     }
 
     fn log(&self, head: &RequestHead, outcome: &'static str, cause: Option<&str>, gateway: &Gateway) {

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, write};
 
 use crate::client::inbound::{HeldBody, Operation};
+use crate::config::CredentialRef;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::headers;
 use crate::provider::Provider;
@@ -25,12 +26,17 @@ pub(super) fn authorization(provider: &Provider, payer: &Payer) -> Result<(&'sta
 }
 
 fn keyless(provider: &Provider) -> Refusal {
-    let why = match (provider.key_error(), provider.kind.key_variable) {
+    let reference = provider.key.as_ref().map(|key| key.live().reference());
+    let why = match (provider.key_error(), reference) {
         (Some(error), _) => error.to_string(),
-        (None, Some(variable)) => {
-            format!("store it (`cco credentials store {variable}`), or set `apiKeyRef`, or send your own key")
+        (None, Some(CredentialRef::Env(name))) => format!(
+            "set `{name}` where the gateway runs, or store it (`cco credentials store {name}`), or send your own key"
+        ),
+        (None, Some(CredentialRef::Stored(name))) => {
+            format!("store it (`cco credentials store {name}`), or send your own key")
         }
-        (None, None) => "set `apiKeyRef`, or send your own key".into(),
+        (None, Some(reference)) => format!("there is nothing behind `{reference}`: send your own key"),
+        (None, None) => "set its `apiKeyRef`, or send your own key".into(),
     };
     let message = format!("there is no key for the provider `{}`: {why}", provider.name);
     Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never)

@@ -191,9 +191,13 @@ const KEYS: &[(Setup, Who, &str, Up)] = &[
     (Default, Own, "authorization: Bearer same\r\nx-api-key: same\r\n", Key("same")),
     (Default, Own, "authorization: Bearer sk-ant-api03-a\r\nx-api-key: sk-ant-api03-b\r\n", Bearer("sk-ant-api03-a")),
     (Default, Own, "authorization: Bearer other\r\nx-api-key: mine\r\n", Key("mine")),
-    (Default, Own, "authorization: Bearer cco\r\nx-api-key: mine\r\n", Key("mine")),
-    (Default, Own, "authorization: Bearer mine\r\nx-api-key: cco\r\n", Bearer("mine")),
-    (Default, Other, "authorization: Bearer {T}\r\nx-api-key: mine\r\n", Key("mine")),
+    (Default, Own, "authorization: Bearer cco\r\nx-api-key: mine\r\n", Key(STORED_KEY)),
+    (Default, Other, "authorization: Bearer cco\r\nx-api-key: mine\r\n", Key("mine")),
+    (Default, Own, "authorization: Bearer mine\r\nx-api-key: cco\r\n", Key(STORED_KEY)),
+    (Default, Other, "authorization: Bearer mine\r\nx-api-key: cco\r\n", Bearer("mine")),
+    (Default, Other, "authorization: Bearer {T}\r\nx-api-key: mine\r\n", Key(STORED_KEY)),
+    (Default, Other, "authorization: Bearer {OAT}\r\nx-api-key: {T}\r\n", Key(STORED_KEY)),
+    (Default, Own, "authorization: Bearer sk-ant-api03-a\r\nx-api-key: {OAT}\r\n", Bearer(OAT)),
     (Default, Own, "x-api-key: a\r\nx-api-key: a\r\n", Key("a")),
     (Default, Own, "x-api-key: a\r\nx-api-key: b\r\n", No),
     (Default, Own, "authorization: Bearer a\r\nauthorization: Bearer b\r\n", No),
@@ -210,9 +214,14 @@ const KEYS: &[(Setup, Who, &str, Up)] = &[
     // No key at all.
     (Default, Own, "", Key(STORED_KEY)),
     (Default, Own, "x-api-key:\r\n", Key(STORED_KEY)),
-    (Default, Own, "authorization: Basic dTpw\r\n", Key(STORED_KEY)),
+    (Default, Own, "authorization: Bearer\r\n", Key(STORED_KEY)),
     (Default, Other, "", No),
+    // One that we cannot read is not none.
+    (Default, Own, "authorization: Basic dTpw\r\n", No),
+    (Default, Own, "authorization: sk-ant-api03-x\r\n", No),
     (Default, Other, "authorization: Basic dTpw\r\n", No),
+    (Default, Own, "authorization: Basic dTpw\r\nx-api-key: mine\r\n", Key("mine")),
+    (Default, Remote, "authorization: Basic dTpw\r\nx-cco-token: {T}\r\n", Key(STORED_KEY)),
     (Default, Other, "x-goog-api-key: theirs\r\ncookie: session=1\r\n", No),
     (OpenKeys, Other, "", Key(STORED_KEY)),
     (NoKey, Own, "", No),
@@ -306,7 +315,7 @@ async fn a_refusal_says_what_to_set() {
         |s| s["providers"]["anthropic"]["apiKeyRef"] = "env:NOT_SET".into(),
         async |house| {
             let (_, message) = house.client().ask(post("/v1/messages", "", BODY)).await.refusal();
-            assert!(message.contains("NOT_SET") || message.contains("apiKeyRef"), "{message}");
+            assert!(message.contains("set `NOT_SET`") && !message.contains("ANTHROPIC_API_KEY"), "{message}");
             let other = peer("127.0.0.1:40000", false);
             let (_, message) = house.client_as(other).ask(post("/v1/messages", "", BODY)).await.refusal();
             assert!(message.contains("x-api-key") && message.contains("server.openStoredKeys"), "{message}");
@@ -378,6 +387,42 @@ async fn without_an_enabled_provider_every_request_is_503() {
             assert_eq!(health.json()["status"], "unhealthy");
         },
     )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_body_in_chunks_the_payload_is_what_counts() {
+    let edit = |s: &mut Value| {
+        s["server"]["maxBodyMb"] = 0.01.into();
+        s["server"]["maxHeldMb"] = 0.011.into();
+    };
+    in_house(edit, async |house| {
+        let prompt = |length: usize| {
+            let around = json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "" }] });
+            let around = around.to_string();
+            around.replace("\"\"", &format!("\"{}\"", "x".repeat(length - around.len())))
+        };
+        let chunks = |body: &str, size: usize| {
+            let chunks = body.as_bytes().chunks(size);
+            let chunks = chunks.map(|c| format!("{:x}\r\n{}\r\n", c.len(), String::from_utf8_lossy(c)));
+            let head = "POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1:54548\r\nx-api-key: k\r\n\
+                        anthropic-version: 2023-06-01\r\nTransfer-Encoding: chunked\r\n\r\n";
+            format!("{head}{}0\r\n\r\n", chunks.collect::<String>())
+        };
+        // Six bytes of framing for each of payload.
+        let reply = house.client().ask(chunks(&prompt(10_000), 1)).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        // Too large is too large, also where it would not fit into what may be held.
+        for body in [prompt(10_500), prompt(30_000)] {
+            let plain = post("/v1/messages", "x-api-key: k\r\n", &body);
+            for request in [plain, chunks(&body, 4000).into_bytes()] {
+                let reply = house.client().ask(request).await;
+                assert_eq!((reply.status, reply.after.as_secs()), (413, 0));
+                let (_, message) = reply.refusal();
+                assert!(message.contains("larger than 0.01 MB"), "{message}");
+            }
+        }
+    })
     .await;
 }
 

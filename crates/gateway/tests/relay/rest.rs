@@ -215,25 +215,116 @@ async fn an_upload_arrives_as_it_was_sent_whatever_its_framing() {
     .await;
 }
 
-/// With real sockets, since it is the listener that counts.
-#[tokio::test]
-async fn a_connection_too_many_is_told_so_and_one_that_ends_makes_room() {
+#[tokio::test(start_paused = true)]
+async fn an_object_that_breaks_off_is_not_whole_because_its_connection_ended() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
+    for (body, ended) in [
+        (r#"{"id":"m","content":[{"text":"a }"}]}"#, Ended::Whole),
+        ("{}\n", Ended::Whole),
+        ("[]", Ended::Whole),
+        ("no object", Ended::Whole),
+        ("", Ended::Whole),
+        ("{", Ended::Short),
+        (r#"{"id":"m","content":[{"text":"a"#, Ended::Short),
+        (r#"{"id":"m","content":[{"text":"a }"}]"#, Ended::Short),
+    ] {
+        in_house(plain, async |house| {
+            house.script([Step::Request, send(head), send(body)]);
+            let reply = house.client().ask(messages(false, "")).await;
+            assert_eq!((reply.status, reply.ended, reply.text()), (200, ended, body));
+            let outcome = if ended == Ended::Whole { "success" } else { "truncated" };
+            assert_eq!(house.outcomes(), [(outcome, 1)], "{body}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_type_is_a_stream_if_one_was_asked_for() {
+    let head = || send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    let answer = || [Step::Request, head(), chunk(START), send("0\r\n\r\n")];
+    in_house(plain, async |house| {
+        house.script(answer().into_iter().chain(answer()).chain([Step::Hang]));
+        let reply = house.client().ask(messages(true, "")).await;
+        for (name, value) in
+            [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
+        {
+            assert_eq!(reply.header(name), Some(value));
+        }
+        let (events, error) = reply.text().split_once("event: error\n").expect("an error event");
+        assert!(events == START && error.contains("before its last event"), "{error}");
+        // Whoever asked for no stream gets what there is.
+        let reply = house.client().ask(messages(false, "")).await;
+        assert_eq!((reply.header("content-type"), reply.text()), (None, START));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_unpacks_to_far_more_than_it_is_ends_without_an_end() {
+    // Read to its end, it would be whole.
+    let stream = [START.as_bytes(), &vec![b'\n'; 100 << 20], STOP.as_bytes()].concat();
+    let bomb = zstd::encode_all(&stream[..], 1).unwrap();
+    assert!(bomb.len() < 64 * 1024);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: zstd\r\n";
+    in_house(plain, async |house| {
+        house.script([
+            Step::Request,
+            send(format!("{head}content-length: {}\r\n\r\n", bomb.len())),
+            send(bomb),
+            Step::Hang,
+        ]);
+        let mut client = house.client();
+        let reply = client.ask(messages(true, "")).await;
+        assert_eq!((reply.status, reply.ended), (200, Ended::Short));
+        house.settled().await;
+        assert_eq!((house.outcomes(), house.worker.pool.len()), (vec![("truncated", 1)], 0));
+    })
+    .await;
+}
+
+/// A gateway on a real socket; it does not accept before it runs.
+fn server(workers: usize, max_connections: usize) -> (Server, std::net::SocketAddr) {
     let (config, _) = config::parse(r#"{ "server": { "token": "env:TOKEN" } }"#, &Paths::default()).unwrap();
     let dialer = Arc::new(Dialer::new(Settings::default()));
     let (gateway, _) =
         setup::gateway(&config, &Env::fixed([("TOKEN", TOKEN)]), "test", dialer, Recorder::off()).unwrap();
-    let (gateway, phases) = (Arc::new(gateway), Phases::default());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server {
-        listener,
-        gateway: gateway.clone(),
-        phases: phases.clone(),
-        workers: 2,
-        max_connections: 2,
-        drain: Duration::from_secs(1),
-    };
+    let (gateway, phases, drain) = (Arc::new(gateway), Phases::default(), Duration::from_secs(1));
+    (Server { listener, gateway, phases, workers, max_connections, drain }, address)
+}
+
+#[tokio::test]
+async fn connections_that_come_in_one_go_are_counted_one_by_one() {
+    let (server, address) = server(4, 3);
+    let phases = server.phases.clone();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let ask = format!("GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        client.write_all(ask.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    let thread = std::thread::spawn(move || server.run());
+    let mut served = 0;
+    for client in &mut clients {
+        let mut answer = [0; 12];
+        // Who is turned away may miss the answer: what it has sent is not read.
+        let read = client.read_exact(&mut answer).await;
+        served += usize::from(read.is_ok() && &answer == b"HTTP/1.1 200");
+    }
+    assert_eq!(served, 3);
+    phases.drain.cancel();
+    tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap().unwrap();
+}
+
+/// With real sockets, since it is the listener that counts.
+#[tokio::test]
+async fn a_connection_too_many_is_told_so_and_one_that_ends_makes_room() {
+    let (server, address) = server(2, 2);
+    let (gateway, phases) = (server.gateway.clone(), server.phases.clone());
     let thread = std::thread::spawn(move || server.run());
 
     let ask = format!("GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n");
