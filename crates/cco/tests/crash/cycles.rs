@@ -9,11 +9,11 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::account::{self, check, check_store, recovered, rows, segments};
-use crate::common::Gateway;
 use crate::common::dice::Dice;
 use crate::common::gateway::Process;
+use crate::common::{Gateway, prompt, request, soon};
 use crate::load::{Asker, End, KINDS, Kind, MODEL, Seen, any_kind};
-use crate::simulator::Simulator;
+use crate::simulator::{Simulator, TAG};
 
 /// Clients at a time.
 const CLIENTS: u64 = 6;
@@ -213,4 +213,90 @@ async fn a_gateway_that_is_killed_at_any_moment_loses_nothing_and_doubles_nothin
         let kinds: BTreeMap<&str, &Seen> = seen.iter().map(|one| (one.kind.name, one)).collect();
         assert_eq!(kinds.len(), KINDS.len(), "some kinds were never asked for");
     }
+}
+
+#[tokio::test]
+async fn what_the_end_of_the_program_cuts_off_is_recorded() {
+    for signals in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let test = Test::new(folder.path()).await;
+        let path = test.home.join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["server"] = json!({ "drainSecs": 0.3 });
+        std::fs::write(&path, config.to_string()).unwrap();
+        let mut gateway = test.gateway().await;
+        let ask = |tag: &str, script: &str| {
+            let fields = format!("{TAG}: {tag}\r\nx-sim: {script}\r\n");
+            request("POST", "/v1/messages", &fields, prompt("Hello.", true))
+        };
+        let mut endless = gateway.client().await;
+        endless.send(ask("endless", "fault=endless every=5")).await;
+        let mut answer = endless.head().await;
+        endless.read_until(&mut answer, "content_block_delta").await;
+        let mut waiting = gateway.client().await;
+        waiting.send(ask("waiting", "fault=no-bytes")).await;
+        soon(async {
+            while test.simulator.arrived().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        for n in 0..signals {
+            gateway.signal("TERM").await;
+            if n == 0 {
+                gateway.log_line(&["stopping"]).await;
+            }
+        }
+        gateway.ended().await;
+        if signals == 1 {
+            // Everybody was told, so everybody has a record that says so.
+            let rows = rows(&test.home);
+            assert_eq!((&*rows["endless"].outcome, &*rows["waiting"].outcome), ("truncated", "rejected"));
+            waiting.answer().await.refusal(503, "api_error");
+        }
+        // Nobody was told: what was open is taken over by the next one.
+        let mut gateway = test.gateway().await;
+        recovered(&test.home).await;
+        gateway.stop().await;
+        let rows = rows(&test.home);
+        assert_eq!((rows.len(), segments(&test.home)), (2, 0), "{rows:?}");
+        for row in rows.values() {
+            assert!(
+                ["truncated", "rejected", "interrupted", "client_disconnected"].contains(&&*row.outcome),
+                "{row:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_share_a_folder_and_one_takes_over_when_the_other_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut test = Test::new(folder.path()).await;
+    let (mut first, mut second) = (test.gateway().await, test.gateway().await);
+    let (mut dice, tasks) = (Dice::new(2), TaskTracker::new());
+    test.load(&tasks, &first, 1, &mut dice);
+    let ask = async |gateway: &Gateway, tag: &str, turns: u64| {
+        let mut asker = Asker::new(gateway.addr, Dice::new(turns));
+        for turn in 0..turns {
+            let one = asker.ask(&KINDS[turn as usize % 5], format!("{tag}-{turn}"), &mut || {}).await.unwrap();
+            assert_eq!(one.end, End::Known, "{one:?}");
+            test.seen.lock().unwrap().push(one);
+        }
+    };
+    ask(&second, "second", 20).await;
+    first.kill();
+    first.ended().await;
+    tasks.close();
+    tasks.wait().await;
+    ask(&second, "after", 5).await;
+    // The one that lives looks every few seconds whether another has gone.
+    recovered(&test.home).await;
+    second.stop().await;
+    test.simulator.stop().await;
+    test.compare();
+    assert_eq!((segments(&test.home), account::files(&test.home, "damaged")), (0, 0));
+    check_store(&test.home);
+    let seen = test.seen.lock().unwrap();
+    assert!(seen.iter().filter(|one| one.end == End::Known && one.tag.starts_with("cycle")).count() > 5);
 }

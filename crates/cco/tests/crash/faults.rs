@@ -3,13 +3,14 @@
 
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
 use crate::account::{check_store, files, open, recovered, rows, segments, stored};
 use crate::common::{Client, Gateway, Upstream, binary, lay_over, prompt, request, soon, upstream};
+use crate::rights::on_a_small_disk;
 use crate::simulator::TAG;
 
 /// Asks for a stream or a whole answer, and says how long that took.
@@ -234,40 +235,19 @@ async fn with_the_audit_switched_off_nothing_is_written() {
     assert_eq!(names, Vec::<std::ffi::OsString>::new());
 }
 
-/// Runs one of the tests below as a process of its own, on a file system of its own: `unshare` needs to be root, or a
-/// kernel that lets users have name spaces. Without either this fails; it does not pass.
-fn on_a_disk_of_its_own(test: &str, size: &str) {
-    let home = tempfile::tempdir().unwrap();
-    let mount = format!(
-        "mount -t tmpfs -o mode=700,size={size} tmpfs \"$1\" && exec \"$2\" --exact faults::{test} --ignored --nocapture"
-    );
-    let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
-    let mut process = Command::new("unshare")
-        .args(if root { &["--mount"][..] } else { &["--user", "--map-root-user", "--mount"] })
-        .args(["sh", "-c", &mount, "sh"])
-        .arg(home.path())
-        .arg(std::env::current_exe().unwrap())
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("`unshare` of util-linux can be run");
-    writeln!(process.stdin.as_mut().unwrap(), "{}", home.path().display()).unwrap();
-    let status = process.wait().unwrap();
-    assert!(status.success(), "on a file system of its own, `{test}` failed, or there could be none: {status}");
-}
-
 #[test]
 fn a_full_disk_stops_no_request_and_when_there_is_room_again_nothing_is_missing() {
-    on_a_disk_of_its_own("fill_up_and_heal", "136m");
+    on_a_small_disk("faults::fill_up_and_heal", "136m");
 }
 
 #[test]
 fn a_full_disk_stops_requests_where_the_user_wants_it_so() {
-    on_a_disk_of_its_own("fill_up_and_refuse", "136m");
+    on_a_small_disk("faults::fill_up_and_refuse", "136m");
 }
 
 #[test]
 fn a_folder_that_cannot_be_written_is_told_and_stops_no_request() {
-    on_a_disk_of_its_own("read_only", "1m");
+    on_a_small_disk("faults::read_only", "1m");
 }
 
 /// The folder on the file system of this test's own.
@@ -399,7 +379,7 @@ async fn fill_up_and_refuse() {
 async fn read_only() {
     let (upstream, home) = (upstream().await, home());
     let remount = |how: &str| {
-        let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&home).status().unwrap();
+        let done = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(&home).status().unwrap();
         assert!(done.success(), "the file system can be mounted anew");
     };
     std::fs::write(home.join("config.json"), config(&upstream, json!({}))).unwrap();

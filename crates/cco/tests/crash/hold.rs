@@ -15,8 +15,7 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Holds the thread of this name. It needs the right to trace: everybody has it over the own children, unless the
-    /// system forbids it. Then this fails, and does not pass.
+    /// Holds the thread of this name. That needs root's right to trace what closes its memory to others.
     pub(crate) fn thread(process: u32, name: &str) -> Self {
         let thread = Pid::from_raw(find(process, name));
         let (held, is_held) = sync_channel(1);

@@ -14,5 +14,6 @@ mod faults;
 mod hold;
 mod load;
 mod order;
+mod rights;
 mod session;
 mod simulator;

@@ -62,9 +62,9 @@ impl fmt::Debug for LiveKey {
 }
 
 impl LiveKey {
-    /// Where it is.
-    pub fn reference(&self) -> &CredentialRef {
-        &self.reference
+    /// Where it is, if it was looked up.
+    pub fn reference(&self) -> Option<&CredentialRef> {
+        self.reference.as_ref()
     }
 
     /// The key behind this reference, looked up now: this may take as long as a helper takes.

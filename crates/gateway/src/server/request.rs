@@ -26,7 +26,7 @@ pub(super) fn authorization(provider: &Provider, payer: &Payer) -> Result<(&'sta
 }
 
 fn keyless(provider: &Provider) -> Refusal {
-    let reference = provider.key.as_ref().map(|key| key.live().reference());
+    let reference = provider.key.as_ref().and_then(|key| key.live().reference());
     let why = match (provider.key_error(), reference) {
         (Some(error), _) => error.to_string(),
         (None, Some(CredentialRef::Env(name))) => format!(
