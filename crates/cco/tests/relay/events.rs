@@ -45,7 +45,7 @@ async fn replaying(folder: &Path) -> Upstream {
 async fn events_of_any_size_pass_byte_equal() {
     let folder = tempfile::tempdir().unwrap();
     let upstream = replaying(folder.path()).await;
-    let gateway = Gateway::start(&upstream, json!({})).await;
+    let gateway = Gateway::start(&upstream, json!({ "audit": { "logResponseBodies": false } })).await;
     let mut client = gateway.client().await;
     for (size, line_end) in [
         (64 << 10, "\n"),
@@ -70,7 +70,8 @@ async fn events_of_any_size_pass_byte_equal() {
             assert_eq!(line["outcome"], "success", "{line}");
         }
     }
-    // 30 MB that came faster than they were read were never all in the gateway at a time.
+    // 30 MB that came faster than they were read were never all in the gateway at a time. (The archive takes a copy,
+    // within a bound of its own: here there is none.)
     assert!(gateway.peak_memory() < 64 << 20, "{} KiB", gateway.peak_memory() >> 10);
 }
 
