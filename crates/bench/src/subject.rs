@@ -68,6 +68,13 @@ pub(crate) struct Places {
     pub(crate) scratch: PathBuf,
 }
 
+impl Places {
+    /// The folder of cco's own.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.scratch.join("cco-home")
+    }
+}
+
 /// A gateway that answers.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -154,7 +161,7 @@ fn cco_command(
     let file = places.scratch.join("cco.json");
     fs::write(&file, config.to_string())?;
     let workers = if subject == Subject::TwoWorkers { "2" } else { "1" };
-    let home = places.scratch.join("cco-home");
+    let home = places.home();
     fs::create_dir_all(&home)?;
     let mut command = vec!["env".to_owned(), format!("CCO_HOME={}", home.display())];
     command.push(places.cco.to_string_lossy().into_owned());
