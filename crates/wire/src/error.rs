@@ -123,6 +123,9 @@ impl ErrorKind {
     }
 }
 
+/// Bytes of a message.
+const MESSAGE: usize = 2048;
+
 /// What went wrong with a request, in words that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
@@ -141,7 +144,23 @@ pub struct ApiError {
 impl ApiError {
     /// An error of which only kind and message are known.
     pub fn new(kind: ErrorKind, message: impl Into<Box<str>>) -> Self {
-        Self { kind, message: message.into(), code: None, param: None, retry_after: None }
+        let mut message = message.into();
+        // A message may quote what it complains about.
+        if message.len() > MESSAGE {
+            message = message[..message.floor_char_boundary(MESSAGE)].into();
+        }
+        Self { kind, message, code: None, param: None, retry_after: None }
+    }
+
+    /// The same, where the upstream spoke of our credential and not of the client's: a client that is told of a 401 would
+    /// log out, or try again with its own key.
+    pub fn of_our_credential(self) -> Self {
+        match self.kind {
+            ErrorKind::Authentication | ErrorKind::Permission => {
+                Self::new(ErrorKind::BadGateway, "the upstream rejected the gateway's credential")
+            }
+            _ => self,
+        }
     }
 
     /// The same, at a field of the client's request.

@@ -12,7 +12,7 @@ use crate::json::Json;
 use crate::loss::{Losses, Place, Weight};
 use crate::opaque::Extra;
 use crate::protocol::Protocol;
-use crate::quirks::{Choices, Formats, Images, Quirks, ReasoningForm, Strict, UserField};
+use crate::quirks::{Choices, Formats, Images, Quirks, ReasoningForm, Strict, ThinkingBack, UserField};
 use crate::request::{
     Ability, Call, Content, Document, Effort, Format, Image, Part, Reasoning, Request, Role, Sampling, Source, Thought,
     Tool, ToolChoice, ToolKind, ToolResult, Turn,
@@ -21,12 +21,13 @@ use crate::request::{
 /// A request as the target can take it.
 #[derive(Debug)]
 pub struct Fit<'r> {
-    /// The system prompt: texts that are not empty, and extras of the target's protocol.
+    /// The system prompt, with the instructions that stand before all other turns: texts that are not empty, and extras
+    /// of the target's protocol.
     pub system: Vec<&'r Part<'r>>,
     /// What has to be said in the system prompt because the target has no field for it.
     pub note: Option<String>,
     /// The conversation: no two neighbours have the same role, results come first and in the order of their calls, no
-    /// text is empty, instructions stand between turns only where they may.
+    /// text is empty, instructions stand between turns only where they may, and of the thinking there is what goes back.
     pub groups: Vec<Group<'r>>,
     /// The tools that the target can be told of.
     pub tools: Vec<FittedTool<'r>>,
@@ -95,10 +96,11 @@ pub fn fit<'r>(request: &'r Request<'r>, own: Protocol, target: &Target<'_>) -> 
     let (thought, effort) = fitter.reasoning(!tools.is_empty());
     let (format, note) = fitter.format();
     let strict_format = fitter.strict_format(format);
+    let (system, groups) = fitter.groups();
     Fit {
-        system: request.system.iter().filter(|part| fitter.speaks(part)).collect(),
+        system,
         note,
-        groups: fitter.groups(),
+        groups,
         parallel_tools: fitter.parallel_tools(!tools.is_empty()),
         tools,
         tool_choice,
@@ -168,6 +170,20 @@ impl<'r> Fitter<'r, '_> {
             Content::Text(text) => !text.text.is_empty(),
             Content::Refusal(text) => !text.is_empty(),
             Content::Extra(extra) => extra.origin == self.own,
+            Content::Document(Document { source, title, context, .. }) => {
+                let says = |text: &Option<Cow<'_, str>>| text.as_ref().is_some_and(|text| !text.is_empty());
+                let inner = match source {
+                    Source::Text(text) => !text.is_empty(),
+                    Source::Parts(parts) => parts.iter().any(|part| self.speaks(part)),
+                    _ => true,
+                };
+                inner || says(title) || says(context)
+            }
+            Content::Thinking(thinking) => match self.quirks.thinking_back {
+                ThinkingBack::None => false,
+                ThinkingBack::Own => thinking.opaque.as_ref().is_some_and(|opaque| opaque.origin == self.own),
+                ThinkingBack::Text => !thinking.text.is_empty(),
+            },
             _ => true,
         }
     }
@@ -178,18 +194,30 @@ impl<'r> Fitter<'r, '_> {
             self.extra(&extra.name, extra);
         }
         for part in &self.request.system {
+            self.instruction(part);
             self.part(part);
         }
         for turn in &self.request.turns {
             for extra in &turn.extras {
                 self.extra(format_args!("{}.{}", turn.place, extra.name), extra);
             }
-            turn.parts.iter().for_each(|part| self.part(part));
+            for part in &turn.parts {
+                if turn.role == Role::System {
+                    self.instruction(part);
+                }
+                self.part(part);
+            }
         }
         for tool in &self.request.tools {
             for extra in &tool.extras {
                 self.extra(format_args!("{}.{}", tool.place, extra.name), extra);
             }
+        }
+    }
+
+    fn instruction(&mut self, part: &Part<'_>) {
+        if !matches!(part.content, Content::Text(_) | Content::Extra(_)) {
+            self.losses.refuse(part.place, "instructions are made of text");
         }
     }
 
@@ -363,7 +391,7 @@ impl<'r> Fitter<'r, '_> {
 
     fn strict_format(&mut self, format: &Format<'_>) -> bool {
         let Format::JsonSchema { schema, strict, .. } = format else { return false };
-        let (can, wanted) = (self.holds_to(Some(schema)), *strict != Some(false));
+        let (can, wanted) = (self.holds_to(Some(schema)), *strict == Some(true));
         if wanted && !can {
             self.losses.hint(self.path(Field::Format), "the upstream may depart from this schema");
         }
@@ -543,13 +571,18 @@ impl<'r> Fitter<'r, '_> {
         Some(if self.request.source == self.own { user.to_owned() } else { hashed(user) })
     }
 
-    fn groups(&mut self) -> Vec<Group<'r>> {
+    fn groups(&mut self) -> (Vec<&'r Part<'r>>, Vec<Group<'r>>) {
+        let mut system: Vec<&'r Part<'r>> = self.request.system.iter().filter(|part| self.speaks(part)).collect();
         let mut groups: Vec<Group<'r>> = Vec::new();
         // Instructions that stand between calls and their results wait until after them.
         let mut held: Vec<&'r Turn<'r>> = Vec::new();
         for turn in &self.request.turns {
             let calls_open =
                 groups.last().is_some_and(|group| group.role == Role::Assistant && group.calls().count() > 0);
+            if turn.role == Role::System && groups.is_empty() {
+                system.extend(turn.parts.iter().filter(|part| self.speaks(part)));
+                continue;
+            }
             if turn.role == Role::System && calls_open {
                 held.push(turn);
                 continue;
@@ -560,7 +593,6 @@ impl<'r> Fitter<'r, '_> {
             }
         }
         held.into_iter().for_each(|turn| self.push(&mut groups, turn));
-        groups.retain(|group| !group.parts.is_empty());
         for at in 1..groups.len() {
             let (before, after) = groups.split_at_mut(at);
             if after[0].role == Role::User {
@@ -571,7 +603,7 @@ impl<'r> Fitter<'r, '_> {
                 });
             }
         }
-        groups
+        (system, groups)
     }
 
     fn push(&mut self, groups: &mut Vec<Group<'r>>, turn: &'r Turn<'r>) {
@@ -579,18 +611,18 @@ impl<'r> Fitter<'r, '_> {
             turn.parts.iter().filter(|part| self.speaks(part)).map(Cow::Borrowed).collect();
         let mut role = turn.role;
         if role == Role::System && !self.quirks.system_within {
-            if !parts.is_empty() {
-                let reason = "the upstream takes instructions at the beginning only: it is sent as a marked user text";
-                self.losses.hint(turn.place, reason);
-            }
             role = Role::User;
             for part in &mut parts {
                 if let Content::Text(text) = &mut part.to_mut().content {
                     text.text = format!("<system>\n{}\n</system>", text.text).into();
+                    let reason =
+                        "the upstream takes instructions at the beginning only: it is sent as a marked user text";
+                    self.losses.hint(turn.place, reason);
                 }
             }
         }
         match groups.last_mut() {
+            _ if parts.is_empty() => {}
             Some(last) if last.role == role => last.parts.append(&mut parts),
             _ => {
                 let extras = if role == turn.role { turn.extras.iter().collect() } else { Vec::new() };
@@ -719,5 +751,6 @@ fn is_closed(schema: &Json<'_>) -> bool {
             .filter(|(key, _)| !matches!(key.as_str(), "properties" | "enum" | "const"))
             .all(|(_, v)| closed(v))
     }
-    schema.read::<Value>().is_ok_and(|value| closed(&value))
+    let is_object = |value: &Value| value.get("properties").is_some() || value["type"] == "object";
+    schema.read::<Value>().is_ok_and(|value| is_object(&value) && closed(&value))
 }

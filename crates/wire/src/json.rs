@@ -34,6 +34,13 @@ impl<'a> Json<'a> {
         Json(Cow::Owned(String::from_utf8(out).expect("it is written from text")))
     }
 
+    /// The object that `fill` writes.
+    pub fn object(fill: impl FnOnce(&mut Writer<'_>)) -> Json<'static> {
+        let mut out = Vec::new();
+        object(&mut out, fill);
+        Json(Cow::Owned(String::from_utf8(out).expect("it is written from text")))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

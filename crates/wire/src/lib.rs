@@ -2,8 +2,10 @@
 
 pub mod anthropic;
 pub mod codec;
+mod cuts;
 pub mod envelope;
 pub mod error;
+pub mod estimate;
 pub mod event;
 pub mod fit;
 pub mod grammar;
@@ -14,9 +16,12 @@ pub mod loss;
 pub mod message;
 pub mod meter;
 pub mod models;
+pub mod ollama;
 pub mod opaque;
 mod openai;
 pub mod openai_chat;
+pub mod openai_responses;
+mod openai_usage;
 mod plain;
 pub mod protocol;
 pub mod quirks;

@@ -1,7 +1,7 @@
 //! What a translation could not carry: named, and either dropped with a warning or a reason to refuse the request.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// How much it matters that something is not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +84,15 @@ impl fmt::Display for Loss {
     }
 }
 
+/// Bytes of a path or a reason: they may hold the client's own words.
+const LONGEST: usize = 300;
+/// Bytes of all paths together, in a header.
+const HEADER: usize = 1500;
+
+fn bounded(text: Cow<'static, str>) -> Cow<'static, str> {
+    if text.len() <= LONGEST { text } else { Cow::Owned(text[..text.floor_char_boundary(LONGEST)].to_owned()) }
+}
+
 /// How many losses are kept of one request; more are counted.
 const MOST: usize = 64;
 
@@ -111,7 +120,8 @@ impl Losses {
         if weight == Weight::Silent {
             return;
         }
-        let loss = Loss { path: path.to_string().into(), reason: reason.into(), weight };
+        let (path, reason) = (bounded(path.to_string().into()), bounded(reason.into()));
+        let loss = Loss { path: path.into(), reason, weight };
         if self.list.contains(&loss) {
             return;
         }
@@ -153,13 +163,20 @@ impl<'a> IntoIterator for &'a Losses {
     }
 }
 
-/// As the header `x-cco-loss` shows them: the paths, joined by commas.
+/// As the header `x-cco-loss` shows them: the paths, joined by commas. What no header may hold is a question mark.
 impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, loss) in self.list.iter().enumerate() {
-            write!(f, "{}{}", if n > 0 { ", " } else { "" }, loss.path)?;
+        let (mut more, mut length) = (self.more, 0);
+        for loss in &self.list {
+            if length + loss.path.len() > HEADER {
+                more += 1;
+                continue;
+            }
+            f.write_str(if length > 0 { ", " } else { "" })?;
+            length += loss.path.len() + 2;
+            loss.path.chars().try_for_each(|c| f.write_char(if c.is_ascii_graphic() || c == ' ' { c } else { '?' }))?;
         }
-        if self.more > 0 { write!(f, ", and {} more", self.more) } else { Ok(()) }
+        if more > 0 { write!(f, ", and {more} more") } else { Ok(()) }
     }
 }
 
@@ -187,5 +204,17 @@ mod tests {
         losses.refuse("m", "another");
         assert_eq!(&*losses.refused().unwrap().path, "n");
         assert!(losses.to_string().ends_with("n, and 17 more"), "{losses}");
+    }
+
+    #[test]
+    fn the_clients_words_cannot_break_a_header() {
+        let mut losses = Losses::default();
+        losses.hint("field\r\nset-cookie: é", "r");
+        losses.hint("x".repeat(5000), "y".repeat(5000));
+        (0..20).for_each(|n| losses.hint(format!("{n}{}", "z".repeat(400)), "r"));
+        let header = losses.to_string();
+        assert!(header.starts_with("field??set-cookie: ?, xxx") && header.len() < 1600, "{header}");
+        assert!(header.ends_with(", and 17 more"), "{header}");
+        assert!(losses.iter().all(|loss| loss.path.len() <= 300 && loss.reason.len() <= 300));
     }
 }

@@ -57,6 +57,23 @@ pub fn openai(model: &str) -> Quirks {
     }
 }
 
+/// The quirks of the model of that name at Ollama. A server refuses to be asked for thinking by a model that it does not
+/// know to think, and lets those think that it does: so only the models known here are told.
+pub fn ollama(model: &str) -> Quirks {
+    const LEVELS: &[Effort] = &[Effort::Low, Effort::Medium, Effort::High];
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let starts = |beginnings: &[&str]| beginnings.iter().any(|beginning| name.starts_with(beginning));
+    if starts(&["gpt-oss"]) {
+        return Quirks { reasoning: ReasoningForm::Effort, efforts: LEVELS, reasoning_off: false, ..Quirks::OLLAMA };
+    }
+    let is_plain = ["coder", "instruct", "embedding"].iter().any(|word| name.contains(word));
+    if starts(&["qwen3", "deepseek-r1", "deepseek-v3.1", "deepseek-v3.2", "magistral"]) && !is_plain {
+        // They think or they do not.
+        return Quirks { efforts: &[], ..Quirks::OLLAMA };
+    }
+    Quirks { reasoning: ReasoningForm::None, ..Quirks::OLLAMA }
+}
+
 fn starts_with_digit(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_digit())
 }
@@ -89,6 +106,16 @@ mod tests {
         assert_eq!(claude("claude-opus-5-5").tool_choice, Choices::Unforced);
         assert_eq!(claude("claude-sonnet-5-5").tool_choice, Choices::All);
         assert_eq!(claude("my-model"), Quirks::ANTHROPIC);
+    }
+
+    #[test]
+    fn a_model_at_ollama_is_asked_to_think_only_if_it_is_known_to() {
+        let form = |model: &str| (ollama(model).reasoning, ollama(model).efforts.len());
+        assert_eq!(form("gpt-oss:20b"), (ReasoningForm::Effort, 3));
+        assert_eq!(form("hf.co/somebody/qwen3:8b"), (ReasoningForm::SwitchAndEffort, 0));
+        for model in ["qwen3-coder:30b", "llama3.2", "my-model", ""] {
+            assert_eq!(form(model).0, ReasoningForm::None, "{model}");
+        }
     }
 
     #[test]

@@ -112,6 +112,11 @@ pub(crate) fn tier(word: &str) -> ServiceTier {
     }
 }
 
+/// The tier in OpenAI's words.
+pub(crate) fn tier_word(tier: &ServiceTier) -> &str {
+    if *tier == ServiceTier::Standard { "default" } else { tier.as_str() }
+}
+
 /// Counts that nobody gave: an estimate, never zero.
 pub(crate) fn estimate(input: u64, bytes: u64) -> Usage {
     let tokens = Tokens { input: input.max(1), output: bytes.div_ceil(4).max(1), ..Tokens::default() };

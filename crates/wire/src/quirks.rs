@@ -25,8 +25,8 @@ pub struct Quirks {
     pub efforts: &'static [Effort],
     /// Whether thinking can be switched off.
     pub reasoning_off: bool,
-    /// Whether thinking of earlier turns has to come back as text (`reasoning_content`) once there are tools.
-    pub reasoning_back: bool,
+    /// Which thinking of earlier turns goes back.
+    pub thinking_back: ThinkingBack,
     /// Which choices of tools are honoured.
     pub tool_choice: Choices,
     /// Whether calls side by side can be forbidden.
@@ -116,6 +116,17 @@ pub enum Strict {
     Any,
 }
 
+/// Which thinking of earlier turns goes back to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThinkingBack {
+    /// None.
+    None,
+    /// What its own protocol sealed.
+    Own,
+    /// Every text, whoever thought it.
+    Text,
+}
+
 /// Which choices of tools are honoured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choices {
@@ -177,7 +188,7 @@ impl Quirks {
         reasoning: ReasoningForm::Effort,
         efforts: CLAUDE_EFFORTS,
         reasoning_off: true,
-        reasoning_back: false,
+        thinking_back: ThinkingBack::Own,
         tool_choice: Choices::All,
         parallel_tools: true,
         custom_tools: false,
@@ -213,7 +224,7 @@ impl Quirks {
         reasoning: ReasoningForm::None,
         efforts: &[],
         reasoning_off: true,
-        reasoning_back: false,
+        thinking_back: ThinkingBack::None,
         tool_choice: Choices::All,
         parallel_tools: true,
         custom_tools: true,
@@ -268,7 +279,7 @@ impl Quirks {
         images: Images::None,
         reasoning: ReasoningForm::SwitchAndEffort,
         efforts: &[Effort::Low, Effort::High, Effort::Max],
-        reasoning_back: true,
+        thinking_back: ThinkingBack::Text,
         parallel_tools: false,
         formats: Formats::Object,
         empty_result: " ",
@@ -279,6 +290,7 @@ impl Quirks {
     /// Ollama's own protocol.
     pub const OLLAMA: Self = Self {
         images: Images::Inline,
+        thinking_back: ThinkingBack::Text,
         reasoning: ReasoningForm::SwitchAndEffort,
         efforts: &[Effort::Low, Effort::Medium, Effort::High, Effort::Max],
         tool_choice: Choices::Ignored,
@@ -290,7 +302,8 @@ impl Quirks {
     };
 
     /// A model of OpenAI's that reasons, behind the Responses API.
-    pub const RESPONSES: Self = Self { document_urls: true, web_search: true, ..Self::OPENAI_REASONING };
+    pub const RESPONSES: Self =
+        Self { document_urls: true, web_search: true, thinking_back: ThinkingBack::Own, ..Self::OPENAI_REASONING };
 
     /// What is usual for a protocol where nothing more is known of the upstream.
     pub fn of(protocol: Protocol) -> Self {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use crate::error::{ApiError, ErrorKind};
 use crate::json::{Json, Str};
 
-/// Bytes that are kept of a message.
-const MESSAGE: usize = 2048;
+/// Bytes that are looked at of a message.
+const MESSAGE: usize = 4096;
 /// Bytes that are kept of a code.
 const WORD: usize = 128;
 
@@ -73,7 +73,7 @@ fn object(status: u16, text: &str) -> Option<ApiError> {
     let code = words.into_iter().next().map(|word| bounded(&word, WORD).into());
     let param = string(&shape.param).map(|param| bounded(&param, WORD).into());
     let retry_after = wait(&message);
-    Some(ApiError { kind, message: clean(bounded(&message, MESSAGE)).into(), code, param, retry_after })
+    Some(ApiError { code, param, retry_after, ..ApiError::new(kind, clean(&message)) })
 }
 
 fn bounded(text: &str, most: usize) -> &str {
@@ -117,7 +117,7 @@ const TOO_LONG: &[&str] = &[
 fn by_word(word: &str) -> Option<ErrorKind> {
     Some(match word {
         "context_length_exceeded" | "string_above_max_length" | "exceed_context_size_error" => ErrorKind::PromptTooLong,
-        "overloaded_error" | "overloaded" => ErrorKind::Overloaded,
+        "overloaded_error" | "overloaded" | "server_is_overloaded" | "slow_down" => ErrorKind::Overloaded,
         "insufficient_quota"
         | "billing_hard_limit_reached"
         | "contract_spend_limit_reached"
@@ -168,6 +168,7 @@ fn wait(message: &str) -> Option<Duration> {
 
 /// The message without addresses, keys and accounts of the upstream: they are the operator's, not the client's.
 fn clean(message: &str) -> String {
+    let message = bounded(message, MESSAGE);
     const PRIVATE: &[&str] = &["://", "sk-", "org-", "org_", "proj_", "proj-", "user_", "arn:"];
     let mut clean = String::with_capacity(message.len());
     for word in message.split_inclusive(char::is_whitespace) {

@@ -3,11 +3,14 @@
 use crate::anthropic::Anthropic;
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::{ApiError, ErrorKind};
+use crate::estimate::{self, Estimator};
 use crate::event::{Block, Delta, Event, Stop, StopReason};
 use crate::grammar::Grammar;
 use crate::loss::Losses;
 use crate::message::Message;
+use crate::ollama::Ollama;
 use crate::openai_chat::OpenAiChat;
+use crate::openai_responses::OpenAiResponses;
 use crate::protocol::Protocol;
 use crate::request::{Content, Input};
 use crate::text_input::TextInput;
@@ -18,7 +21,8 @@ pub fn inbound(protocol: Protocol) -> Option<&'static dyn Inbound> {
     match protocol {
         Protocol::AnthropicMessages => Some(&Anthropic),
         Protocol::OpenAiChat => Some(&OpenAiChat),
-        _ => None,
+        Protocol::OpenAiResponses => Some(&OpenAiResponses),
+        Protocol::Ollama => None,
     }
 }
 
@@ -27,7 +31,8 @@ pub fn upstream(protocol: Protocol) -> Option<&'static dyn Upstream> {
     match protocol {
         Protocol::AnthropicMessages => Some(&Anthropic),
         Protocol::OpenAiChat => Some(&OpenAiChat),
-        _ => None,
+        Protocol::OpenAiResponses => Some(&OpenAiResponses),
+        Protocol::Ollama => Some(&Ollama),
     }
 }
 
@@ -63,6 +68,11 @@ pub fn nothing(to: &dyn Inbound, is_stream: bool, front: &Front<'_>, out: &mut V
     } else {
         to.encode_whole(&message, front, out);
     }
+}
+
+/// How many tokens the prompt of a client's request comes to, by estimate.
+pub fn estimate(from: &dyn Inbound, body: &[u8], estimator: &dyn Estimator) -> Result<u64, ApiError> {
+    Ok(estimate::request(&from.decode_request(body)?, estimator))
 }
 
 /// A whole answer in the client's protocol, appended to `out`.
@@ -113,6 +123,8 @@ pub struct Seen {
     pub begun: bool,
     /// Whether a block has begun: the moment of the first token.
     pub has_content: bool,
+    /// Whether the client was told of an estimate of its input at the beginning, because the upstream did not say it.
+    pub told_estimate: bool,
     /// Why the answer stopped, once it is whole.
     pub stop: Option<StopReason>,
     /// The error that ended it.
@@ -135,6 +147,7 @@ impl Seen {
         match event {
             Event::Start(start) => {
                 self.begun = true;
+                self.told_estimate = start.usage.as_ref().is_none_or(|usage| usage.tokens.prompt() == 0);
                 self.model = (*start.model).into();
                 self.usage.clone_from(&start.usage);
             }
@@ -149,6 +162,42 @@ impl Seen {
             Event::Error(error) => self.error = Some(error.clone()),
             Event::Delta(_) | Event::Close | Event::Ping => {}
         }
+    }
+}
+
+/// Follows an answer that passes untouched between equal protocols: what [`Stream`] sees, without writing anything.
+pub struct Observer {
+    decoder: Box<dyn DecodeStream>,
+    seen: Seen,
+}
+
+impl Observer {
+    /// Follows an answer of that protocol.
+    pub fn new(from: &dyn Upstream) -> Self {
+        Self { decoder: from.decode_stream(&Back::default()), seen: Seen::default() }
+    }
+
+    /// The next bytes.
+    pub fn push(&mut self, piece: &[u8]) {
+        let seen = &mut self.seen;
+        self.decoder.push(piece, &mut |event| seen.event(&event));
+    }
+
+    /// The upstream has closed.
+    pub fn end(&mut self) {
+        let seen = &mut self.seen;
+        self.decoder.end(&mut |event| seen.event(&event));
+    }
+
+    /// What the answer has come to so far.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.seen.fmt(f)
     }
 }
 

@@ -10,6 +10,8 @@ mod cuts;
 mod envelope;
 #[path = "../../../fuzz/checks/sse.rs"]
 mod sse;
+#[path = "../../../fuzz/checks/translate.rs"]
+mod translate;
 
 #[test]
 fn every_stream_of_the_corpus_splits_as_its_lines_say_wherever_it_is_cut() {
@@ -19,4 +21,19 @@ fn every_stream_of_the_corpus_splits_as_its_lines_say_wherever_it_is_cut() {
 #[test]
 fn every_body_of_the_corpus_has_the_envelope_that_a_full_parser_finds() {
     corpus::each("envelope", envelope::check);
+}
+
+#[test]
+fn every_streamed_answer_of_the_corpus_is_translated_legally_wherever_it_is_cut() {
+    corpus::each("translate_stream", translate::check_stream);
+}
+
+#[test]
+fn every_whole_answer_of_the_corpus_is_translated() {
+    corpus::each("translate_whole", translate::check_whole);
+}
+
+#[test]
+fn every_request_of_the_corpus_says_the_same_when_it_is_written_again() {
+    corpus::each("translate_request", translate::check_request);
 }

@@ -7,7 +7,16 @@ use std::time::Duration;
 use crate::{Fault, Places, shell};
 
 /// The targets, as `fuzz/Cargo.toml` names them.
-const TARGETS: &[&str] = &["sse", "envelope", "request_head", "response_head", "body"];
+const TARGETS: &[&str] = &[
+    "sse",
+    "envelope",
+    "request_head",
+    "response_head",
+    "body",
+    "translate_stream",
+    "translate_whole",
+    "translate_request",
+];
 /// Building everything with instrumentation takes its time on a small machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// One input may take so long at most.

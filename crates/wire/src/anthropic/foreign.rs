@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::cuts::Cuts;
 use crate::json::{Str, TextOr};
 use crate::opaque::MARK;
 
@@ -53,7 +54,7 @@ pub fn strip(body: &[u8]) -> Option<Vec<u8>> {
     }
     let text = std::str::from_utf8(body).ok()?;
     let Body { messages } = serde_json::from_str(text).ok()?;
-    let mut cuts = Vec::new();
+    let mut cuts = Cuts::default();
     let mut gone = vec![false; messages.len()];
     for (n, raw) in messages.iter().enumerate() {
         let Ok(Message { role, content: TextOr::List(blocks) }) = serde_json::from_str(raw.get()) else { continue };
@@ -65,36 +66,11 @@ pub fn strip(body: &[u8]) -> Option<Vec<u8>> {
         let leave: Vec<bool> = blocks.iter().map(foreign).collect();
         gone[n] = !leave.is_empty() && leave.iter().all(|leave| *leave);
         if !gone[n] {
-            elements(text, &blocks, &leave, &mut cuts);
+            cuts.elements(text, &blocks, &leave);
         }
     }
-    elements(text, &messages, &gone, &mut cuts);
-    if cuts.is_empty() {
-        return None;
-    }
-    cuts.sort_unstable_by_key(|cut| cut.start);
-    let (mut out, mut at) = (Vec::with_capacity(body.len()), 0);
-    for cut in cuts {
-        out.extend_from_slice(&body[at..cut.start]);
-        at = cut.end;
-    }
-    out.extend_from_slice(&body[at..]);
-    Some(out)
-}
-
-/// What to cut so that the elements that `leave` marks are gone, each with one comma.
-fn elements(text: &str, all: &[&RawValue], leave: &[bool], cuts: &mut Vec<std::ops::Range<usize>>) {
-    let at = |raw: &RawValue| raw.get().as_ptr() as usize - text.as_ptr() as usize;
-    let end = |raw: &RawValue| at(raw) + raw.get().len();
-    // The first that stays takes no comma before it.
-    let first = leave.iter().position(|leave| !leave).unwrap_or(all.len());
-    for (n, raw) in all.iter().enumerate().filter(|(n, _)| leave[*n]) {
-        cuts.push(match all.get(n + 1) {
-            Some(next) if n < first => at(raw)..at(next),
-            None if n == 0 || first == all.len() => at(raw)..end(raw),
-            _ => end(all[n - 1])..end(raw),
-        });
-    }
+    cuts.elements(text, &messages, &gone);
+    cuts.apply(body)
 }
 
 #[cfg(test)]

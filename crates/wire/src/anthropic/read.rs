@@ -229,7 +229,7 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
         if let Some(format) = config.format {
             let schema = format.schema.filter(|_| format.kind.as_deref() == Some("json_schema"));
             let schema = schema.ok_or_else(|| fault("output_config.format", "it needs a `schema`"))?.into();
-            request.format = Format::JsonSchema { name: None, description: None, schema, strict: None };
+            request.format = Format::JsonSchema { name: None, description: None, schema, strict: Some(true) };
         }
         request.extras.extend(below("output_config", config.rest, Weight::Hint));
     }
@@ -335,7 +335,11 @@ pub(super) fn block(raw: &RawValue, place: Place, depth: u8) -> Read<Part<'_>> {
         }
         "image" => {
             let source = source(block.source.ok_or_else(|| need("source"))?, place, depth)?;
-            source.map_or_else(|| whole(Weight::Meaning), |source| Content::Image(Image { source, detail: None }))
+            match source {
+                None => whole(Weight::Meaning),
+                Some(Source::Text(_) | Source::Parts(_)) => return Err(fault(place, "an image is not made of text")),
+                Some(source) => Content::Image(Image { source, detail: None }),
+            }
         }
         "document" => match source(block.source.ok_or_else(|| need("source"))?, place, depth)? {
             None => whole(Weight::Meaning),

@@ -30,7 +30,7 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
         if request.stream {
             o.bool("stream", true);
         }
-        if let (Some(name), false) = (&fit.user, request.user.is_none()) {
+        if let Some(name) = &fit.user {
             o.object("metadata", |o| {
                 o.str("user_id", name);
             });
@@ -202,9 +202,9 @@ fn system(o: &mut Writer<'_>, fit: &Fit<'_>) {
 /// The text of a part that is nothing else.
 fn plain<'p>(part: &'p Part<'_>) -> Option<&'p str> {
     match &part.content {
-        Content::Text(Text { text, citations }) if part.cache.is_none() && citations.is_empty() => {
-            part.extras.is_empty().then_some(text)
-        }
+        _ if part.cache.is_some() || part.extras.iter().any(|extra| extra.origin == OWN) => None,
+        Content::Text(Text { text, citations }) if citations.is_empty() => Some(text),
+        Content::Refusal(text) => Some(text),
         _ => None,
     }
 }
@@ -326,19 +326,12 @@ fn fields(o: &mut Writer<'_>, content: &Content<'_>) {
         }
         Content::Result(ToolResult { id, content, is_error }) => {
             o.str("type", "tool_result").str("tool_use_id", &fit::id(id, ID_MOST));
-            match &content[..] {
-                [] => {
-                    o.str("content", "");
-                }
-                [one] if plain(one).is_some() => {
-                    o.str("content", plain(one).unwrap_or_default());
-                }
-                parts => {
-                    o.list("content", |list| {
-                        parts.iter().filter(|part| !is_blank(part)).for_each(|part| block(list, part));
-                    });
-                }
-            }
+            let parts: Vec<_> = content.iter().filter(|part| !is_blank(part)).collect();
+            match &parts[..] {
+                [] => o.str("content", ""),
+                [one] if plain(one).is_some() => o.str("content", plain(one).unwrap_or_default()),
+                parts => o.list("content", |list| parts.iter().for_each(|part| block(list, part))),
+            };
             if *is_error {
                 o.bool("is_error", true);
             }
@@ -352,7 +345,7 @@ const ID_MOST: usize = 128;
 const NAME_MOST: usize = 128;
 
 fn is_blank(part: &Part<'_>) -> bool {
-    plain(part).is_some_and(str::is_empty)
+    matches!(&part.content, Content::Text(text) if text.text.is_empty())
 }
 
 fn source(o: &mut Writer<'_>, source: &Source<'_>) {

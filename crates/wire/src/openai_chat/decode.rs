@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::usage;
 use crate::codec::{DecodeStream, Sink};
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
@@ -15,11 +14,11 @@ use crate::guard::Guard;
 use crate::json::{Json, Str};
 use crate::lanes::{Closing, Lanes};
 use crate::message::Message;
-use crate::openai;
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
 use crate::sse::{RawEvent, Splitter};
 use crate::usage::Usage;
+use crate::{openai, openai_usage};
 
 /// The longest event that is kept.
 const EVENT: usize = 16 << 20;
@@ -248,7 +247,7 @@ impl State {
             return self.guard.emit(Event::Error(refusal::within(data)), sink);
         }
         if let Some(raw) = chunk.usage {
-            match usage::read(raw.get()) {
+            match openai_usage::read(raw.get()) {
                 Ok(usage) => self.usage = Some(usage),
                 Err(_) => return self.guard.fail("the upstream's usage cannot be read", sink),
             }
@@ -434,7 +433,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     );
     let mut stop = Stop::new(finish.reason(has_calls, refused).ok_or_else(gave_up)?);
     if let Some(raw) = chunk.usage {
-        let mut usage = usage::read(raw.get()).map_err(|_| unreadable())?;
+        let mut usage = openai_usage::read(raw.get()).map_err(|_| unreadable())?;
         usage.service_tier = chunk.service_tier.as_deref().map(openai::tier);
         stop.usage = Some(Box::new(usage));
     }

@@ -1,12 +1,11 @@
 //! Writes answers, streamed and whole.
 
-use super::usage;
 use crate::codec::{EncodeStream, Front};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::json::{self, Writer};
 use crate::message::Message;
-use crate::openai;
 use crate::request::{Content, Input, Part};
+use crate::{openai, openai_usage};
 
 /// Writes one stream.
 #[derive(Debug)]
@@ -169,7 +168,9 @@ impl Encoder {
             out.extend_from_slice(&self.head);
             out.extend_from_slice(b"],\"usage\":");
             let estimate = openai::estimate(self.input_estimate, self.bytes);
-            json::object(out, |o| usage::write(o, stop.usage.as_deref().unwrap_or(&estimate)));
+            json::object(out, |o| {
+                openai_usage::write(o, stop.usage.as_deref().unwrap_or(&estimate), openai_usage::Names::Chat)
+            });
             out.extend_from_slice(b"}\n\n");
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
@@ -212,7 +213,9 @@ pub(super) fn whole(message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>)
             });
         });
         let estimate = openai::estimate(front.input_estimate, message.text_bytes());
-        o.object("usage", |o| usage::write(o, message.stop.usage.as_deref().unwrap_or(&estimate)));
+        o.object("usage", |o| {
+            openai_usage::write(o, message.stop.usage.as_deref().unwrap_or(&estimate), openai_usage::Names::Chat)
+        });
     });
 }
 

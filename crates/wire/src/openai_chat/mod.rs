@@ -3,7 +3,6 @@
 mod decode;
 mod encode;
 mod read;
-pub(crate) mod usage;
 mod write;
 
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::OWN;
 use crate::error::{ApiError, ErrorKind};
-use crate::json::{Json, Str, TextOr, record};
+use crate::json::{self, Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::Extra;
 use crate::openai::inline;
@@ -38,6 +38,7 @@ record! {
         n: u64 = "n",
         response_format: ResponseFormat<'a> = "response_format",
         reasoning_effort: Str<'a> = "reasoning_effort",
+        thinking: Switch<'a> = "thinking",
         verbosity: Str<'a> = "verbosity",
         user: Str<'a> = "user",
         safety_identifier: Str<'a> = "safety_identifier",
@@ -137,6 +138,13 @@ record! {
     ResponseFormat<'a> {
         kind: Str<'a> = "type",
         json_schema: JsonSchema<'a> = "json_schema",
+    }
+}
+
+record! {
+    /// DeepSeek's way to switch thinking on and off.
+    Switch<'a> {
+        kind: Str<'a> = "type",
     }
 }
 
@@ -265,6 +273,11 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
     (sampling.temperature, sampling.top_p, sampling.top_k) = (body.temperature, body.top_p, body.top_k);
     (sampling.presence_penalty, sampling.frequency_penalty) = (body.presence_penalty, body.frequency_penalty);
     sampling.seed = body.seed;
+    request.reasoning.mode = body.thinking.and_then(|thinking| match thinking.kind.as_deref() {
+        Some("enabled") => Some(Thought::Adaptive),
+        Some("disabled") => Some(Thought::Off),
+        _ => None,
+    });
     match body.reasoning_effort.as_deref() {
         None => {}
         Some("none") => request.reasoning.mode = Some(Thought::Off),
@@ -410,7 +423,7 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
             Ok(Tool {
                 name: owned(custom.name).ok_or_else(|| need("name"))?,
                 description: owned(custom.description),
-                kind: ToolKind::Custom { format: custom.format.map(Json::from) },
+                kind: ToolKind::Custom { format: custom.format.map(Json::from).filter(is_grammar) },
                 cache: None,
                 extras: extras(custom.rest).collect(),
                 place,
@@ -459,6 +472,11 @@ fn tool_choice(raw: &RawValue) -> Read<ToolChoice<'_>> {
 
 fn chosen(choice: Choice<'_>) -> Option<Cow<'_, str>> {
     choice.function.or(choice.custom).and_then(|named| owned(named.name)).or(owned(choice.name))
+}
+
+/// Whether a custom tool's input has a grammar: plain text is what it is without one.
+fn is_grammar(format: &Json<'_>) -> bool {
+    !json::members(format).iter().any(|(key, value)| key == "type" && value.get() == "\"text\"")
 }
 
 fn response_format(format: ResponseFormat<'_>) -> Read<Format<'_>> {

@@ -8,7 +8,7 @@ use crate::fit::{self, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
 use crate::openai::{arguments, data_url};
 use crate::plain::{self, as_text, join};
-use crate::quirks::{MaxTokens, Quirks, ReasoningForm, SystemRole, UserField};
+use crate::quirks::{MaxTokens, Quirks, ReasoningForm, SystemRole, ThinkingBack, UserField};
 use crate::request::{
     Call, Content, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
 };
@@ -17,10 +17,9 @@ use crate::request::{
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
     // Only the Responses API of this provider has it.
     let quirks = &Quirks { web_search: false, ..*target.quirks };
-    let target = &Target { quirks, ..*target };
-    let fit = fit::fit(request, OWN, target);
+    let fit = fit::fit(request, OWN, &Target { quirks, ..*target });
     let has_tools = !fit.tools.is_empty() || fit.groups.iter().any(|group| group.calls().next().is_some());
-    let writer = Messages { quirks, reasoning_back: quirks.reasoning_back && has_tools };
+    let writer = Messages { quirks, must_think: quirks.thinking_back == ThinkingBack::Text && has_tools };
     let mut body = Vec::new();
     json::object(&mut body, |o| {
         o.str("model", target.model);
@@ -190,8 +189,8 @@ fn response_format(o: &mut Writer<'_>, fit: &Fit<'_>) {
 
 struct Messages<'q> {
     quirks: &'q Quirks,
-    /// Whether every turn of the model has to say what it thought.
-    reasoning_back: bool,
+    /// Whether every turn of the model has to say what it thought, were it nothing.
+    must_think: bool,
 }
 
 impl Messages<'_> {
@@ -229,15 +228,14 @@ impl Messages<'_> {
         let said = group.text();
         let refused = join(group.parts.iter().filter_map(|part| refusal(&part.content)), "");
         let has_calls = group.calls().next().is_some();
-        if said.is_empty() && refused.is_empty() && !has_calls {
-            return;
-        }
+        // A message has to say or to call something.
+        let said =
+            if has_calls || !refused.is_empty() { Some(&*said).filter(|said| !said.is_empty()) } else { Some(&*said) };
         list.push_object(|o| {
-            o.str("role", "assistant").str_or_null("content", Some(&*said).filter(|said| !said.is_empty()));
+            o.str("role", "assistant").str_or_null("content", said);
             o.str_if("refusal", Some(&*refused).filter(|refused| !refused.is_empty()));
-            if self.reasoning_back {
-                let thought = join(group.parts.iter().filter_map(|part| thinking(&part.content)), "\n");
-                // The field has to be there even where nothing was thought.
+            let thought = join(group.parts.iter().filter_map(|part| thinking(&part.content)), "\n");
+            if !thought.is_empty() || self.must_think {
                 o.str("reasoning_content", if thought.is_empty() { " " } else { &thought });
             }
             if has_calls {
@@ -274,15 +272,17 @@ impl Messages<'_> {
             });
         }
         let rest = || group.parts.iter().filter(|part| !matches!(part.content, Content::Result(_)));
-        if attached.is_empty() && rest().next().is_none() {
+        let texts: Option<Vec<Cow<'_, str>>> = rest().map(|part| as_text(&part.content, OWN)).collect();
+        let text = texts.filter(|_| attached.is_empty());
+        let text = text.as_ref().map(|texts| join(texts.iter().map(|text| &**text), "\n\n"));
+        if text.as_ref().is_some_and(|text| text.is_empty()) {
             return;
         }
         list.push_object(|o| {
             o.str("role", "user");
-            let texts: Option<Vec<Cow<'_, str>>> = rest().map(|part| as_text(&part.content, OWN)).collect();
-            match texts.filter(|_| attached.is_empty()) {
-                Some(texts) => {
-                    o.str("content", &join(texts.iter().map(|text| &**text), "\n\n"));
+            match text {
+                Some(text) => {
+                    o.str("content", &text);
                 }
                 None => {
                     o.list("content", |list| {
@@ -350,6 +350,11 @@ fn push(list: &mut Writer<'_>, part: &Part<'_>) {
                 o.str("file_id", id);
             });
         }),
+        Content::Document(Document { source: Source::Parts(parts), title, context, .. }) => {
+            let head = [title.as_deref(), context.as_deref()].into_iter().flatten();
+            head.filter(|text| !text.is_empty()).for_each(|text| push_text(list, text));
+            parts.iter().for_each(|part| push(list, part));
+        }
         Content::Extra(extra) if extra.origin == OWN => list.push_raw(extra.value.as_str()),
         content => match as_text(content, OWN) {
             Some(text) if !text.is_empty() => push_text(list, &text),

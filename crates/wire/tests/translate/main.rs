@@ -1,7 +1,15 @@
-//! Translation from every protocol into every other, on recorded requests and answers.
+//! Translation as a whole: files of expected results, transcripts, any bytes at all.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "../../../../fuzz/checks/cuts.rs"]
+mod cuts;
 mod golden;
+mod odd;
+mod ollama;
+mod properties;
+mod responses;
 mod support;
 mod transcripts;
+#[path = "../../../../fuzz/checks/translate.rs"]
+mod translate;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wire::codec::{Back, Front, Inbound, Target, Upstream};
-use wire::event::Event;
+use wire::event::{Block, Delta, Event};
 use wire::models;
 use wire::protocol::Protocol;
 use wire::quirks::Quirks;
@@ -149,6 +149,37 @@ pub(crate) fn each_event(from: Protocol, pieces: &[&[u8]], mut each: impl FnMut(
     let mut decoder = transcode::upstream(from).unwrap().decode_stream(&Back::default());
     pieces.iter().for_each(|piece| decoder.push(piece, &mut each));
     decoder.end(&mut each);
+}
+
+/// The events in a short form: `think[…]`, `text[…]`, `no[…]`, `name#id(…)`, and how it ends.
+pub(crate) fn short(from: Protocol, stream: &str) -> String {
+    let mut out = String::new();
+    let mut closing = "";
+    each_event(from, &[stream.as_bytes()], |event| match event {
+        Event::Start(_) => {}
+        Event::Open(block) => {
+            let (head, close) = match block {
+                Block::Text => ("text[".to_owned(), "] "),
+                Block::Refusal => ("no[".to_owned(), "] "),
+                Block::Thinking => ("think[".to_owned(), "] "),
+                Block::Redacted(_) => ("hidden[".to_owned(), "] "),
+                Block::Call { id, name, custom } => (format!("{name}{}#{id}(", if custom { "!" } else { "" }), ") "),
+                Block::Extra(extra) => (format!("{}[", extra.name), "] "),
+            };
+            out.push_str(&head);
+            closing = close;
+        }
+        Event::Delta(Delta::Text(text) | Delta::Input(text)) => {
+            out.push_str(&text);
+            out.push('|');
+        }
+        Event::Delta(_) => out.push('~'),
+        Event::Close => out.push_str(closing),
+        Event::Stop(stop) => out.push_str(&format!("{:?}", stop.reason)),
+        Event::Ping => out.push_str("ping "),
+        Event::Error(error) => out.push_str(&format!("{:?}: {}", error.kind, error.message)),
+    });
+    out
 }
 
 /// The streamed answer in the client's protocol.

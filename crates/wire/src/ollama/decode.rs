@@ -1,0 +1,232 @@
+//! Reads answers, streamed and whole.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::lines::Lines;
+use crate::codec::{DecodeStream, Sink};
+use crate::error::{ApiError, ErrorKind};
+use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
+use crate::guard::Guard;
+use crate::json::{Json, Str};
+use crate::message::Message;
+use crate::refusal;
+use crate::request::{Call, Content, Input, Thinking};
+use crate::usage::{Report, Usage};
+
+/// The longest line that is kept.
+const LINE: usize = 16 << 20;
+
+/// A line of a stream, or a whole answer.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    model: Option<Str<'a>>,
+    created_at: Option<Str<'a>>,
+    message: Option<Said<'a>>,
+    #[serde(default)]
+    done: bool,
+    done_reason: Option<Str<'a>>,
+    prompt_eval_count: Option<u64>,
+    eval_count: Option<u64>,
+    error: Option<&'a RawValue>,
+}
+
+/// What the model says: a piece of it in a line, all of it in a whole answer.
+#[derive(Deserialize, Default)]
+struct Said<'a> {
+    #[serde(borrow)]
+    content: Option<Str<'a>>,
+    thinking: Option<Str<'a>>,
+    tool_calls: Option<Vec<ToolCall<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    id: Option<Str<'a>>,
+    function: Function<'a>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Str<'a>,
+    arguments: Option<Json<'a>>,
+}
+
+impl<'a> Line<'a> {
+    fn read(line: &'a [u8]) -> Option<Self> {
+        serde_json::from_str(std::str::from_utf8(line).ok()?).ok()
+    }
+
+    /// Why the model stopped.
+    fn reason(&self, has_calls: bool) -> StopReason {
+        match self.done_reason.as_deref() {
+            Some("length") => StopReason::MaxTokens,
+            // `stop`, and what is said of a model that was only loaded or unloaded.
+            _ => StopReason::of_end(has_calls),
+        }
+    }
+
+    /// The counts; a count of zero is left out by the server.
+    fn usage(&self) -> Option<Box<Usage>> {
+        let input = self.prompt_eval_count?;
+        let mut usage = Usage::default();
+        let output = Some(self.eval_count.unwrap_or(0));
+        usage.set(Report { input: Some(input), output, ..Report::default() });
+        Some(Box::new(usage))
+    }
+
+    /// The id of a call that has none: no two of a conversation have the same time.
+    fn call_id(&self, n: u64) -> String {
+        let time = self.created_at.as_deref().unwrap_or_default();
+        let digits: String = time.chars().filter(char::is_ascii_digit).take(32).collect();
+        format!("call_{digits}_{n}")
+    }
+}
+
+impl<'a> ToolCall<'a> {
+    /// The call; `None` where its arguments are no object.
+    fn called(self, id: String) -> Option<Call<'a>> {
+        let id = self.id.filter(|id| !id.is_empty()).map_or(Cow::Owned(id), |Str(id)| id);
+        let input = self.function.arguments.unwrap_or(Json::EMPTY);
+        let is_named = !self.function.name.is_empty();
+        (is_named && input.is_object()).then_some(Call { id, name: self.function.name.0, input: Input::Json(input) })
+    }
+}
+
+/// Reads one stream.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    lines: Lines,
+    state: State,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { lines: Lines::new(LINE), state: State::default() }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    guard: Guard,
+    begun: bool,
+    open: Option<Kind>,
+    calls: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Thinking,
+}
+
+impl DecodeStream for Decoder {
+    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
+        if self.state.guard.is_over() {
+            return;
+        }
+        let state = &mut self.state;
+        if self.lines.push(piece, |line| state.line(line, sink)).is_err() {
+            self.state.guard.fail("a line of the upstream is longer than 16 MB", sink);
+        }
+    }
+
+    fn end(&mut self, sink: &mut Sink<'_>) {
+        let state = &mut self.state;
+        self.lines.end(|line| state.line(line, sink));
+        self.state.guard.truncated(sink);
+    }
+}
+
+impl State {
+    fn line(&mut self, line: &[u8], sink: &mut Sink<'_>) {
+        if self.guard.is_over() {
+            return;
+        }
+        let Some(mut line) = Line::read(line) else {
+            return self.guard.fail("a line of the upstream cannot be read", sink);
+        };
+        if let Some(error) = line.error {
+            return self.guard.emit(Event::Error(failed(error)), sink);
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            let model = line.model.as_deref().unwrap_or_default();
+            self.guard.emit(Event::Start(Start { id: "".into(), model: model.into(), usage: None }), sink);
+        }
+        let said = line.message.take().unwrap_or_default();
+        self.text(Kind::Thinking, said.thinking, sink);
+        self.text(Kind::Text, said.content, sink);
+        for call in said.tool_calls.unwrap_or_default() {
+            let Some(call) = call.called(line.call_id(self.calls)) else {
+                return self.guard.fail("a call of the upstream cannot be read", sink);
+            };
+            self.close(sink);
+            self.calls += 1;
+            self.guard.emit(Event::Open(Block::Call { id: call.id, name: call.name, custom: false }), sink);
+            if let Input::Json(json) = &call.input {
+                self.guard.emit(Event::Delta(json.into()), sink);
+            }
+            self.guard.emit(Event::Close, sink);
+        }
+        if line.done {
+            self.close(sink);
+            let reason = line.reason(self.calls > 0);
+            self.guard.emit(Event::Stop(Stop { usage: line.usage(), ..Stop::new(reason) }), sink);
+        }
+    }
+
+    fn text(&mut self, kind: Kind, text: Option<Str<'_>>, sink: &mut Sink<'_>) {
+        let Some(Str(text)) = text.filter(|text| !text.is_empty()) else { return };
+        if self.open != Some(kind) {
+            self.close(sink);
+            self.open = Some(kind);
+            let block = if kind == Kind::Text { Block::Text } else { Block::Thinking };
+            self.guard.emit(Event::Open(block), sink);
+        }
+        self.guard.emit(Event::Delta(Delta::Text(text)), sink);
+    }
+
+    fn close(&mut self, sink: &mut Sink<'_>) {
+        if self.open.take().is_some() {
+            self.guard.emit(Event::Close, sink);
+        }
+    }
+}
+
+/// What stands as `error`: nearly always a text.
+fn failed(error: &RawValue) -> ApiError {
+    let wrapped = Json::object(|o| {
+        o.raw("error", error.get());
+    });
+    refusal::within(wrapped.as_str())
+}
+
+/// Reads a whole answer.
+pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
+    let unreadable = || ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read");
+    let mut line = Line::read(body.trim_ascii()).ok_or_else(unreadable)?;
+    if let Some(error) = line.error {
+        return Err(failed(error));
+    }
+    let said = line.message.take().ok_or_else(unreadable)?;
+    let calls = said.tool_calls.unwrap_or_default();
+    let stop = Stop { usage: line.usage(), ..Stop::new(line.reason(!calls.is_empty())) };
+    let mut parts = Vec::new();
+    if let Some(Str(text)) = said.thinking.filter(|text| !text.is_empty()) {
+        parts.push(Content::Thinking(Thinking { text, opaque: None, redacted: false }));
+    }
+    if let Some(Str(text)) = said.content.filter(|text| !text.is_empty()) {
+        parts.push(text.into());
+    }
+    for (n, call) in calls.into_iter().enumerate() {
+        parts.push(Content::Call(call.called(line.call_id(n as u64)).ok_or_else(unreadable)?));
+    }
+    let mut message = Message::new("".into(), line.model.unwrap_or_default().0, stop);
+    parts.into_iter().for_each(|part| message.push(part));
+    Ok(message)
+}
