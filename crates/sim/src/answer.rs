@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::reply::{Piece, Pieces, quoted};
+use crate::dialect::Dialect;
+use crate::reply::{Piece, Pieces};
 
 /// Status, headers and body. The framing is decided when it is delivered.
 pub(crate) struct Answer {
@@ -77,14 +78,9 @@ impl Refusal {
         Self { retry_after, ..Self::new(status, message) }
     }
 
-    pub(crate) fn answer(&self, request_id: &str) -> Answer {
-        let body = format!(
-            r#"{{"type":"error","error":{{"type":{},"message":{}}},"request_id":{}}}"#,
-            quoted(&self.kind),
-            quoted(&self.message),
-            quoted(request_id)
-        );
-        let answer = Answer::whole(self.status, "application/json", body);
+    pub(crate) fn answer(&self, request_id: &str, dialect: Dialect) -> Answer {
+        let (status, body) = dialect.error(self, request_id);
+        let answer = Answer::whole(status, "application/json", body);
         match self.retry_after {
             Some(seconds) => answer.header("retry-after", seconds.to_string()),
             None => answer,

@@ -9,6 +9,7 @@ mod coding;
 mod config;
 mod conn;
 mod deliver;
+mod dialect;
 mod digest;
 mod fault;
 mod http;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::answer::Refusal;
+use crate::dialect::Dialect;
 use crate::digest::sha256_hex;
 use crate::reply::{signature, signature_start};
 use crate::script::{BadScript, Script};
@@ -24,6 +25,10 @@ pub(crate) struct Prompt {
     pub(crate) turn_key: String,
     /// The digest of the body: the ids of the answer come from it.
     pub(crate) key: String,
+    /// Whether a stream is to end with an event of its own for the usage.
+    pub(crate) usage_chunk: bool,
+    /// The names of tools that take plain text.
+    pub(crate) custom: Vec<String>,
 }
 
 /// Which rules hold: a request to count tokens needs no `max_tokens`.
@@ -34,10 +39,10 @@ pub(crate) enum Operation {
 }
 
 impl Prompt {
-    pub(crate) fn read(body: &[u8], operation: Operation) -> Result<Self, Refusal> {
+    pub(crate) fn read(body: &[u8], operation: Operation, dialect: Dialect) -> Result<Self, Refusal> {
         let parsed: Value = serde_json::from_slice(body)
             .map_err(|why| Refusal::invalid(format!("The request body is not valid JSON: {why}")))?;
-        Self::from_value(&parsed, sha256_hex([body]), operation)
+        Self::from_value(&*dialect.prompt(&parsed)?, sha256_hex([body]), operation)
     }
 
     pub(crate) fn from_value(body: &Value, key: String, operation: Operation) -> Result<Self, Refusal> {
@@ -75,7 +80,11 @@ impl Prompt {
             None => (0, None, messages.first().map(text_of).unwrap_or_default()),
         };
         let answered = answers_behind(&messages[from..]);
+        let custom = body["tools"].as_array().into_iter().flatten().filter(|tool| tool["custom"] == true);
+        let custom = custom.filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect();
         Ok(Self {
+            usage_chunk: body["usage_chunk"] == true,
+            custom,
             turn_key: sha256_hex([text.as_bytes(), &answered.to_be_bytes()]),
             model,
             stream,
@@ -200,7 +209,7 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<Prompt, Refusal> {
-        Prompt::read(body.as_bytes(), Operation::Generate)
+        Prompt::read(body.as_bytes(), Operation::Generate, Dialect::Anthropic)
     }
 
     #[test]

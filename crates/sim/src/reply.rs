@@ -28,16 +28,16 @@ impl Piece {
 /// What the model says.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
-    id: String,
-    model: String,
-    blocks: Vec<Part>,
-    stop_reason: String,
-    usage: Usage,
+    pub(crate) id: String,
+    pub(crate) model: String,
+    pub(crate) blocks: Vec<Part>,
+    pub(crate) stop_reason: String,
+    pub(crate) usage: Usage,
 }
 
 /// A block with everything decided.
 #[derive(Clone, Debug)]
-enum Part {
+pub(crate) enum Part {
     Text(String),
     Filler { deltas: u64, size: usize, fill: String },
     Thinking { text: String, signature: String },
@@ -46,13 +46,13 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Usage {
-    input: u64,
-    output: u64,
-    thinking: u64,
-    cache_read: u64,
-    cache_5m: u64,
-    cache_1h: u64,
+pub(crate) struct Usage {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+    pub(crate) thinking: u64,
+    pub(crate) cache_read: u64,
+    pub(crate) cache_5m: u64,
+    pub(crate) cache_1h: u64,
 }
 
 /// The most that a generated text may measure where it has to be held whole.
@@ -114,10 +114,7 @@ impl Reply {
                 content.push(',');
             }
             match part {
-                Part::Filler { deltas, size, fill } => {
-                    let text = filler(*size, fill).repeat(usize::try_from(*deltas).unwrap_or(usize::MAX));
-                    content.push_str(&part.block(&text));
-                }
+                Part::Filler { .. } => content.push_str(&part.block(&part.all())),
                 part => content.push_str(&part.block(part.said())),
             }
         }
@@ -146,7 +143,7 @@ impl Reply {
             ),
         );
         events = Box::new(events.chain([delta, event("message_stop", "")]));
-        dress(events, turn)
+        dress(events, turn, PING)
     }
 
     fn stop(&self) -> (String, &'static str, &'static str) {
@@ -201,6 +198,27 @@ impl Part {
             Self::Text(text) | Self::Thinking { text, .. } => text,
             Self::Tool { input, .. } => input,
             Self::Redacted { .. } | Self::Filler { .. } => "",
+        }
+    }
+
+    /// The whole text of the block.
+    pub(crate) fn all(&self) -> String {
+        match self {
+            Self::Filler { deltas, size, fill } => {
+                filler(*size, fill).repeat(usize::try_from(*deltas).unwrap_or(usize::MAX))
+            }
+            part => part.said().to_owned(),
+        }
+    }
+
+    /// The same in the pieces of a stream.
+    pub(crate) fn pieces(&self, size: Option<usize>) -> Box<dyn Iterator<Item = String> + Send> {
+        match self {
+            Self::Filler { deltas, size, fill } => {
+                let text = filler(*size, fill);
+                Box::new((0..*deltas).map(move |_| text.clone()))
+            }
+            part => Box::new(split(part.said(), size).into_iter()),
         }
     }
 
@@ -324,18 +342,20 @@ pub(crate) fn event(name: &str, fields: &str) -> Piece {
     Piece::now(text)
 }
 
+const PING: &str = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+
 fn ping() -> Piece {
-    event("ping", "")
+    Piece::now(PING)
 }
 
-/// The timing, the line ends and the pings that the turn asks for.
-pub(crate) fn dress(events: Pieces, turn: &Turn) -> Pieces {
+/// The timing, the line ends and the pings that the turn asks for; `alive` is how the protocol writes one.
+pub(crate) fn dress(events: Pieces, turn: &Turn, alive: &'static str) -> Pieces {
     let (first, every, crlf) = (turn.first, turn.every, turn.crlf);
     let mut dressed = events;
-    if turn.pings {
+    if turn.pings && !alive.is_empty() {
         let mut behind_first = false;
         dressed = Box::new(dressed.flat_map(move |event| {
-            let ping = behind_first.then(ping);
+            let ping = behind_first.then(|| Piece::now(alive));
             behind_first = true;
             ping.into_iter().chain(iter::once(event))
         }));

@@ -20,6 +20,7 @@ use crate::api::Api;
 use crate::config::SimConfig;
 use crate::conn::{Conn, Gone};
 use crate::deliver::{Finish, Occasion, Then, deliver};
+use crate::dialect::{Dialect, canonical};
 use crate::digest::hex;
 use crate::http::{BadBody, BodyState, Head, read_head, read_piece};
 use crate::journal::{Arrival, EndKind, Ending, Journal, Received, nothing_sent};
@@ -244,7 +245,10 @@ impl Sim {
                 ending.kind = EndKind::ClientGone;
                 return Then::Close;
             }
-            Came::Refused(status, why) => (Refusal::new(*status, why).answer(&request.id()), Turn::default()),
+            Came::Refused(status, why) => (
+                Refusal::new(*status, why).answer(&request.id(), Dialect::of(&head, &canonical(head.path()))),
+                Turn::default(),
+            ),
             Came::Whole => self.answer(&request),
         };
         ending.status = Some(answer.status);

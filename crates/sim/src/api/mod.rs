@@ -13,10 +13,11 @@ use self::batches::Batches;
 use self::files::Files;
 use crate::answer::{Answer, Refusal, status_of};
 use crate::coding::{self, Unpack};
+use crate::dialect::{Dialect, canonical};
 use crate::fault::{Fault, Kind};
 use crate::http::Head;
 use crate::prompt::{Operation, Prompt};
-use crate::reply::{Piece, Pieces, Reply, dress, error_event, event};
+use crate::reply::{Piece, Pieces, Reply, event};
 use crate::script::{BadScript, Script, Turn};
 use crate::server::{Request, Sim};
 
@@ -31,17 +32,19 @@ impl Sim {
     /// The answer to a request, and how it is to be delivered.
     pub(crate) fn answer(&self, request: &Request<'_>) -> (Answer, Turn) {
         let head = request.head;
-        let path = head.path();
-        if !path.starts_with("/v1/") {
-            let answer = match (head.method.as_str(), path) {
+        let path = canonical(head.path());
+        let dialect = Dialect::of(head, &path);
+        if !path.starts_with("/v1/") && dialect != Dialect::Ollama {
+            let answer = match (head.method.as_str(), &*path) {
                 ("HEAD" | "GET", "/" | "/api/hello") => Answer::json(r#"{"message":"hello"}"#),
-                _ => Refusal::not_found().answer(&request.id()),
+                _ => Refusal::not_found().answer(&request.id(), dialect),
             };
             return (answer.header("request-id", request.id()), Turn::default());
         }
-        let (answer, turn) = self.answer_scripted(request);
-        let mut answer = answer.header("request-id", request.id());
-        answer.headers.extend(ACCOUNT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let (answer, turn) = self.answer_scripted(request, &path, dialect);
+        let mut answer = answer.header(dialect.id_header(), request.id());
+        let account = dialect.account();
+        answer.headers.extend(account.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         answer.headers.extend(turn.headers.iter().cloned());
         if turn.faults.iter().any(|fault| fault.kind == Kind::SetCookie) {
             answer
@@ -51,43 +54,50 @@ impl Sim {
         (answer, turn)
     }
 
-    fn answer_scripted(&self, request: &Request<'_>) -> (Answer, Turn) {
+    fn answer_scripted(&self, request: &Request<'_>, path: &str, dialect: Dialect) -> (Answer, Turn) {
         let head = request.head;
-        let operation = match (head.method.as_str(), head.path()) {
-            ("POST", "/v1/messages") => Some(Operation::Generate),
+        let operation = match (head.method.as_str(), path) {
+            ("POST", "/v1/messages" | "/v1/chat/completions" | "/v1/responses" | "/api/chat") => {
+                Some(Operation::Generate)
+            }
             ("POST", "/v1/messages/count_tokens") => Some(Operation::Count),
             _ => None,
         };
-        let prompt = operation.map(|operation| self.read_prompt(request, operation));
+        let prompt = operation.map(|operation| self.read_prompt(request, operation, dialect));
         let read = prompt.as_ref().and_then(|prompt| prompt.as_ref().ok());
         let turn = match self.choose(head, read, &request.body_sha256) {
             Ok(turn) => turn,
-            Err(why) => return (Refusal::invalid(format!("simulator: {why}")).answer(&request.id()), Turn::default()),
+            Err(why) => {
+                let refusal = Refusal::invalid(format!("simulator: {why}"));
+                return (refusal.answer(&request.id(), dialect), Turn::default());
+            }
         };
         let streams = read.is_some_and(|prompt| prompt.stream);
-        if let Some(answer) = turn.faults.iter().find_map(|fault| ordered(fault, streams, &turn, &request.id())) {
+        if let Some(answer) =
+            turn.faults.iter().find_map(|fault| ordered(fault, streams, &turn, &request.id(), dialect))
+        {
             return (answer, turn);
         }
-        let answer = self.check(head).and_then(|()| match (prompt, operation) {
-            (Some(prompt), Some(Operation::Generate)) => self.generate(&prompt?, &turn, request),
+        let answer = self.check(head, dialect).and_then(|()| match (prompt, operation) {
+            (Some(prompt), Some(Operation::Generate)) => self.generate(&prompt?, &turn, request, dialect),
             (Some(prompt), _) => Ok(Answer::json(json!({"input_tokens": prompt?.input_tokens}).to_string())),
-            (None, _) => self.other(request),
+            (None, _) => self.other(request, path, dialect),
         });
-        let mut answer = answer.unwrap_or_else(|refusal| refusal.answer(&request.id()));
+        let mut answer = answer.unwrap_or_else(|refusal| refusal.answer(&request.id(), dialect));
         if let Some(status) = turn.status {
             answer.status = status;
         }
         (answer, turn)
     }
 
-    fn read_prompt(&self, request: &Request<'_>, operation: Operation) -> Result<Prompt, Refusal> {
+    fn read_prompt(&self, request: &Request<'_>, operation: Operation, dialect: Dialect) -> Result<Prompt, Refusal> {
         let coding = request.head.header("content-encoding");
         let plain = coding::unpack(&request.body, coding, self.config.max_body).map_err(|why| match why {
             Unpack::Unknown(coding) => Refusal::invalid(format!("content-encoding: `{coding}` is not supported")),
             Unpack::Broken => Refusal::invalid("The request body is not what its content-encoding says"),
             Unpack::TooLarge => Refusal::new(413, "Request exceeds the maximum size after decoding"),
         })?;
-        Prompt::read(&plain, operation)
+        Prompt::read(&plain, operation, dialect)
     }
 
     /// A queued turn goes before everything; then what a header says, a marker, the default. Faults of a header stand
@@ -127,12 +137,17 @@ impl Sim {
     }
 
     /// What every request under `/v1/` has to bring.
-    fn check(&self, head: &Head) -> Result<(), Refusal> {
+    fn check(&self, head: &Head, dialect: Dialect) -> Result<(), Refusal> {
         let bearer = head.values("authorization").filter_map(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
-        let mut credentials = head.values("x-api-key").chain(bearer).filter(|key| !key.is_empty()).peekable();
+        let mut credentials = head
+            .values("x-api-key")
+            .chain(head.values("api-key"))
+            .chain(bearer)
+            .filter(|key| !key.is_empty())
+            .peekable();
         let wanted = self.config.require_key || !self.config.keys.is_empty();
         if wanted && credentials.peek().is_none() {
             return Err(Refusal::new(401, "x-api-key header is required"));
@@ -141,12 +156,19 @@ impl Sim {
             return Err(Refusal::new(401, "invalid x-api-key"));
         }
         match head.header("anthropic-version") {
+            _ if dialect != Dialect::Anthropic => Ok(()),
             Some(version) if !version.is_empty() => Ok(()),
             _ => Err(Refusal::invalid("anthropic-version: header is required")),
         }
     }
 
-    fn generate(&self, prompt: &Prompt, turn: &Turn, request: &Request<'_>) -> Result<Answer, Refusal> {
+    fn generate(
+        &self,
+        prompt: &Prompt,
+        turn: &Turn,
+        request: &Request<'_>,
+        dialect: Dialect,
+    ) -> Result<Answer, Refusal> {
         if self.config.known_models_only && !models::is_known(&prompt.model) {
             return Err(Refusal::new(404, format!("model: {}", prompt.model)));
         }
@@ -156,29 +178,33 @@ impl Sim {
         let reply = Reply::new(turn, &prompt.key, &prompt.model, prompt.input_tokens, prompt.tools.as_deref());
         let shaping = turn.faults.iter().map(|fault| &fault.kind);
         if prompt.stream {
-            let mut events = reply.events(turn);
+            // The last event of this protocol says everything once more.
+            if dialect == Dialect::Responses && reply.too_large_to_hold() {
+                return Err(too_large());
+            }
+            let mut events = dialect.events(&reply, prompt, turn);
             for fault in shaping {
                 events = match fault {
                     Kind::ErrorMid { kind, after } => {
-                        let after = after.unwrap_or_else(|| reply.events(turn).count() as u64 / 2);
-                        let error = error_event(kind, "Overloaded", &request.id());
+                        let after = after.unwrap_or_else(|| dialect.events(&reply, prompt, turn).count() as u64 / 2);
+                        let error = dialect.error_event(kind, "Overloaded", &request.id());
                         let error = Piece { after: turn.every, ..error };
                         Box::new(take(events, after).chain(iter::once(error)))
                     }
                     Kind::Truncate(after) => {
-                        let count = reply.events(turn).count() as u64;
+                        let count = dialect.events(&reply, prompt, turn).count() as u64;
                         take(events, after.unwrap_or(count / 2).min(count - 1))
                     }
-                    Kind::Endless => endless(events, turn),
+                    Kind::Endless => endless(events, turn, dialect),
                     _ => events,
                 };
             }
-            return Ok(Answer::stream(events));
+            return Ok(dialect.stream(events));
         }
         if reply.too_large_to_hold() {
-            return Err(Refusal::invalid("simulator: more than 128 MiB of generated text needs `stream`"));
+            return Err(too_large());
         }
-        let mut answer = Answer::json(reply.whole());
+        let mut answer = Answer::json(dialect.whole(&reply, prompt));
         for fault in shaping {
             match fault {
                 Kind::ErrorMid { kind, .. } => {
@@ -218,10 +244,16 @@ impl Sim {
         Ok(Answer::whole(200, kind, bytes))
     }
 
-    fn other(&self, request: &Request<'_>) -> Result<Answer, Refusal> {
+    fn other(&self, request: &Request<'_>, path: &str, dialect: Dialect) -> Result<Answer, Refusal> {
         let head = request.head;
-        let parts: Vec<&str> = head.path().trim_start_matches("/v1/").split('/').collect();
+        let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
         match (head.method.as_str(), parts.as_slice()) {
+            ("GET", ["", "api", "tags"]) => Ok(models::tags()),
+            ("GET", ["", "api", "version"]) => Ok(Answer::json(r#"{"version":"0.14.2"}"#)),
+            ("GET", ["models"]) if dialect == Dialect::Chat => Ok(models::openai_list()),
+            ("GET", ["models", id]) if dialect == Dialect::Chat => models::openai_get(id),
+            ("POST", ["embeddings"]) => Ok(Answer::json(EMBEDDINGS)),
+            (_, ["chat", "completions"] | ["responses"]) => Err(wrong_method()),
             ("GET", ["models"]) => models::list(head),
             ("GET", ["models", id]) => models::get(id),
             (_, ["models" | "messages"] | ["models", _] | ["messages", "count_tokens"]) => Err(wrong_method()),
@@ -234,26 +266,33 @@ impl Sim {
     }
 }
 
+/// One of a model that says the same of everything.
+const EMBEDDINGS: &str = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.25,-0.5,0.125]}],"model":"sim-embedding","usage":{"prompt_tokens":3,"total_tokens":3}}"#;
+
+fn too_large() -> Refusal {
+    Refusal::invalid("simulator: more than 128 MiB of generated text needs `stream`")
+}
+
 fn wrong_method() -> Refusal {
     Refusal::new(405, "Method Not Allowed")
 }
 
 /// An answer that a fault puts in the place of the real one.
-fn ordered(fault: &Fault, streams: bool, turn: &Turn, request_id: &str) -> Option<Answer> {
+fn ordered(fault: &Fault, streams: bool, turn: &Turn, request_id: &str, dialect: Dialect) -> Option<Answer> {
     Some(match &fault.kind {
-        Kind::Status { code, retry_after } => Refusal::ordered(*code, *retry_after).answer(request_id),
+        Kind::Status { code, retry_after } => Refusal::ordered(*code, *retry_after).answer(request_id, dialect),
         Kind::Html502 => Answer::whole(502, "text/html", "<html><body><h1>502 Bad Gateway</h1></body></html>\n"),
         Kind::Redirect(place) => Answer::whole(307, "text/plain", "elsewhere\n").header("Location", place.clone()),
         Kind::ErrorFirst { kind } if streams => {
-            let error = error_event(kind, "Overloaded", request_id);
-            Answer::stream(dress(Box::new(iter::once(error)), turn))
+            let error = dialect.error_event(kind, "Overloaded", request_id);
+            dialect.stream(dialect.dress(Box::new(iter::once(error)), turn))
         }
         Kind::ErrorFirst { kind } => {
-            Refusal { kind: kind.clone(), ..Refusal::ordered(status_of(kind), None) }.answer(request_id)
+            Refusal { kind: kind.clone(), ..Refusal::ordered(status_of(kind), None) }.answer(request_id, dialect)
         }
         Kind::Bomb(mib) => Answer::stream(coding::bomb(*mib)).header("Content-Encoding", "gzip"),
         Kind::LongLine => Answer::stream(long_line()),
-        Kind::Endless if !streams => Answer::stream(endless(Box::new(iter::empty()), turn)),
+        Kind::Endless if !streams => dialect.stream(endless(Box::new(iter::empty()), turn, dialect)),
         _ => return None,
     })
 }
@@ -263,9 +302,23 @@ fn take(events: Pieces, count: u64) -> Pieces {
 }
 
 /// The start of a stream, and then text for ever.
-fn endless(events: Pieces, turn: &Turn) -> Pieces {
-    let more = event("content_block_delta", r#""index":0,"delta":{"type":"text_delta","text":"and so on, "}"#);
-    Box::new(events.take(2).chain(iter::repeat(Piece { after: turn.every, ..more })))
+fn endless(events: Pieces, turn: &Turn, dialect: Dialect) -> Pieces {
+    let more = match dialect {
+        Dialect::Anthropic => {
+            event("content_block_delta", r#""index":0,"delta":{"type":"text_delta","text":"and so on, "}"#)
+        }
+        Dialect::Chat => Piece::now("data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"and so on, \"}}]}\n\n"),
+        Dialect::Responses => event(
+            "response.output_text.delta",
+            r#""output_index":0,"content_index":0,"delta":"and so on, ","sequence_number":99"#,
+        ),
+        Dialect::Ollama => {
+            Piece::now("{\"message\":{\"role\":\"assistant\",\"content\":\"and so on, \"},\"done\":false}\n")
+        }
+    };
+    // Before the first delta come as many events as it takes to open a text.
+    let before = if dialect == Dialect::Responses { 4 } else { 2 };
+    Box::new(events.take(before).chain(iter::repeat(Piece { after: turn.every, ..more })))
 }
 
 /// The start of an event whose line has no end.
@@ -307,20 +360,6 @@ fn list_answer(head: &Head, ids: &[&str], items: impl Fn(usize) -> String) -> Re
     let tail = json!({"has_more": has_more, "first_id": first, "last_id": last}).to_string();
     Ok(Answer::json(format!(r#"{{"data":[{}],{}"#, data.join(","), &tail[1..])))
 }
-
-/// Headers of every answer under `/v1/`. They never change, so that answers can be compared.
-const ACCOUNT: &[(&str, &str)] = &[
-    ("anthropic-organization-id", "00000000-0000-4000-8000-00000051e000"),
-    ("anthropic-ratelimit-requests-limit", "4000"),
-    ("anthropic-ratelimit-requests-remaining", "3999"),
-    ("anthropic-ratelimit-requests-reset", "2026-11-22T00:01:00Z"),
-    ("anthropic-ratelimit-input-tokens-limit", "2000000"),
-    ("anthropic-ratelimit-input-tokens-remaining", "1999000"),
-    ("anthropic-ratelimit-input-tokens-reset", "2026-11-22T00:01:00Z"),
-    ("anthropic-ratelimit-output-tokens-limit", "400000"),
-    ("anthropic-ratelimit-output-tokens-remaining", "400000"),
-    ("anthropic-ratelimit-output-tokens-reset", "2026-11-22T00:01:00Z"),
-];
 
 /// What `set-cookie` adds: headers that must not reach a client through a gateway.
 const NOT_FOR_CLIENTS: &[(&str, &str)] = &[

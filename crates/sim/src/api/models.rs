@@ -31,6 +31,29 @@ pub(super) fn get(id: &str) -> Result<Answer, Refusal> {
     found.map(|model| Answer::json(object(*model))).ok_or_else(|| Refusal::new(404, format!("model: {id}")))
 }
 
+/// The list as OpenAI writes it.
+pub(super) fn openai_list() -> Answer {
+    let data: Vec<_> = MODELS.iter().map(|(id, ..)| openai_object(id)).collect();
+    Answer::json(json!({"object": "list", "data": data}).to_string())
+}
+
+pub(super) fn openai_get(id: &str) -> Result<Answer, Refusal> {
+    let found = is_known(id).then(|| Answer::json(openai_object(id).to_string()));
+    found.ok_or_else(|| Refusal::new(404, format!("The model '{id}' does not exist")))
+}
+
+fn openai_object(id: &str) -> serde_json::Value {
+    json!({"id": id, "object": "model", "created": 1_795_305_600, "owned_by": "simulator"})
+}
+
+/// The list as Ollama writes it.
+pub(super) fn tags() -> Answer {
+    let model =
+        |id: &str| json!({"name": id, "model": id, "modified_at": "2026-11-22T00:00:00Z", "size": 1, "digest": "0"});
+    let models: Vec<_> = MODELS.iter().map(|(id, ..)| model(id)).collect();
+    Answer::json(json!({"models": models}).to_string())
+}
+
 fn object((id, display_name, created_at): (&str, &str, &str)) -> String {
     json!({"type": "model", "id": id, "display_name": display_name, "created_at": created_at}).to_string()
 }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod client;
+mod dialects;
 mod faults;
 mod journal;
 mod loops;
