@@ -25,6 +25,9 @@ fn main() {
     std::fs::create_dir_all(&folder).unwrap();
     journal(&folder.join("journal"));
     live(&folder.join("live"));
+    for batch in [12, 200, 1000] {
+        loading(&folder.join(format!("load-{batch}")), records / 5, batch);
+    }
     store(&folder.join("store"), records, false);
     store(&folder.join("sessions"), records, true);
     std::fs::remove_dir_all(&folder).unwrap();
@@ -147,6 +150,26 @@ fn live(folder: &Path) {
         percentiles("live: a question right after a record", times);
     });
     ledger.close();
+}
+
+/// What a record costs that is loaded with so many others, in time of the processor.
+fn loading(folder: &Path, records: u64, batch: u64) {
+    std::fs::create_dir_all(folder).unwrap();
+    let mut writer = Sqlite::new(folder.join("ledger.db")).writer().unwrap();
+    let mut spent = 0;
+    for first in (0..records).step_by(batch as usize) {
+        let records: Vec<_> = (first..(first + batch).min(records)).map(record).collect();
+        let before = processor_ns();
+        writer.load(&Batch { records: &records, segment: "measure", position: first, complete: false }).unwrap();
+        spent += processor_ns() - before;
+    }
+    println!("store, {batch} records at once: {:.1} µs of the processor a record", spent as f64 / 1e3 / records as f64);
+}
+
+/// Nanoseconds that this thread has run.
+fn processor_ns() -> u64 {
+    let counts = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    counts.split(' ').next().unwrap().parse().unwrap()
 }
 
 /// Loads and asks a store of this many records.

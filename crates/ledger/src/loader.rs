@@ -12,7 +12,7 @@ use crate::record::{Id, Record, Start};
 use crate::store::{Batch, Loaded, StoreError, Writer};
 
 /// Records of one transaction.
-const BATCH: usize = 200;
+const BATCH: usize = 1000;
 
 /// What was loaded, and what was found on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

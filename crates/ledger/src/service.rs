@@ -21,7 +21,7 @@ use crate::steady::Steady;
 use crate::store::{Priced, Progress, Purge, Reader, Store, StoreError, Writer};
 
 /// What comes together in this time is loaded in one transaction.
-const GATHER: Duration = Duration::from_millis(25);
+const GATHER: Duration = Duration::from_millis(250);
 /// How often the segments of processes that are gone are looked for, and the store is tidied up.
 const ROUND: Duration = Duration::from_secs(5);
 /// How often it is looked whether records must go.

@@ -2,6 +2,7 @@
 
 mod read;
 mod row;
+mod sums;
 mod write;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
 use super::row::{self, COLUMNS};
-use super::write::COUNTERS;
+use super::sums::{BUCKET_US, COUNTERS};
 use crate::limits::Limits;
 use crate::money::NanoUsd;
 use crate::query::{
@@ -16,8 +16,6 @@ use crate::query::{
 use crate::record::{Fingerprint, Id, Operation};
 use crate::store::{Reader, StoreError};
 
-/// A quarter of an hour: what sums by time are kept for.
-const BUCKET_US: i64 = 900_000_000;
 /// Groups that are read from the store for one answer.
 pub(super) const GROUPS: usize = if cfg!(test) { 300 } else { 50_000 };
 /// Rows that are read for them: a group has one for each kind of exchange.
@@ -167,12 +165,12 @@ fn begins_with(db: &Connection, digits: &str) -> Result<Found, StoreError> {
         if hex.len() > length {
             continue;
         }
-        // A range of an index.
-        let mut meant = Where::default();
-        for (compare, fill) in [(">=", "0"), ("<=", "f")] {
-            let full = hex.clone() + &fill.repeat(length - hex.len());
-            meant.within_call(&format!("{of} {compare} unhex("), Value::Text(full));
-        }
+        let full = |fill: &str| Value::Text(hex.clone() + &fill.repeat(length - hex.len()));
+        // Of the last digits there is no index: the one of the ids is read, which is small, never the records.
+        let named = format!(
+            "id IN (SELECT id FROM record WHERE {of} BETWEEN unhex(?1) AND unhex(?2) ORDER BY id DESC LIMIT {NAMED})"
+        );
+        let meant = Where { conditions: vec![named], values: vec![full("0"), full("f")] };
         let mut found = rows_of(db, &meant, "id DESC", NAMED)?;
         match found.len() {
             0 => {}

@@ -26,7 +26,7 @@ pub(super) const INSERT: &str = "INSERT INTO record (id, epoch, operation, outco
     ON CONFLICT (id) DO NOTHING";
 
 /// 0 paid, 1 notional, 2 simulated.
-fn kind(parties: &Parties) -> i64 {
+pub(super) fn kind(parties: &Parties) -> i64 {
     if parties.simulated { 2 } else { i64::from(parties.notional) }
 }
 
@@ -39,7 +39,7 @@ fn some(n: Option<u64>) -> Option<i64> {
     n.map(int)
 }
 
-fn count(n: u64) -> i64 {
+pub(super) fn count(n: u64) -> i64 {
     int(n.min(LARGEST))
 }
 

@@ -66,7 +66,7 @@ impl Fixture {
     #[track_caller]
     fn check_sums(&self) {
         let db = Connection::open(&self.store.path).unwrap();
-        let columns = write::COUNTERS.iter().map(|name| format!("sum({name})")).collect::<Vec<_>>().join(", ");
+        let columns = sums::COUNTERS.iter().map(|name| format!("sum({name})")).collect::<Vec<_>>().join(", ");
         let sums = |keys: &str, from: &str| {
             let sql =
                 format!("SELECT {keys}, {columns} FROM {from} WHERE requests > 0 GROUP BY {keys} ORDER BY {keys}");
@@ -77,7 +77,7 @@ impl Fixture {
             };
             statement.query_map([], row).unwrap().collect::<Result<Vec<_>, _>>().unwrap()
         };
-        for (table, keys, _) in write::SUMS {
+        for (table, keys, _) in sums::SUMS {
             assert_eq!(sums(keys, table), sums(keys, "record_usage"), "{table}");
         }
     }
@@ -691,7 +691,7 @@ fn a_store_of_the_first_form_is_brought_up_to_date_and_a_copy_of_it_is_kept() {
     let fixture = Fixture { _folder: folder, store, writer };
     assert_eq!(fixture.totals(&Filter::default(), &[Key::Model]).totals, by_hand(&records, |_| true));
     fixture.check_sums();
-    let copy = fixture.store.copy(3);
+    let copy = fixture.store.copy(fixture.store.form());
     let kept = Connection::open(&copy).unwrap();
     let (form, rows): (u32, i64) = kept
         .query_row("SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM record)", [], |row| {

@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params_from_iter};
 
 use super::read::{Where, rows_of};
+use super::sums::{self, Added, COUNTERS, SUMS};
 use super::{Sqlite, row};
 use crate::journal::free_space;
 use crate::query::Filter;
@@ -23,46 +24,16 @@ const PAGES: u32 = 4096;
 /// Room on the disk that is not used for tidying up.
 const SPARE: u64 = 64 * 1024 * 1024;
 
-/// The sums that are kept: the table, what they are kept for each of, and whether it is kept when they began and ended.
-pub(super) const SUMS: [(&str, &str, bool); 3] = [
-    ("usage_total", "kind, epoch, operation, outcome, provider, model, project, agent_type", true),
-    ("usage_time", "bucket, kind, epoch, operation, provider, model, project", false),
-    (
-        "usage_session",
-        "session, kind, agent, parent_agent, agent_type, epoch, operation, provider, model, project",
-        true,
-    ),
-];
-pub(super) const COUNTERS: [&str; 17] = [
-    "requests",
-    "failed",
-    "input",
-    "cache_read",
-    "cache_write",
-    "output",
-    "web_searches",
-    "estimated",
-    "usage_unknown",
-    "unpriced",
-    "cost",
-    "duration_us",
-    "timed",
-    "first_token_us",
-    "first_tokens",
-    "bytes_in",
-    "bytes_out",
-];
 /// Credentials of which it is kept what was said about their limits.
 pub(super) const LIMITS: u32 = 100;
-/// No sum grows above it: a few of them can still be added up.
-const CEILING: &str = "1000000000000000000";
-
 #[derive(Debug)]
 pub(super) struct SqliteWriter {
     db: Connection,
     store: Sqlite,
     /// Adds records, given by their `seq` in a JSON list, to the sums, or takes them away.
-    add: [String; 3],
+    change_sums: [String; 3],
+    /// Adds a group that was added up already.
+    add_group: [String; 3],
     /// Whether something was written since the last tidying up.
     busy: bool,
 }
@@ -70,23 +41,18 @@ pub(super) struct SqliteWriter {
 impl SqliteWriter {
     pub(super) fn new(db: Connection, store: Sqlite) -> Self {
         let sums: String = COUNTERS.iter().map(|name| format!(", ?2 * sum({name})")).collect();
-        let grow: Vec<String> =
-            COUNTERS.iter().map(|name| format!("{name} = min({name} + excluded.{name}, {CEILING})")).collect();
-        let (grow, names) = (grow.join(", "), COUNTERS.join(", "));
+        let names = COUNTERS.join(", ");
         let from = "FROM record_usage WHERE seq IN (SELECT value FROM json_each(?1)) GROUP BY";
-        let add = SUMS.map(|(table, key, span)| {
-            let (columns, values, further) = if span {
-                let further = ", first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)";
-                (", first_us, last_us", ", min(started_us), max(started_us)", further)
-            } else {
-                ("", "", "")
-            };
+        let change_sums = SUMS.map(|(table, key, span)| {
+            let (columns, values) =
+                if span { (", first_us, last_us", ", min(started_us), max(started_us)") } else { ("", "") };
+            let grow = sums::growth(span);
             format!(
                 "INSERT INTO {table} ({key}, {names}{columns}) SELECT {key}{sums}{values} {from} {key} \
-                 ON CONFLICT DO UPDATE SET {grow}{further}"
+                 ON CONFLICT DO UPDATE SET {grow}"
             )
         });
-        Self { db, store, add, busy: true }
+        Self { db, store, change_sums, add_group: sums::statements(), busy: true }
     }
 
     fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
@@ -114,11 +80,11 @@ impl SqliteWriter {
 
     /// Takes some records, which `seqs` names, and changes them with their sums.
     fn remove(&mut self, seqs: &[i64], sums_too: bool) -> Result<(), StoreError> {
-        let add = self.add.clone();
+        let change_sums = self.change_sums.clone();
         let change = self.begin()?;
         let list = list(seqs);
         if sums_too {
-            count(&change, &add, &list, -1)?;
+            count(&change, &change_sums, &list, -1)?;
         }
         change.execute("DELETE FROM record WHERE seq IN (SELECT value FROM json_each(?1))", [&list])?;
         change.commit()?;
@@ -139,8 +105,8 @@ fn list(seqs: &[i64]) -> String {
 }
 
 /// Adds these records to the sums (1), or takes them away (-1).
-fn count(change: &Transaction<'_>, add: &[String; 3], seqs: &str, sign: i64) -> Result<(), StoreError> {
-    for sql in add {
+fn count(change: &Transaction<'_>, change_sums: &[String; 3], seqs: &str, sign: i64) -> Result<(), StoreError> {
+    for sql in change_sums {
         change.prepare_cached(sql)?.execute((seqs, sign))?;
     }
     Ok(())
@@ -193,7 +159,7 @@ impl Writer for SqliteWriter {
         price: &mut dyn FnMut(&Record) -> Option<Priced>,
     ) -> Result<Progress, StoreError> {
         self.busy = true;
-        let add = self.add.clone();
+        let change_sums = self.change_sums.clone();
         let change = self.begin()?;
         let mut meant = Where::rows(filter);
         meant.and("seq > ", Value::Integer(after));
@@ -208,7 +174,7 @@ impl Writer for SqliteWriter {
             }
         }
         let seqs = list(&changes.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
-        count(&change, &add, &seqs, -1)?;
+        count(&change, &change_sums, &seqs, -1)?;
         {
             let sql = "UPDATE record SET cost = ?2, price_version = ?3, unpriced = ?4 WHERE seq = ?1";
             let mut statement = change.prepare_cached(sql)?;
@@ -217,7 +183,7 @@ impl Writer for SqliteWriter {
                 statement.execute((seq, cost, &record.price_version, row::is_unpriced(record)))?;
             }
         }
-        count(&change, &add, &seqs, 1)?;
+        count(&change, &change_sums, &seqs, 1)?;
         change.commit()?;
         let next = (rows.len() == STEP).then(|| rows.last().map(|row| row.seq)).flatten();
         Ok(Progress { seen: rows.len() as u64, changed: changes.len() as u64, next })
@@ -361,29 +327,31 @@ impl SqliteWriter {
     }
 
     fn load_in_one(&mut self, batch: &Batch<'_>) -> Result<Loaded, StoreError> {
-        let add = self.add.clone();
+        let (change_sums, add_group) = (self.change_sums.clone(), self.add_group.clone());
         let change = self.begin()?;
         let epoch: i64 = change.prepare_cached("SELECT max(number) FROM epoch")?.query_row([], |row| row.get(0))?;
         let mut loaded = Loaded::default();
-        let mut new = Vec::with_capacity(batch.records.len());
+        let mut new: Vec<(i64, &Record)> = Vec::with_capacity(batch.records.len());
         {
             let mut insert = change.prepare_cached(row::INSERT)?;
             for record in batch.records {
                 if row::insert(&mut insert, epoch, record)? {
                     loaded.new += 1;
-                } else if record.outcome != Outcome::Interrupted && forget_interrupted(&change, &add, &new, record)? {
+                } else if record.outcome != Outcome::Interrupted
+                    && forget_interrupted(&change, &change_sums, &mut new, record)?
+                {
                     row::insert(&mut insert, epoch, record)?;
                     loaded.corrected += 1;
                 } else {
                     loaded.known += 1;
                     continue;
                 }
-                new.push(change.last_insert_rowid());
+                new.push((change.last_insert_rowid(), record));
             }
         }
-        if !new.is_empty() {
-            count(&change, &add, &list(&new), 1)?;
-        }
+        let mut added = Added::default();
+        new.iter().for_each(|(_, record)| added.add(record));
+        added.write(&change, &add_group, epoch)?;
         keep_limits(&change, batch.records)?;
         let sql = "INSERT INTO segment (name, position, complete) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET \
                    position = max(position, excluded.position), complete = max(complete, excluded.complete)";
@@ -417,8 +385,8 @@ fn keep_limits(change: &Transaction<'_>, records: &[Record]) -> Result<(), Store
 /// Takes back that an exchange was interrupted, now that its end is known.
 fn forget_interrupted(
     change: &Transaction<'_>,
-    add: &[String; 3],
-    new: &[i64],
+    change_sums: &[String; 3],
+    new: &mut Vec<(i64, &Record)>,
     record: &Record,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT seq FROM record WHERE id = ?1 AND outcome = 'interrupted'";
@@ -426,8 +394,10 @@ fn forget_interrupted(
         change.query_row(sql, params_from_iter([record.id.to_bytes()]), |row| row.get(0)).optional()?;
     let Some(seq) = found else { return Ok(false) };
     // One that came in this very batch is not in the sums yet.
-    if !new.contains(&seq) {
-        count(change, add, &list(&[seq]), -1)?;
+    let known = new.len();
+    new.retain(|(new, _)| *new != seq);
+    if new.len() == known {
+        count(change, change_sums, &list(&[seq]), -1)?;
     }
     change.execute("DELETE FROM record WHERE seq = ?1", [seq])?;
     Ok(true)
