@@ -82,10 +82,12 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         max_connections: wanted.min(affordable),
         drain: loaded.config.server.drain,
     };
-    term::line(format_args!("listening on http://{bound}"));
-    let file = loaded.file.as_ref().map(|file| file.display().to_string());
-    info!(version = VERSION, address = %bound, workers = server.workers, config = file.as_deref().unwrap_or("defaults"), "serving");
-    match server.run_until_signalled() {
+    let (file, workers) = (loaded.file.as_ref().map(|file| file.display().to_string()), server.workers);
+    let ready = || {
+        term::line(format_args!("listening on http://{bound}"));
+        info!(version = VERSION, address = %bound, workers, config = file.as_deref().unwrap_or("defaults"), "serving");
+    };
+    match server.run_until_signalled(ready) {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS

@@ -70,11 +70,13 @@ impl Server {
     }
 
     /// As [`run`](Self::run), where SIGTERM or SIGINT begins the draining and a second one ends everything at once.
-    pub fn run_until_signalled(self) -> io::Result<()> {
+    /// `ready` is called when they do: whoever waits for it may send one.
+    pub fn run_until_signalled(self, ready: impl FnOnce()) -> io::Result<()> {
         let (runtime, recorder) = (runtime()?, self.gateway.recorder.clone());
         let served = LocalSet::new().block_on(&runtime, async {
             let phases = self.phases.clone();
             let (signalled, served) = (signals(phases)?, self.accept_until_drained());
+            ready();
             tokio::select! {
                 never = signalled => match never {},
                 served = served => served,

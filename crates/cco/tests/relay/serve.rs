@@ -296,6 +296,14 @@ async fn what_does_not_end_in_drain_secs_ends_with_an_error_event() {
 }
 
 #[tokio::test]
+async fn who_was_told_that_it_listens_can_stop_it_in_order() {
+    for _ in 0..20 {
+        let mut gateway = Gateway::start_with(json!({}), &[], &[]).await;
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let upstream = upstream().await;
     let mut gateway = Gateway::start(&upstream, json!({})).await;
