@@ -194,6 +194,9 @@ pub fn gateway(
     recorder: Recorder,
 ) -> Result<(Gateway, Vec<Note>), SetupError> {
     let resolver = Resolver::new(env.clone());
+    // Before the first helper runs: none sees what is another's.
+    let keys = config.providers.iter().flat_map(|provider| &provider.api_keys);
+    resolver.hide_from_helpers(keys.chain(&config.server.token));
     let home = env.home();
     let (token, note) = credential::server_token(config.server.token.as_ref(), home.as_deref(), &resolver)
         .map_err(SetupError::Token)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ledger::archive::{Kind, Reader};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::common::dice::Dice;
 use crate::common::{Answer, Client, Gateway, binary, contains, lay_over, soon};
@@ -177,42 +178,58 @@ struct Run {
 }
 
 impl Run {
-    async fn start(folder: &Path, seed: u64, key_in_file: bool, more: Value) -> Self {
+    async fn start(folder: &Path, seed: u64, more: Value) -> Self {
         let mut planted = Planted::new(seed);
         let upstream = Upstream::start(answers(&mut planted)).await;
         let (home, scratch) = (folder.join("home"), folder.join("scratch"));
         std::fs::create_dir(&home).unwrap();
         std::fs::create_dir(&scratch).unwrap();
-        let stored = planted.odd("the stored key");
-        let reference = if key_in_file {
-            let path = folder.join("key");
-            std::fs::write(&path, &stored).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-            format!("file:{}", path.display())
-        } else {
-            "env:STORED_KEY".into()
+        let private = |name: &str, content: String, mode| {
+            let path = folder.join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        // What a helper sees of the gateway, it writes down.
+        let seen = folder.join("helper.seen");
+        let helper = format!(
+            "#!/bin/sh\ncat /proc/self/environ > {}\nprintf '%s' '{}'\n",
+            seen.display(),
+            planted.odd("the key of a helper")
+        );
+        let helper = private("helper", helper, 0o700);
+        let filed = private("key", planted.odd("the key in a file"), 0o600);
+        store(&home, &planted.odd("the key in the store")).await;
+        let provider = |reference: String| {
+            json!({
+                "providerType": "anthropic-compatible", "baseUrl": format!("http://{}", upstream.addr),
+                "apiKeyRef": reference, "apiKeyMode": "stored",
+            })
         };
         let mut config = json!({
-            "providers": { "anthropic": {
-                "baseUrl": format!("http://{}", upstream.addr),
-                "apiKeyRef": reference,
-                "headers": { "x-of-the-provider": planted.odd("a header of the configuration") },
-                "maxRetries": 0,
-            } },
+            "providers": {
+                "anthropic": {
+                    "baseUrl": format!("http://{}", upstream.addr),
+                    "apiKeyRef": "env:STORED_KEY",
+                    "headers": { "x-of-the-provider": planted.odd("a header of the configuration") },
+                    "maxRetries": 0,
+                },
+                "filed": provider(format!("file:{filed}")),
+                "helped": provider(format!("exec:{helper} {}", planted.plain("an argument of a helper"))),
+                "kept": provider("credential:KEPT".into()),
+            },
             "server": { "token": "env:TOKEN" },
             "audit": { "journalWaitMs": 30_000, "redact": [format!("{}[0-9]+", planted.plain("a pattern"))] },
         });
         lay_over(&mut config, more);
         let file = folder.join("config.json");
         std::fs::write(&file, config.to_string()).unwrap();
-        let mut env = vec![
+        let env = vec![
+            ("STORED_KEY", planted.odd("the key in the environment")),
             ("TOKEN", planted.odd("the gateway's token")),
             ("SOMETHING_ELSE", planted.odd("the environment")),
             ("TMPDIR", scratch.display().to_string()),
         ];
-        if !key_in_file {
-            env.push(("STORED_KEY", stored));
-        }
         let gateway = launch(&home, &file, &env).await;
         Self { home, scratch, config: file, planted, upstream, gateway, env, logs: vec![] }
     }
@@ -398,12 +415,8 @@ impl Run {
             let task = task.unwrap().path();
             search.check("a thread's name", &std::fs::read(task.join("comm")).unwrap_or_default());
             let children = std::fs::read_to_string(task.join("children")).unwrap_or_default();
-            for child in children.split_whitespace() {
-                for file in ["cmdline", "environ"] {
-                    let text = std::fs::read(format!("/proc/{child}/{file}")).unwrap_or_default();
-                    search.check(&format!("the {file} of a child"), &text);
-                }
-            }
+            // Helpers come and go before the gateway serves: see what they wrote down.
+            assert_eq!(children, "", "the gateway has children");
         }
     }
 
@@ -438,6 +451,17 @@ impl Run {
     }
 }
 
+/// Stores a key as its user does.
+async fn store(home: &Path, key: &str) {
+    let mut command = binary();
+    command.args(["credentials", "store", "KEPT", "--backend", "file"]).env("CCO_HOME", home).env("HOME", home);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(key.as_bytes()).await.unwrap();
+    let output = soon(child.wait_with_output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!contains(&output.stdout, key.as_bytes()) && !contains(&output.stderr, key.as_bytes()));
+}
+
 async fn launch(home: &Path, config: &Path, env: &[(&'static str, String)]) -> Gateway {
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, &**value)).collect();
     Gateway::start_in(home, &["--config", config.to_str().unwrap()], &env).await
@@ -453,10 +477,10 @@ fn check_answer(search: &Search, what: &str, answer: &Answer) {
 }
 
 /// All of it: traffic, a crash with exchanges under way, another process, its end.
-async fn whole_run(key_in_file: bool, more: Value) -> (tempfile::TempDir, Run) {
+async fn whole_run(more: Value) -> (tempfile::TempDir, Run) {
     let folder = tempfile::tempdir().unwrap();
     let seed = Dice::fresh_seed();
-    let mut run = Run::start(folder.path(), seed, key_in_file, more).await;
+    let mut run = Run::start(folder.path(), seed, more).await;
     run.traffic().await;
     run.surfaces().await;
     let open = run.open().await;
@@ -476,7 +500,7 @@ async fn whole_run(key_in_file: bool, more: Value) -> (tempfile::TempDir, Run) {
         "an unknown header",
         "the client's key",
         "the client's login",
-        "the stored key",
+        "the key in the environment",
         "a header of the configuration",
     ] {
         let canary = run.planted.odd(place);
@@ -490,12 +514,18 @@ async fn whole_run(key_in_file: bool, more: Value) -> (tempfile::TempDir, Run) {
         let canary = run.planted.odd(place);
         assert!(!run.upstream.got(&canary), "{place} is not for the upstream");
     }
+    // A helper gets the user's environment, but no key in it.
+    let seen = std::fs::read(folder.path().join("helper.seen")).unwrap();
+    let environment = run.planted.odd("the environment");
+    assert!(contains(&seen, environment.as_bytes()), "what the helper saw was written down");
+    let keys = run.planted.all.iter().filter(|canary| canary.place != "the environment");
+    Search::new(keys).check("what a helper sees", &seen);
     (folder, run)
 }
 
 #[tokio::test]
 async fn with_bodies_and_a_log_that_tells_everything_secrets_are_in_the_sealed_archive_only() {
-    let (_folder, mut run) = whole_run(false, json!({ "log": { "level": "trace", "format": "json" } })).await;
+    let (_folder, mut run) = whole_run(json!({ "log": { "level": "trace", "format": "json" } })).await;
     // There they are, for whoever has the key.
     let reader = Reader::open(&run.home.join("archive"), &run.home.join("archive.key")).unwrap();
     let (mut requests, mut answers, mut heads) = (0, 0, 0);
@@ -523,7 +553,7 @@ async fn without_bodies_and_with_a_log_for_people_there_are_no_secrets_at_all() 
         "log": { "level": "debug", "format": "human" },
         "audit": { "logRequestBodies": false, "logResponseBodies": false },
     });
-    let (_folder, run) = whole_run(true, more).await;
+    let (_folder, run) = whole_run(more).await;
     assert!(!run.home.join("archive").exists());
 }
 

@@ -83,7 +83,6 @@ pub struct Provider {
 impl Provider {
     /// All enabled providers, in the order of the configuration.
     pub fn all(config: &Config, resolver: &Resolver) -> Vec<Self> {
-        resolver.hide_from_helpers(config.providers.iter().flat_map(|provider| &provider.api_keys));
         config.providers.iter().filter_map(|provider| Self::new(provider, resolver)).collect()
     }
 
