@@ -227,12 +227,10 @@ impl Ledger {
         filter: Filter,
         price: impl Fn(&Record) -> Option<Priced> + Send + Sync + 'static,
     ) -> Result<Progress, StoreError> {
-        self.caught_up(BARRIER).await;
-        let (filter, price) = (Arc::new(filter), Arc::new(price));
-        let (mut all, mut after) = (Progress::default(), 0);
+        let (price, mut all, mut after) = (Arc::new(price), Progress::default(), 0);
         loop {
-            let (filter, price) = (filter.clone(), price.clone());
-            let step = self.write(move |writer| writer.reprice(&filter, after, &mut |record| price(record))).await?;
+            let price = price.clone();
+            let step = self.reprice_step(filter.clone(), after, move |record| price(record)).await?;
             all.seen += step.seen;
             all.changed += step.changed;
             match step.next {
@@ -240,6 +238,19 @@ impl Ledger {
                 None => return Ok(all),
             }
         }
+    }
+
+    /// One step of the same: the next records after `after`; 0 at the beginning, then where the step before ended.
+    pub async fn reprice_step(
+        &self,
+        filter: Filter,
+        after: i64,
+        price: impl Fn(&Record) -> Option<Priced> + Send + 'static,
+    ) -> Result<Progress, StoreError> {
+        if after == 0 {
+            self.caught_up(BARRIER).await;
+        }
+        self.write(move |writer| writer.reprice(&filter, after, &mut |record| price(record))).await
     }
 
     /// Removes records for good: from the store, from the journal, from the disk.

@@ -5,10 +5,12 @@ mod encode;
 pub mod error;
 mod foreign;
 mod read;
+mod said;
 pub(crate) mod usage;
 mod write;
 
 pub use foreign::strip as strip_foreign_thinking;
+pub use said::said;
 
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::ApiError;
