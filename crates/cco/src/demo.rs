@@ -140,6 +140,7 @@ fn start_gateway(sim: SocketAddr, home: &std::path::Path) -> Result<(SocketAddr,
     let (address, phases) = (listener.local_addr()?, Phases::default());
     let server = Server {
         listener,
+        own: None,
         gateway: Arc::new(gateway),
         phases: phases.clone(),
         workers: 1,

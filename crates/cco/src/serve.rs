@@ -8,9 +8,9 @@ use std::sync::Arc;
 use gateway::client::Phases;
 use gateway::config::Env;
 use gateway::daemon::Server;
-use gateway::net;
+use gateway::net::{self, OwnSocket};
 use gateway::setup;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{EXIT_CONFIG, VERSION, cli, credentials, load, logging, term};
 
@@ -52,7 +52,8 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let _log = logging::start(&loaded.config.log);
+    let log = logging::start(&loaded.config.log);
+    gateway.counters.log_dropped.set(log.dropped());
     logging::notes(&loaded.notes);
     logging::notes(&notes);
     let listener = match net::listen(listen) {
@@ -76,6 +77,7 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     let bound = listener.local_addr().unwrap_or(listen);
     let server = Server {
         listener,
+        own: own_socket(&env),
         gateway: Arc::new(gateway),
         phases: Phases::default(),
         workers: options.workers.map_or_else(default_workers, usize::from),
@@ -97,6 +99,14 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where commands of our own user ask. Without it they read the files.
+fn own_socket(env: &Env) -> Option<OwnSocket> {
+    let path = setup::own_socket(&env.home()?);
+    OwnSocket::bind(&path)
+        .inspect_err(|why| warn!("commands cannot ask this gateway over `{}`: {why}", path.display()))
+        .ok()
 }
 
 fn default_workers() -> usize {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
@@ -19,6 +19,7 @@ use crate::client::peer::Peer;
 use crate::client::respond::Answer;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
+use crate::io::Io;
 use crate::net;
 use crate::server::connection::serve_resettable;
 
@@ -36,6 +37,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 pub struct Server {
     /// The bound socket, ours or a parent's.
     pub listener: std::net::TcpListener,
+    /// The socket of our own user, if there is one.
+    pub own: Option<net::OwnSocket>,
     /// The configuration in use.
     pub gateway: Arc<Gateway>,
     /// The steps of a shutdown: cancelled from outside.
@@ -93,13 +96,27 @@ impl Server {
             .map(|n| spawn_worker(n, gateway.clone(), &phases))
             .collect::<io::Result<Vec<_>>>()?;
         let listener = TcpListener::from_std(self.listener)?;
+        let own = self.own.as_ref().map(net::OwnSocket::listener).transpose()?;
         let here = Local::new(gateway.clone(), &phases);
         let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = phases.drain.cancelled() => break,
+                () = gateway.stop.cancelled() => {
+                    info!("stopping: running streams may finish, a second signal ends them at once");
+                    phases.drain.cancel();
+                    break;
+                }
                 accepted = listener.accept() => accepted,
+                accepted = accept_own(own.as_ref()) => {
+                    match accepted {
+                        Ok(stream) if net::is_own(&stream) => here.serve_own(stream),
+                        Ok(_) => {}
+                        Err(_) => tokio::time::sleep(BACK_OFF).await,
+                    }
+                    continue;
+                }
             };
             let (stream, remote) = match accepted {
                 Ok(accepted) => {
@@ -134,10 +151,20 @@ impl Server {
                 }
             }
         }
-        drop(listener);
+        drop((listener, own));
+        // Whoever comes now finds nobody here, and may take the place.
+        drop(self.own);
         let threads: Vec<_> = remotes.into_iter().map(|remote| remote.thread).collect();
         drain(here, threads, &phases, self.drain).await;
         Ok(())
+    }
+}
+
+/// The next connection over our own socket; never, where there is none.
+async fn accept_own(own: Option<&UnixListener>) -> io::Result<UnixStream> {
+    match own {
+        Some(own) => own.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
     }
 }
 
@@ -283,9 +310,19 @@ impl Local {
     }
 
     fn serve(&self, stream: TcpStream, peer: Peer, open: Open) {
+        self.serve_any(stream, peer, open, net::reset_on_close);
+    }
+
+    /// Commands of our own user are few: they all go to one thread.
+    fn serve_own(&self, stream: UnixStream) {
+        let open = Open::new(&self.load, &self.worker.gateway);
+        self.serve_any(stream, Peer::over_own_socket(), open, |_| {});
+    }
+
+    fn serve_any<S: Io + 'static>(&self, stream: S, peer: Peer, open: Open, reset: fn(&S)) {
         let worker = self.worker.clone();
         self.tasks.spawn_local(async move {
-            serve_resettable(stream, peer, worker, net::reset_on_close).await;
+            serve_resettable(stream, peer, worker, reset).await;
             drop(open);
         });
     }

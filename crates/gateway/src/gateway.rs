@@ -1,9 +1,9 @@
 //! What all connections share: the checked configuration in use, and what one worker thread has of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::client::Phases;
@@ -16,6 +16,8 @@ use crate::provider::Provider;
 use crate::recorder::Recorder;
 use crate::secret::Secret;
 use crate::upstream::Pool;
+use ledger::record::Id;
+use tokio_util::sync::CancellationToken;
 
 /// The gateway as its configuration made it.
 pub struct Gateway {
@@ -51,6 +53,10 @@ pub struct Gateway {
     pub recorder: Arc<Recorder>,
     /// What has happened so far.
     pub counters: Counters,
+    /// What was refused and is in no record.
+    pub refused: Refused,
+    /// Cancelled by whoever asks for the end: running answers may finish.
+    pub stop: CancellationToken,
 }
 
 impl fmt::Debug for Gateway {
@@ -80,8 +86,32 @@ pub struct Counters {
     pub connections_refused: AtomicU64,
     /// Connections open now.
     pub connections: AtomicU64,
+    /// Lines of the program's log that were dropped.
+    pub log_dropped: Gauge,
     /// By outcome; the outcomes are a short closed list.
     outcomes: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// A number that somebody else keeps.
+#[derive(Default)]
+pub struct Gauge(OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>);
+
+impl fmt::Debug for Gauge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gauge({})", self.read())
+    }
+}
+
+impl Gauge {
+    /// Says where it is read; only the first one counts.
+    pub fn set(&self, read: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(read));
+    }
+
+    /// What it is; 0 where nobody keeps it.
+    pub fn read(&self) -> u64 {
+        self.0.get().map_or(0, |read| read())
+    }
 }
 
 /// Counts one request as running while it lives.
@@ -121,6 +151,53 @@ impl Counters {
     /// How requests ended.
     pub fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Refusals that are remembered.
+const REFUSED: usize = 256;
+/// Bytes that are kept of a path, and of a message.
+const REFUSED_TEXT: usize = 512;
+
+/// A request that was refused before it became an exchange.
+#[derive(Debug, Clone)]
+pub struct Turned {
+    /// What the client was told.
+    pub id: Id,
+    /// When, by the wall clock.
+    pub at: SystemTime,
+    /// What was asked; empty where not even that could be read.
+    pub method: Box<str>,
+    /// Its path.
+    pub path: Box<str>,
+    /// The status of the answer.
+    pub status: u16,
+    /// Its message.
+    pub message: Box<str>,
+}
+
+/// The last requests that were refused before they became exchanges: they leave no record, and people ask about them.
+#[derive(Debug, Default)]
+pub struct Refused(Mutex<VecDeque<Turned>>);
+
+impl Refused {
+    /// Remembers one; the oldest goes.
+    pub fn push(&self, id: Id, asked: Option<(&str, &str)>, refusal: &Refusal) {
+        let cut = |text: &str| text[..text.floor_char_boundary(REFUSED_TEXT)].into();
+        let (method, path) = asked.unwrap_or_default();
+        let (status, message) = (refusal.kind.status(), cut(&refusal.message));
+        let turned = Turned { id, at: SystemTime::now(), method: cut(method), path: cut(path), status, message };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.truncate(REFUSED - 1);
+        all.push_front(turned);
+    }
+
+    /// The last whose id, or short id, begins with these digits.
+    pub fn find(&self, digits: &str) -> Option<Turned> {
+        let digits = digits.to_ascii_lowercase();
+        let fits = |id: Id| id.to_string().starts_with(&digits) || id.short().starts_with(&digits);
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|turned| digits.len() >= 4 && fits(turned.id)).cloned()
     }
 }
 

@@ -13,6 +13,7 @@ pub mod glob;
 pub mod headers;
 pub mod health;
 pub mod io;
+pub mod live;
 pub mod net;
 pub mod origin;
 pub mod party;

@@ -14,14 +14,15 @@ use ledger::redact::Redactor;
 use ledger::retention::Retention;
 use ledger::store::sqlite::Sqlite;
 use ledger::{Ledger, LedgerOptions, money};
+use tokio_util::sync::CancellationToken;
 
 use crate::coding::{self, Coding};
-use crate::config::{Audit, Config, CredentialRef, Env, NanoUsd, Note, NoteLevel, OnFailure};
+use crate::config::{Audit, Config, CredentialRef, Env, NanoUsd, Note, NoteLevel, OnFailure, ProviderConfig};
 use crate::credential::{self, CredentialError, Keeper, Resolver};
-use crate::gateway::{Counters, Gateway};
+use crate::gateway::{Counters, Gateway, Refused};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
-use crate::recorder::{Bodies, Recorder};
+use crate::recorder::{Billing, Bodies, Recorder};
 
 /// Why a configuration that reads well cannot be used on this machine.
 #[derive(Debug)]
@@ -92,9 +93,9 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
     }
     let opened = match env.home() {
         Some(home) => {
-            let path = audit.db_path.clone().unwrap_or_else(|| home.join("ledger.db"));
+            let path = store_path(config, &home);
             let retention = Retention { keep: Some(audit.retention), max_bytes: None };
-            let options = LedgerOptions { journal: JournalOptions::new(home.join("journal")), retention };
+            let options = LedgerOptions { journal: JournalOptions::new(journal_path(&home)), retention };
             Ledger::open(options, Arc::new(Sqlite::new(path))).map_err(|why| why.to_string())
         }
         None => Err("neither `CCO_HOME` nor `HOME` is set".to_string()),
@@ -103,7 +104,10 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
         Ok(ledger) => {
             let recorder = Recorder::new(Arc::new(ledger), prices, audit.journal_wait, audit.on_failure);
             Ok(match env.home() {
-                Some(home) if audit.request_bodies || audit.response_bodies => with_bodies(recorder, audit, &home),
+                // What was kept before can still be read and purged.
+                Some(home) if audit.request_bodies || audit.response_bodies || archive_paths(&home).0.exists() => {
+                    with_bodies(recorder, audit, &home)
+                }
                 _ => (recorder, Vec::new()),
             })
         }
@@ -158,13 +162,34 @@ fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec
     }
 }
 
+/// Where the gateway of this home answers its own user.
+pub fn own_socket(home: &Path) -> PathBuf {
+    home.join("cco.sock")
+}
+
+/// Where the store of this configuration is.
+pub fn store_path(config: &Config, home: &Path) -> PathBuf {
+    config.audit.db_path.clone().unwrap_or_else(|| home.join("ledger.db"))
+}
+
+/// Where the journal is.
+pub fn journal_path(home: &Path) -> PathBuf {
+    home.join("journal")
+}
+
+/// Under which names the prices of this configuration know its providers.
+pub fn billing(config: &Config, recorder: &Recorder) -> Billing {
+    let host = |p: &ProviderConfig| p.base_url.as_ref().map(|base| base.origin.host.clone()).unwrap_or_default();
+    config.providers.iter().map(|p| (p.name.clone(), recorder.billed_as(p.kind.name, &host(p)))).collect()
+}
+
 /// Where the archive of bodies lies, and the key that it is encrypted with.
 pub fn archive_paths(home: &Path) -> (PathBuf, PathBuf) {
     (home.join("archive"), home.join("archive.key"))
 }
 
 /// The built-in prices, with those of the configuration before them.
-fn prices(config: &Config) -> Result<PriceTable, SetupError> {
+pub fn prices(config: &Config) -> Result<PriceTable, SetupError> {
     let costs = &config.cost_tracking;
     let mut table = PriceTable::built_in();
     if let Some(path) = &costs.prices_file {
@@ -242,6 +267,8 @@ pub fn gateway(
         dialer,
         recorder: Arc::new(recorder),
         counters: Counters::default(),
+        refused: Refused::default(),
+        stop: CancellationToken::new(),
     };
     Ok((gateway, notes))
 }

@@ -43,6 +43,14 @@ fn json_subscriber(sink: Sink, level: LevelFilter) -> impl Subscriber + Send + S
     tracing_subscriber::fmt().event_format(json::Json).with_max_level(level).with_writer(writer).finish()
 }
 
+impl Logging {
+    /// Tells how many lines were dropped, whenever it is called.
+    pub(crate) fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let read = self.0.as_ref().map(Writer::dropped_then);
+        move || read.as_ref().map_or(0, |read| read())
+    }
+}
+
 impl Drop for Logging {
     fn drop(&mut self) {
         let lines = self.0.as_ref().map_or(0, Writer::dropped);

@@ -109,6 +109,12 @@ impl Writer {
     pub(super) fn dropped(&self) -> u64 {
         self.shared.state().dropped
     }
+
+    /// The same for whoever asks later.
+    pub(super) fn dropped_then(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || shared.state().dropped
+    }
 }
 
 impl Drop for Writer {

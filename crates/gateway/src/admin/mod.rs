@@ -1,19 +1,27 @@
-//! What we answer ourselves: the state, the metrics, the probes that clients send to warm a connection.
+//! What we answer ourselves: the state, the metrics, the ledger, what happens at the moment, and the probes that clients
+//! send to warm a connection.
 
 mod access;
+pub mod ask;
+pub mod change;
+mod ledger;
 mod metrics;
 mod prometheus;
 mod shape;
 mod state;
+mod subscribe;
 
 use http1::RequestHead;
+use serde_json::json;
 
 use crate::client::peer::Peer;
 use crate::client::respond::Answer;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
+use crate::live::Viewer;
 
 pub use access::{Access, is_admin};
+pub use subscribe::stream as subscribe;
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +33,19 @@ enum What {
     Metrics,
     Reset,
     Prometheus,
+    Ledger,
+    Change,
+    Subscribe,
+    Drain,
+}
+
+/// What the one who asks gets.
+#[derive(Debug)]
+pub enum Reply {
+    /// An answer that is whole.
+    Answer(Answer),
+    /// What happens from now on.
+    Live(Viewer),
 }
 
 /// One path of ours.
@@ -32,7 +53,7 @@ enum What {
 pub struct Route {
     /// GET (then HEAD as well) or POST.
     pub method: &'static str,
-    /// The path.
+    /// The path; `*` in it stands for any one part.
     pub path: &'static str,
     /// Who may ask.
     pub access: Access,
@@ -57,27 +78,63 @@ pub const ROUTES: &[Route] = &[
     get("/gateway/metrics", Access::Machine, What::Metrics),
     post("/gateway/metrics/reset", Access::Admin, What::Reset),
     get("/metrics", Access::Machine, What::Prometheus),
+    get("/gateway/audit", Access::Admin, What::Ledger),
+    post("/gateway/audit/purge", Access::Admin, What::Change),
+    get("/gateway/audit/*", Access::Admin, What::Ledger),
+    get("/gateway/audit/*/request", Access::Admin, What::Ledger),
+    get("/gateway/audit/*/response", Access::Admin, What::Ledger),
+    get("/gateway/costs", Access::Admin, What::Ledger),
+    get("/gateway/sessions", Access::Admin, What::Ledger),
+    get("/gateway/limits", Access::Admin, What::Ledger),
+    post("/gateway/prices/recompute", Access::Admin, What::Change),
+    get("/api/streams/subscribe", Access::Admin, What::Subscribe),
+    post("/gateway/drain", Access::Admin, What::Drain),
 ];
 
+impl Route {
+    fn fits(&self, path: &str) -> bool {
+        let (mut wanted, mut asked) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (wanted.next(), asked.next()) {
+                (None, None) => return true,
+                (Some("*"), Some(part)) if !part.is_empty() => {}
+                (Some(wanted), Some(asked)) if wanted == asked => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
 /// Answers a request whose path is no upstream's.
-pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<Answer, Refusal> {
+pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<Reply, Refusal> {
     let gateway = &*worker.gateway;
     let what = route(head, peer, gateway)?.what;
-    Ok(match what {
+    Ok(Reply::Answer(match what {
         What::Probe => Answer::text("cco\n"),
-        What::Alive => Answer::json(&serde_json::json!({ "status": "healthy" })),
+        What::Alive => Answer::json(&json!({ "status": "healthy" })),
         What::Health => Answer::json(&state::health(gateway)),
         What::Providers => Answer::json(&state::providers(gateway)),
         What::Metrics => Answer::json(&metrics::read(gateway, is_admin(head, peer, gateway)).await?),
         What::Reset => Answer::json(&metrics::reset(gateway).await?),
         What::Prometheus => prometheus::scrape(gateway).await,
-    })
+        What::Ledger => ledger::ask(gateway, head.target()).await?,
+        What::Change => ledger::change(gateway, head.target()).await?,
+        What::Subscribe => {
+            let message = "as many watch as may: try again when one of them has ended";
+            let full = || Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(5));
+            return Ok(Reply::Live(gateway.recorder.live().watch().ok_or_else(full)?));
+        }
+        What::Drain => {
+            gateway.stop.cancel();
+            Answer::json(&json!({ "stopping": true }))
+        }
+    }))
 }
 
 /// What is asked, if it is there and may be asked.
 fn route(head: &RequestHead, peer: &Peer, gateway: &Gateway) -> Result<&'static Route, Refusal> {
     let (path, method) = (head.path(), head.method());
-    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
+    let Some(route) = ROUTES.iter().find(|route| route.fits(path)) else {
         let message =
             format!("there is nothing at `{path}`: model requests go to `/v1/…`, the state is at `/gateway/health`");
         return Err(Refusal::new(ErrorKind::NotFound, message).retry(Retry::Never));
@@ -113,7 +170,7 @@ mod tests {
             let want = match route.access {
                 Access::Anyone => "everybody who passes",
                 Access::Machine => "everybody on this machine",
-                Access::Admin => "the admin token",
+                Access::Admin => "holders of the admin token, our own user over the socket",
             };
             assert!(who.is_some_and(|who| who.contains(want)), "`{name}` is for {want}: the table says {who:?}");
         }

@@ -12,17 +12,30 @@ pub struct Peer {
     local: SocketAddr,
     /// Whether it is a process of our own user: looked up when first asked, once a connection.
     own_user: OnceCell<bool>,
+    /// Whether it came over the socket that only our own user can connect to.
+    own_socket: bool,
 }
 
 impl Peer {
     /// Of an accepted socket.
     pub fn new(remote: SocketAddr, local: SocketAddr) -> Self {
-        Self { remote, local, own_user: OnceCell::new() }
+        Self { remote, local, own_user: OnceCell::new(), own_socket: false }
     }
 
     /// One whose user is known.
     pub fn known(remote: SocketAddr, local: SocketAddr, own_user: bool) -> Self {
-        Self { remote, local, own_user: OnceCell::from(own_user) }
+        Self { remote, local, own_user: OnceCell::from(own_user), own_socket: false }
+    }
+
+    /// One that came over our own socket, and is of our own user.
+    pub fn over_own_socket() -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { own_socket: true, ..Self::known(nowhere, nowhere, true) }
+    }
+
+    /// Whether it came over the socket that only our own user can connect to: no page of a browser's can.
+    pub fn is_on_own_socket(&self) -> bool {
+        self.own_socket
     }
 
     /// The address and port that it connected to.

@@ -1,5 +1,7 @@
 //! Answers of our own, in the caller's protocol.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use http1::write;
 use wire::anthropic;
@@ -20,6 +22,24 @@ pub struct Answer {
     pub fields: Vec<(&'static str, String)>,
     /// The body.
     pub body: Bytes,
+}
+
+/// What every error of ours ends with: where there is more about it.
+const DETAILS: &str = "; details: cco logs show ";
+/// Digits of an id that a person copies.
+const SHORT: usize = 8;
+
+/// The message with the command that tells more; as it is where there is no id.
+pub fn with_details<'a>(message: &'a str, request_id: &str) -> Cow<'a, str> {
+    match request_id.len().checked_sub(SHORT).and_then(|at| request_id.get(at..)) {
+        Some(short) => format!("{message}{DETAILS}{short}").into(),
+        None => message.into(),
+    }
+}
+
+/// The message of an error of ours without the command.
+pub fn without_details(message: &str) -> &str {
+    message.split_once(DETAILS).map_or(message, |(message, _)| message)
 }
 
 impl Answer {
@@ -51,7 +71,8 @@ impl Answer {
         if let Some(methods) = refusal.allow {
             fields.push(("allow", methods.into()));
         }
-        let body = anthropic::error::body(refusal.kind, &refusal.message, request_id).into();
+        let message = with_details(&refusal.message, request_id);
+        let body = anthropic::error::body(refusal.kind, &message, request_id).into();
         let (status, reason) = (refusal.kind.status(), refusal.kind.reason());
         Self { status, reason, content_type: "application/json", fields, body }
     }

@@ -9,6 +9,7 @@
 mod diag;
 mod dial;
 mod error;
+mod local;
 mod peer;
 mod proxy;
 mod resolve;
@@ -19,6 +20,7 @@ mod tunnel;
 
 pub use dial::{BoxFuture, Dial, Dialer, RECEIVE_BUFFER, Settings};
 pub use error::{Cause, DialError, Step};
+pub use local::{NoSocket, OwnSocket, OwnStream, connect, is_own};
 pub use peer::{own_uid, peer_uid, port_holder};
 pub use proxy::{BadProxy, Proxy, ProxyEnv, ProxyUrl};
 pub use resolve::Lookup;

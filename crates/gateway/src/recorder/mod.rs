@@ -4,6 +4,7 @@ mod bodies;
 mod facts;
 mod observed;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger::Ledger;
 use ledger::journal::Ack;
-use ledger::price::{Billed, PriceTable};
+use ledger::price::{Billed, Cost, PriceTable, Unpriced};
 use ledger::record::{Operation, Outcome, Record, Start};
 use tracing::{debug, warn};
 
@@ -22,9 +23,13 @@ pub use observed::{Histogram, OTHER, Observed, Series};
 
 use crate::config::OnFailure;
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::live::Hub;
 
 /// Awaited before the last bytes of an answer leave; it ends by itself after `audit.journalWaitMs`.
 pub type Settling = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Under which names the price table knows the providers of the configuration.
+pub type Billing = HashMap<String, Arc<str>>;
 
 /// Where records are written down.
 pub trait Book: Send + Sync {
@@ -62,6 +67,7 @@ pub struct Recorder {
     trouble: Option<Box<str>>,
     /// Why no bodies are kept although they should be.
     no_bodies: Option<Box<str>>,
+    live: Arc<Hub>,
 }
 
 impl fmt::Debug for Recorder {
@@ -115,9 +121,10 @@ impl Recorder {
     pub fn off() -> Self {
         let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
         let (unsettled, unpriced, observed) = (Arc::default(), AtomicU64::default(), Observed::default());
+        let live = Arc::default();
         let (book, ledger, prices, bodies) = (None, None, None, None);
         let (trouble, no_bodies) = (None, None);
-        Self { book, ledger, prices, wait, on_failure, unsettled, unpriced, bodies, observed, trouble, no_bodies }
+        Self { book, ledger, prices, wait, on_failure, unsettled, unpriced, bodies, observed, trouble, no_bodies, live }
     }
 
     /// Records nothing because the ledger cannot be opened.
@@ -152,6 +159,7 @@ impl Recorder {
 
     /// Writes that an exchange begins. `Err`: it is not known to be written, and that matters here.
     pub async fn begin(&self, start: Start) -> Result<(), Refusal> {
+        self.live.started(&start);
         let Some(book) = &self.book else { return Ok(()) };
         let Err(why) = book.start(start).within(self.wait).await else { return Ok(()) };
         self.unsettled.fetch_add(1, Ordering::Relaxed);
@@ -168,6 +176,7 @@ impl Recorder {
     fn settle(&self, mut record: Record, billed_as: &str) -> Option<Settling> {
         self.price(&mut record, billed_as);
         self.observed.add(&record);
+        self.live.ended(&record);
         let book = self.book.as_ref()?;
         let (ack, wait, unsettled) = (book.finish(record), self.wait, self.unsettled.clone());
         Some(Box::pin(async move {
@@ -183,34 +192,42 @@ impl Recorder {
 
     /// What it cost at the prices of now; no price is no cost, never 0.
     fn price(&self, record: &mut Record, billed_as: &str) {
-        let (Some(prices), Operation::Generation, Some(usage)) = (&self.prices, record.operation, &record.usage) else {
-            return;
-        };
-        let Some(model) = record.parties.model.as_deref() else { return };
-        let billed = Billed {
+        match self.cost(record, billed_as) {
+            Some(Ok(cost)) => {
+                record.cost = Some(cost.nano_usd);
+                record.price_version = Some(Box::from(&*cost.price_version));
+            }
+            Some(Err(why)) => {
+                self.unpriced.fetch_add(1, Ordering::Relaxed);
+                debug!(model = record.parties.model.as_deref(), why = why.as_str(), "no price");
+            }
+            None => {}
+        }
+    }
+
+    /// What a record costs at the prices of now; `None`: it has nothing that could be priced.
+    pub fn cost(&self, record: &Record, billed_as: &str) -> Option<Result<Cost, Unpriced>> {
+        let (prices, usage) = (self.prices.as_ref()?, record.usage.as_ref()?);
+        let model = record.parties.model.as_deref().filter(|_| record.operation == Operation::Generation)?;
+        Some(prices.cost(&Billed {
             provider: billed_as,
             model,
             at: record.started_us / 1_000_000,
             usage,
             estimated_output: record.estimated_output,
             notional: record.parties.notional,
-        };
-        match prices.cost(&billed) {
-            Ok(cost) => {
-                record.cost = Some(cost.nano_usd);
-                record.price_version = Some(Box::from(&*cost.price_version));
-            }
-            Err(why) => {
-                self.unpriced.fetch_add(1, Ordering::Relaxed);
-                debug!(model, why = why.as_str(), "no price");
-            }
-        }
+        }))
     }
 
     /// Under which name the price table knows a provider of this kind at this host.
     pub fn billed_as(&self, kind: &str, host: &str) -> Arc<str> {
         let known = self.prices.as_ref().filter(|_| kind.ends_with("-compatible"));
         known.and_then(|prices| prices.provider_of_host(host)).unwrap_or(kind).into()
+    }
+
+    /// What happens at the moment.
+    pub fn live(&self) -> &Arc<Hub> {
+        &self.live
     }
 
     /// How long answers took and how many tokens they had, since the start.

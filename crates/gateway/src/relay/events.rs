@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use wire::meter::{Meter, Metered, Progress};
-use wire::sse::Splitter;
+use wire::sse::{RawEvent, Splitter};
+
+use crate::live::Tap;
 
 /// Bytes of an unfinished event that wait for their end. A longer event passes as it comes.
 const TAIL: usize = 256 * 1024;
@@ -18,6 +20,8 @@ const PIECES: usize = 256;
 pub struct Events {
     splitter: Splitter,
     meter: Meter,
+    /// For those who watch.
+    tap: Option<Tap>,
     tail: Vec<Bytes>,
     tail_len: usize,
     /// Bytes of the unfinished event, those that have passed included.
@@ -29,11 +33,24 @@ pub struct Events {
 impl Default for Events {
     fn default() -> Self {
         let (splitter, meter) = (Splitter::new(KEPT), Meter::default());
-        Self { splitter, meter, tail: Vec::new(), tail_len: 0, unfinished: 0, within: false }
+        Self { splitter, meter, tap: None, tail: Vec::new(), tail_len: 0, unfinished: 0, within: false }
+    }
+}
+
+/// Looks at one event.
+fn see(meter: &mut Meter, tap: Option<&Tap>, event: &RawEvent<'_>) {
+    meter.event(event);
+    if let Some(tap) = tap {
+        tap.event(event);
     }
 }
 
 impl Events {
+    /// Tells those who watch what the answer says.
+    pub fn tap(&mut self, tap: Tap) {
+        self.tap = Some(tap);
+    }
+
     /// How far the answer has come.
     pub fn progress(&self) -> Progress {
         self.meter.progress()
@@ -66,13 +83,15 @@ impl Events {
 
     /// Looks at bytes that are relayed in another form (a compressed stream): nothing is held back.
     pub fn look(&mut self, plain: &[u8]) {
-        self.splitter.push(plain, |event| self.meter.event(&event));
+        let Self { splitter, meter, tap, .. } = self;
+        splitter.push(plain, |event| see(meter, tap.as_ref(), &event));
     }
 
     /// Takes the pieces that one read brought; what is to be sent now is appended to `ready`.
     pub fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) {
         for piece in fresh.drain(..) {
-            match self.splitter.push(&piece, |event| self.meter.event(&event)) {
+            let Self { splitter, meter, tap, .. } = &mut *self;
+            match splitter.push(&piece, |event| see(meter, tap.as_ref(), &event)) {
                 Some(border) => {
                     ready.append(&mut self.tail);
                     (self.tail_len, self.unfinished, self.within) = (0, 0, false);

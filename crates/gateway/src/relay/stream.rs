@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ledger::record::Id;
 use tokio::time::Instant;
 use wire::anthropic;
 use wire::envelope::Envelope;
@@ -14,8 +16,10 @@ use wire::meter::{self, Metered, Progress};
 
 use super::Events;
 use crate::client::Client;
+use crate::client::respond::with_details;
 use crate::coding::{self, Coding, Decoder, Unpacked};
 use crate::io::Io;
+use crate::live::{Hub, Tap};
 use crate::upstream::{UploadError, UpstreamBody};
 
 /// Reads in a row after which the clock, the client and the process are looked at.
@@ -47,6 +51,17 @@ pub enum View {
     Events(Box<Events>),
     /// A compressed one: looked at through a decoder (`None` once that has failed), never touched.
     Coded(Box<Events>, Option<Box<Decoder>>),
+}
+
+impl View {
+    /// The same, which tells those who watch what the answer says.
+    #[must_use]
+    pub fn tapped(mut self, live: &Arc<Hub>, id: Id) -> Self {
+        if let Self::Events(events) | Self::Coded(events, _) = &mut self {
+            events.tap(Tap::new(live.clone(), id));
+        }
+        self
+    }
 }
 
 /// How long a relay may be without what.
@@ -476,7 +491,9 @@ impl<'a, S: Io> Relay<'a, S> {
         match &self.view {
             View::Events(events) if events.at_border() && self.framed != Framed::Length => {
                 self.ready.clear();
-                self.ready.push(anthropic::error::event(kind, message, self.request_id).into());
+                self.ready.push(
+                    anthropic::error::event(kind, &with_details(message, self.request_id), self.request_id).into(),
+                );
                 self.send();
                 self.close();
             }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http1::{Framing, RequestHead};
+use http1::{Framing, RequestHead, ResponseHead};
+use ledger::limits::Limits;
 use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
 use tokio::time::Instant;
 use wire::meter::{Counts, Metered};
@@ -119,6 +120,11 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What the head of an answer says of the provider's limits.
+pub(super) fn limits(answer: &ResponseHead) -> Option<Limits> {
+    Limits::of(answer.fields().filter_map(|field| Some((std::str::from_utf8(field.name).ok()?, field.value))))
+}
+
 /// Puts what the relay saw into the record, before the client can know the end.
 pub(super) struct Closing<'a> {
     pub(super) draft: Option<&'a mut Draft>,
@@ -126,6 +132,7 @@ pub(super) struct Closing<'a> {
     pub(super) started: Instant,
     pub(super) first_byte: Option<Duration>,
     pub(super) upstream_id: Option<&'a str>,
+    pub(super) limits: Option<Limits>,
     pub(super) tape: Option<Tape>,
 }
 
@@ -139,12 +146,13 @@ impl Settle for Closing<'_> {
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate> {
         let (outcome, cause) = outcome(seen.ended, self.status);
         let (status, started, upstream_id) = (self.status, self.started, self.upstream_id);
-        let first_byte = self.first_byte;
+        let (first_byte, limits) = (self.first_byte, self.limits.take());
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
             record.status = Some(status);
             record.error = cause.map(Box::from);
             record.upstream_request_id = upstream_id.map(Box::from);
+            record.limits = limits;
             record.bytes_out = seen.payload;
             record.first_byte_us = first_byte.map(micros);
             record.duration_us = Some(micros(started.elapsed()));

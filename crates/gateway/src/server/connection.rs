@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use http1::{Framing, HeadError, RequestHead};
+use ledger::record::Id;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use crate::admin;
+use crate::admin::{self, Reply};
 use crate::client::inbound::Operation;
 use crate::client::peer::Peer;
 use crate::client::respond::Answer;
@@ -37,7 +38,7 @@ pub async fn serve_resettable<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, rese
             Err(NoRequest::Slow) => {
                 let refusal = Refusal::new(ErrorKind::RequestTimeout, "the request's head did not arrive in time");
                 client.unread = true;
-                refuse(&mut client, &refusal).await;
+                refuse(&mut client, &worker, &refusal).await;
                 break;
             }
             Err(NoRequest::Bad(error)) => {
@@ -46,7 +47,7 @@ pub async fn serve_resettable<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, rese
                     _ => ErrorKind::InvalidRequest,
                 };
                 client.unread = true;
-                refuse(&mut client, &Refusal::new(kind, error.to_string())).await;
+                refuse(&mut client, &worker, &Refusal::new(kind, error.to_string())).await;
                 break;
             }
         }
@@ -54,16 +55,18 @@ pub async fn serve_resettable<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, rese
     client.close().await;
 }
 
-async fn refuse<S: Io>(client: &mut Client<S>, refusal: &Refusal) -> bool {
-    let id = new_id().to_string();
-    log_refusal(&id, None, refusal);
+async fn refuse<S: Io>(client: &mut Client<S>, worker: &Worker, refusal: &Refusal) -> bool {
+    let id = new_id();
+    remember(worker, id, None, refusal);
+    let id = id.to_string();
     client.answer(&Answer::refusal(refusal, &id), &id, false, false).await
 }
 
-/// The one line of a request that never became an exchange.
-fn log_refusal(id: &str, head: Option<&RequestHead>, refusal: &Refusal) {
+/// The one line of a request that never became an exchange, and what is kept of it for those who ask.
+fn remember(worker: &Worker, id: Uuid, head: Option<&RequestHead>, refusal: &Refusal) {
     let (method, path) = (head.map(RequestHead::method), head.map(RequestHead::path));
-    let status = refusal.kind.status();
+    worker.gateway.refused.push(Id(id.as_u128()), method.zip(path), refusal);
+    let (id, status) = (id.to_string(), refusal.kind.status());
     info!(target: "cco::request", id, method, path, status, outcome = "rejected", cause = %refusal.message, "request");
 }
 
@@ -82,15 +85,20 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
         },
         Err(refusal) => Err(refusal),
     };
+    let key = id;
     let id = id.to_string();
     let (answer, close) = match answered {
-        Ok(answer) => {
+        Ok(Reply::Live(viewer)) => {
+            admin::subscribe(client, head, worker, viewer, &id).await;
+            return false;
+        }
+        Ok(Reply::Answer(answer)) => {
             // Whoever watches asks every few seconds: such lines are for those who look for them.
             debug!(target: "cco::request", id, method = head.method(), path = head.path(), status = answer.status, "request");
             (answer, false)
         }
         Err(refusal) => {
-            log_refusal(&id, Some(head), &refusal);
+            remember(worker, key, Some(head), &refusal);
             (Answer::refusal(&refusal, &id), refusal.close)
         }
     };

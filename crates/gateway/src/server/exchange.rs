@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http1::RequestHead;
-use ledger::record::{Fingerprint, Outcome};
+use ledger::record::{Fingerprint, Id, Outcome};
 use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::io::Io;
 use crate::provider::Provider;
 use crate::recorder::Draft;
 use crate::relay::{Ended, Framed, Limits, Relay};
-use crate::server::account::{Closing, outcome, refused};
+use crate::server::account::{self, Closing, outcome, refused};
 use crate::server::answer::{answer_head, framed, is_json, view};
 use crate::server::caller::{self, Payer, Rules};
 use crate::server::request::{authorization, prepare};
@@ -107,6 +107,9 @@ pub(super) async fn exchange<S: Io>(
                 settling.await;
             }
             this.log(head, outcome.as_str(), Some(&refusal.message), gateway);
+            if this.draft.is_none() {
+                gateway.refused.push(Id(this.key), Some((head.method(), head.path())), &refusal);
+            }
             let keep_alive = head.keep_alive && !refusal.close && !worker.phases.drain.is_cancelled();
             client.answer(&Answer::refusal(&refusal, &this.id), &this.id, keep_alive, head.method() == "HEAD").await
         }
@@ -181,7 +184,7 @@ impl Exchange {
         if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(&answer) {
             return self.batch_object(client, head, worker, provider, answer, source).await;
         }
-        let view = view(self.operation, head, &answer, self.stream);
+        let view = view(self.operation, head, &answer, self.stream).tapped(gateway.recorder.live(), Id(self.key));
         let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled() && !source.sending().0.is_uploading();
         let framed = framed(head, &answer, &view);
         let keep_alive = keep_alive && framed != Framed::Close;
@@ -195,7 +198,8 @@ impl Exchange {
         let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &answer));
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();
-        let mut closing = Closing { draft, status, started, first_byte, upstream_id, tape };
+        let said = account::limits(&answer);
+        let mut closing = Closing { draft, status, started, first_byte, upstream_id, limits: said, tape };
         let report = Relay::new(client, &mut source, framed, view, limits, &self.id, &mut closing).run().await;
         gateway.counters.relayed(report.payload);
         if !report.aborted {

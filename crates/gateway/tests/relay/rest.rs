@@ -293,7 +293,7 @@ fn server(workers: usize, max_connections: usize) -> (Server, std::net::SocketAd
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let (gateway, phases, drain) = (Arc::new(gateway), Phases::default(), Duration::from_secs(1));
-    (Server { listener, gateway, phases, workers, max_connections, drain }, address)
+    (Server { own: None, listener, gateway, phases, workers, max_connections, drain }, address)
 }
 
 #[tokio::test]

@@ -72,12 +72,17 @@ fn process(page: &mut Page, gateway: &Gateway) {
     page.one("cco_connections", Gauge, "Connections of clients.", connections);
     let refused = counters.connections_refused.load(Ordering::Relaxed);
     page.one("cco_connections_refused_total", Counter, "Connections turned away at `server.maxConnections`.", refused);
+    let dropped = counters.log_dropped.read();
+    page.one("cco_log_dropped_total", Counter, "Lines of the program's log that were dropped.", dropped);
     page.one("cco_held_bytes", Gauge, "Bytes of request bodies that are held.", gateway.held.used());
     page.one("cco_held_limit_bytes", Gauge, "Bytes that may be held (`server.maxHeldMb`).", gateway.held.limit());
 }
 
 fn recorder(page: &mut Page, recorder: &Recorder) {
     use Kind::Counter;
+    let live = recorder.live();
+    page.one("cco_live_viewers", Kind::Gauge, "Those who watch what happens.", live.viewers());
+    page.one("cco_live_skipped_total", Counter, "Events that viewers were too slow for.", live.skipped());
     let help = "Entries not known to be written when their exchange went on, since the start.";
     page.one("cco_unsettled_total", Counter, help, recorder.unsettled());
     page.one("cco_unpriced_total", Counter, "Exchanges without a known price, since the start.", recorder.unpriced());

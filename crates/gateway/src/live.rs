@@ -1,0 +1,227 @@
+//! What happens at the moment, for whoever watches: a bounded ring of events. Who serves never waits for who watches; who
+//! watches too slowly loses events and is told how many.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use ledger::money::NanoUsd;
+use ledger::record::{Id, Record, Start};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::{self, error::RecvError};
+use wire::anthropic;
+use wire::sse::RawEvent;
+
+/// Events that a viewer may be behind.
+const BEHIND: usize = 1024;
+/// Viewers at a time.
+const VIEWERS: usize = 32;
+/// Bytes of text in one event: a model's words are shorter.
+const TEXT: usize = 4096;
+
+/// Where events come together. Each is one whole server-sent event.
+#[derive(Debug)]
+pub struct Hub {
+    events: broadcast::Sender<Bytes>,
+    viewers: AtomicUsize,
+    skipped: AtomicU64,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        let events = broadcast::Sender::new(BEHIND);
+        Self { events, viewers: AtomicUsize::new(0), skipped: AtomicU64::new(0) }
+    }
+}
+
+impl Hub {
+    /// Whether anybody would see an event: all that it costs when nobody does.
+    pub fn is_watched(&self) -> bool {
+        self.viewers.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many watch.
+    pub fn viewers(&self) -> usize {
+        self.viewers.load(Ordering::Relaxed)
+    }
+
+    /// Events that viewers lost so far, all viewers together.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Begins to watch; `None`: as many watch as may.
+    pub fn watch(self: &Arc<Self>) -> Option<Viewer> {
+        let room = |viewers| (viewers < VIEWERS).then_some(viewers + 1);
+        self.viewers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(Viewer { events: self.events.subscribe(), hub: self.clone() })
+    }
+
+    /// An exchange begins.
+    pub fn started(&self, start: &Start) {
+        self.tell("started", || {
+            let mut event = serde_json::to_value(start).unwrap_or_default();
+            event["short"] = start.id.short().into();
+            event
+        });
+    }
+
+    /// An exchange has ended, well or badly.
+    pub fn ended(&self, record: &Record) {
+        let name = if record.outcome.is_failure() { "error" } else { "completed" };
+        self.tell(name, || {
+            let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+            let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
+            json!({
+                "id": record.id,
+                "short": record.id.short(),
+                "operation": record.operation,
+                "outcome": record.outcome,
+                "status": record.status,
+                "provider": record.parties.provider,
+                "model": record.parties.model,
+                "session": record.parties.session,
+                "agent": record.parties.agent,
+                "project": record.parties.project,
+                "stop_reason": record.stop_reason,
+                "input_tokens": tokens.map(|t| t.input),
+                "cache_read_tokens": tokens.map(|t| t.cache_read),
+                "cache_write_tokens": tokens.map(|t| t.cache_write.total()),
+                "output_tokens": tokens.map(|_| record.output()),
+                "cost_usd": record.cost.map(|NanoUsd(nano)| nano as f64 / 1e9),
+                "duration_ms": ms(record.duration_us),
+                "first_token_ms": ms(record.first_token_us),
+                "error": record.error,
+            })
+        });
+    }
+
+    fn tell(&self, name: &str, event: impl FnOnce() -> Value) {
+        if self.is_watched() {
+            // The last viewer may have gone meanwhile.
+            let _ = self.events.send(frame(name, &event()));
+        }
+    }
+}
+
+fn frame(name: &str, data: &Value) -> Bytes {
+    format!("event: {name}\ndata: {data}\n\n").into()
+}
+
+/// Who watches.
+#[derive(Debug)]
+pub struct Viewer {
+    events: broadcast::Receiver<Bytes>,
+    hub: Arc<Hub>,
+}
+
+impl Viewer {
+    /// The next event; where some were lost, first one that says how many.
+    pub async fn next(&mut self) -> Bytes {
+        match self.events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(skipped)) => {
+                self.hub.skipped.fetch_add(skipped, Ordering::Relaxed);
+                frame("lag", &json!({ "skipped": skipped }))
+            }
+            // The hub lives as long as its viewers.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    /// Another event that is there already.
+    pub fn more(&mut self) -> Option<Bytes> {
+        self.events.try_recv().ok()
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        self.hub.viewers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Tells viewers what one answer says, as it passes.
+#[derive(Debug)]
+pub struct Tap {
+    hub: Arc<Hub>,
+    id: Id,
+}
+
+impl Tap {
+    /// Of this exchange.
+    pub fn new(hub: Arc<Hub>, id: Id) -> Self {
+        Self { hub, id }
+    }
+
+    /// Looks at an event of the stream, if anybody watches.
+    pub fn event(&self, event: &RawEvent<'_>) {
+        if self.hub.is_watched()
+            && let Some(mut text) = anthropic::said(event)
+        {
+            let cut = text.len() > TEXT;
+            if cut {
+                text.truncate(text.floor_char_boundary(TEXT));
+            }
+            self.hub.tell("text_delta", || {
+                let mut event = json!({ "id": self.id, "short": self.id.short(), "text": text });
+                if cut {
+                    event["cut"] = true.into();
+                }
+                event
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::sample;
+
+    fn data(event: &Bytes) -> Value {
+        let text = std::str::from_utf8(event).unwrap();
+        let (_, data) = text.strip_suffix("\n\n").unwrap().split_once("\ndata: ").unwrap();
+        serde_json::from_str(data).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_watches_sees_what_begins_afterwards() {
+        let hub = Arc::new(Hub::default());
+        hub.started(&sample::start(1));
+        let mut viewer = hub.watch().unwrap();
+        hub.started(&sample::start(2));
+        hub.ended(&sample::record(2));
+        let first = viewer.next().await;
+        assert!(first.starts_with(b"event: started\n"));
+        assert_eq!(data(&first)["id"], sample::id(2).to_string());
+        assert_eq!(data(&viewer.more().unwrap())["short"], sample::id(2).short());
+        assert_eq!(viewer.more(), None);
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_loses_the_oldest_and_is_told_how_many() {
+        let hub = Arc::new(Hub::default());
+        let mut slow = hub.watch().unwrap();
+        let mut quick = hub.watch().unwrap();
+        for n in 0..BEHIND as u64 + 10 {
+            hub.started(&sample::start(n));
+            assert_eq!(data(&quick.next().await)["id"], sample::id(n).to_string());
+        }
+        let lag = slow.next().await;
+        assert!(lag.starts_with(b"event: lag\n"));
+        assert_eq!(data(&lag)["skipped"], 10);
+        assert_eq!(data(&slow.next().await)["id"], sample::id(10).to_string());
+        assert_eq!(hub.skipped(), 10);
+    }
+
+    #[test]
+    fn viewers_are_bounded_and_give_their_place_back() {
+        let hub = Arc::new(Hub::default());
+        let viewers: Vec<_> = (0..VIEWERS).map(|_| hub.watch().unwrap()).collect();
+        assert!(hub.watch().is_none() && hub.is_watched());
+        drop(viewers);
+        assert!(!hub.is_watched());
+        assert!(hub.watch().is_some());
+    }
+}
