@@ -1,13 +1,23 @@
 //! The binary: reads the command line, runs one command, returns its exit code.
 
+mod audit;
 mod cli;
+mod costs;
 mod credentials;
 mod demo;
+mod limits;
 mod load;
 mod logging;
+mod logs;
+mod prices;
 mod serve;
+mod sessions;
 mod simulate;
+mod source;
 mod term;
+mod text;
+mod token;
+mod watch;
 mod when;
 
 use std::process::ExitCode;
@@ -29,6 +39,14 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Credentials(options) => credentials::run(&options),
+        Command::Logs(options) => logs::run(&options),
+        Command::Costs(options) => costs::run(&options),
+        Command::Sessions(options) => sessions::run(&options),
+        Command::Limits(options) => limits::run(&options),
+        Command::Watch(options) => watch::run(&options),
+        Command::Prices(options) => prices::run(&options),
+        Command::Audit(options) => audit::run(&options),
+        Command::Token => token::run(),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
     }

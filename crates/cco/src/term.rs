@@ -2,6 +2,17 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::text;
+
+/// Work that takes less than this shows no progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A bar of progress is drawn at most so often.
+const REDRAW: Duration = Duration::from_millis(100);
 
 /// A line on stdout. A reader that has gone away is no reason to stop.
 pub(crate) fn line(text: impl Display) {
@@ -9,10 +20,33 @@ pub(crate) fn line(text: impl Display) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// The same for those who stop when nobody reads: `false` then.
+pub(crate) fn heard(text: impl Display) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
+/// Text on stdout without a line end, for those who stop when nobody reads: `false` then.
+pub(crate) fn heard_part(text: impl Display) -> bool {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).is_ok()
+}
+
 /// Text on stdout, at once and without a line end.
 pub(crate) fn part(text: impl Display) {
     let mut out = std::io::stdout().lock();
     let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Bytes on stdout, as they are.
+pub(crate) fn bytes(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
+/// What is worth knowing besides, on stderr.
+pub(crate) fn note(text: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "note: {text}");
 }
 
 /// What went wrong, why, and what to do, on stderr.
@@ -44,4 +78,107 @@ pub(crate) fn stdout_is_terminal() -> bool {
 /// Whether a person reads what goes to stderr.
 pub(crate) fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
+}
+
+/// The characters of a line on the terminal; `None` where there is none, and lines may be as long as they are.
+pub(crate) fn width() -> Option<usize> {
+    let terminal_size::Width(width) = terminal_size::terminal_size_of(std::io::stdout())?.0;
+    (width > 0).then_some(usize::from(width))
+}
+
+/// Asks a question that is answered with yes or no. `None`: there is nobody to ask.
+pub(crate) fn confirmed(question: impl Display) -> Option<bool> {
+    if !std::io::stdin().is_terminal() || !stderr_is_terminal() {
+        return None;
+    }
+    let mut out = std::io::stderr().lock();
+    let _ = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// How far a piece of work has come, on stderr: shown on a terminal only, and only when it takes a while.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    what: &'static str,
+    began: Instant,
+    drawn: Option<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str) -> Self {
+        Self { what, began: Instant::now(), drawn: None }
+    }
+
+    /// So much of `all` is done.
+    pub(crate) fn at(&mut self, done: u64, all: u64) {
+        let now = Instant::now();
+        let due = self.drawn.map_or(self.began + PATIENCE, |drawn| drawn + REDRAW);
+        if now < due || !stderr_is_terminal() {
+            return;
+        }
+        self.drawn = Some(now);
+        let part = if all == 0 { 0.0 } else { done as f64 / all as f64 };
+        let bar = text::bar(part, 30);
+        let mut out = std::io::stderr().lock();
+        let _ = write!(out, "\r{} {bar:<30} {:>4}  {done} of {all}", self.what, text::percent(part.min(1.0)));
+        let _ = out.flush();
+    }
+}
+
+/// Does a piece of work of which nobody knows how far it has come; on a terminal the seconds are shown meanwhile.
+pub(crate) fn patiently<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    if !stderr_is_terminal() {
+        return work();
+    }
+    let (done, began) = (Done::default(), Instant::now());
+    std::thread::scope(|scope| {
+        scope.spawn(|| done.shown(what, began));
+        // Told in any case: the thread must not outlast a panic.
+        let _told = Telling(&done);
+        work()
+    })
+}
+
+/// Whether a piece of work is done.
+#[derive(Default)]
+struct Done(Mutex<bool>, Condvar);
+
+impl Done {
+    /// Shows the seconds until it is.
+    fn shown(&self, what: &str, began: Instant) {
+        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drawn = false;
+        while !*done {
+            let took = began.elapsed();
+            if took >= PATIENCE {
+                drawn = true;
+                let mut out = std::io::stderr().lock();
+                let _ = write!(out, "\r{what} … {} s", took.as_secs()).and_then(|()| out.flush());
+            }
+            done = self.1.wait_timeout(done, REDRAW).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if drawn {
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+}
+
+struct Telling<'a>(&'a Done);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.drawn.is_some() {
+            let mut out = std::io::stderr().lock();
+            let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+        }
+    }
 }

@@ -163,6 +163,16 @@ const RELAYED: &[&str] = &[
 const BROKEN_OFF: &[&str] = &["truncated"];
 const REFUSED: &[&str] = &["redirect", "garbage", "bad line", "bad length", "nothing"];
 
+/// What the heads that are kept may hold: their first lines, and what is known to be harmless.
+const HEADS: [&str; 2] = ["a reason phrase", "a content coding"];
+/// What upstreams say went wrong.
+const SAID: &[&str] = &[
+    "the message of an error",
+    "the message of an error that is a whole 200",
+    "the message of an error in a stream",
+    "the message of an error at once",
+];
+
 /// Everything that a run has in it.
 struct Run {
     home: PathBuf,
@@ -420,6 +430,68 @@ impl Run {
         }
     }
 
+    /// What whoever may see everything is shown of each exchange, from the gateway or from its files alone.
+    async fn looked_at(&self) {
+        let search = self.but(&HEADS);
+        let listed = self.command(&["logs", "--json", "--limit", "1000"]).await;
+        let ids: Vec<String> = listed
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+            .collect();
+        assert!(ids.len() > 20, "{listed}");
+        search.check("the list", listed.as_bytes());
+        for command in [
+            &["logs"][..],
+            &["logs", "--csv", "--limit", "1000"],
+            &["logs", "--failed"],
+            &["costs", "--by", "outcome"],
+            &["sessions"],
+            &["limits"],
+            &["prices", "claude-sonnet-5-5"],
+        ] {
+            search.check(&command.join(" "), self.command(command).await.as_bytes());
+        }
+        // What an upstream said went wrong is shown from the body that is kept: it is what people ask for.
+        let search = self.but(&[&HEADS[..], SAID].concat());
+        for id in &ids[..12] {
+            search.check("an exchange", self.command(&["logs", "show", id]).await.as_bytes());
+            search.check("an exchange", self.command(&["logs", "show", id, "--json"]).await.as_bytes());
+        }
+    }
+
+    /// Every canary but those of these places.
+    fn but(&self, places: &[&str]) -> Search {
+        Search::new(self.planted.all.iter().filter(|canary| !places.contains(&canary.place)))
+    }
+
+    /// What a command prints.
+    async fn command(&self, args: &[&str]) -> String {
+        let mut command = binary();
+        command.args(args).env("CCO_HOME", &self.home).env("HOME", &self.home);
+        let output = soon(command.output()).await.unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    }
+
+    /// Traffic that somebody watches: the words of answers are shown, and nothing else.
+    async fn watched_traffic(&mut self) {
+        let token = std::fs::read_to_string(self.home.join("admin-token")).unwrap();
+        let mut viewer = self.gateway.client().await;
+        let ask = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        let fields = format!("authorization: Bearer {}\r\n", token.trim());
+        viewer.send(ask("/api/streams/subscribe", &fields)).await;
+        let mut seen = viewer.head().await;
+        viewer.read_until(&mut seen, ": watching").await;
+        self.traffic().await;
+        let fields = format!("{}x-cco-project: the-end\r\n{ANSWER}: whole\r\n", self.own_key());
+        self.ask(ask("/v1/models", &fields).as_bytes()).await;
+        viewer.read_until(&mut seen, "\"project\":\"the-end\"").await;
+        let text = Value::from(self.planted.odd("what the model says")).to_string();
+        assert!(contains(&seen.body, text.as_bytes()), "{}", seen.text());
+        self.but(&["what the model says"]).check("live events", &seen.body);
+    }
+
     /// A stream and an upload that are under way, each with canaries in it.
     async fn open(&mut self) -> [Client; 2] {
         let (key, body) = (self.own_key(), self.body(true));
@@ -488,12 +560,14 @@ async fn whole_run(more: Value) -> (tempfile::TempDir, Run) {
     run.crash().await;
     drop(open);
     run.surfaces().await;
-    run.traffic().await;
+    run.watched_traffic().await;
     run.surfaces().await;
+    run.looked_at().await;
     // Files while it runs: the store's log is not yet in the store.
     run.files_and_logs();
     run.gateway.stop().await;
     run.files_and_logs();
+    run.looked_at().await;
 
     // They were planted: the upstream got those that are meant for it.
     for place in [
@@ -532,8 +606,7 @@ async fn with_bodies_and_a_log_that_tells_everything_secrets_are_in_the_sealed_a
     let prompt = Value::from(run.planted.odd("the prompt")).to_string();
     let text = Value::from(run.planted.odd("what the model says")).to_string();
     // Of a head only what is known to be harmless is kept, and its first line.
-    let shown = ["a reason phrase", "a content coding"];
-    let search = Search::new(run.planted.all.iter().filter(|canary| !shown.contains(&canary.place)));
+    let search = run.but(&HEADS);
     for id in ids(&run.home) {
         let body = |kind| reader.read(id, kind).unwrap().map(|body| body.bytes().unwrap()).unwrap_or_default();
         requests += u32::from(contains(&body(Kind::Request), prompt.as_bytes()));

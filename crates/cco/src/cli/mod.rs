@@ -11,6 +11,8 @@ use gateway::credential::Backend;
 use gateway::origin::{BadUrl, BaseUrl};
 use gateway::secret::Secret;
 
+pub(crate) mod look;
+
 /// An LLM gateway that relays streams byte for byte.
 #[derive(Debug, Parser)]
 #[command(name = "cco", version = crate::VERSION, disable_help_subcommand = true)]
@@ -29,6 +31,22 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Keep keys safely, show and test them
     Credentials(Credentials),
+    /// The last exchanges, or one of them with what went wrong
+    Logs(look::Logs),
+    /// What was spent, by day, model, session, agent, project or provider
+    Costs(look::Costs),
+    /// Sessions and their agents: cost, tokens, cache hits
+    Sessions(look::Sessions),
+    /// What is left of the providers' rate limits
+    Limits(look::Limits),
+    /// What happens at the moment
+    Watch(look::Watch),
+    /// The prices of models
+    Prices(look::Prices),
+    /// Remove what is kept
+    Audit(look::Audit),
+    /// Print the admin token
+    Token,
     /// Run a provider that needs no key
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through

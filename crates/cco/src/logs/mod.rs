@@ -1,0 +1,256 @@
+//! `cco logs`: the last exchanges, one line each.
+
+mod explain;
+mod show;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use gateway::admin::ask::Zone;
+use ledger::record::Record;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::cli::look::{Form, Logs, LogsCommand};
+use crate::source::{self, Failure, Source};
+use crate::term::{self, Progress};
+use crate::text::{self, Side, Table};
+
+/// Rows that are shown where nobody says how many.
+const ROWS: u32 = 25;
+/// Records of which the bodies are searched at most.
+const SEARCHED: u64 = 20_000;
+/// How often it is looked for new records.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Widths that columns have from the beginning, so that later rows stand under earlier ones.
+const LEAST: [usize; 10] = [19, 8, 18, 20, 9, 6, 6, 6, 8, 8];
+
+const HEAD: [(&str, Side); 11] = [
+    ("TIME", Side::Left),
+    ("ID", Side::Left),
+    ("OUTCOME", Side::Left),
+    ("MODEL", Side::Left),
+    ("PROVIDER", Side::Left),
+    ("IN", Side::Right),
+    ("CACHED", Side::Right),
+    ("OUT", Side::Right),
+    ("COST", Side::Right),
+    ("TOOK", Side::Right),
+    ("WHAT", Side::Left),
+];
+
+/// Columns of comma-separated values.
+const CSV: &[&str] = &[
+    "time",
+    "id",
+    "operation",
+    "outcome",
+    "status",
+    "provider",
+    "model",
+    "session",
+    "agent",
+    "agent_type",
+    "project",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "cost_usd",
+    "notional",
+    "duration_us",
+    "error",
+];
+
+/// Shows what was asked for.
+pub(crate) fn run(options: &Logs) -> ExitCode {
+    source::ended(match &options.command {
+        Some(LogsCommand::Show(options)) => show::show(options),
+        None => list(options),
+    })
+}
+
+fn list(options: &Logs) -> Result<(), Failure> {
+    let zone = source::here();
+    let mut words = source::words(&options.look, &zone)?;
+    if options.look.limit.is_none() {
+        words.push(("limit", ROWS.to_string()));
+    }
+    if let Some(pattern) = &options.grep {
+        ledger::redact::Pattern::new(pattern).map_err(|bad| Failure::usage(format!("--grep: {}", bad.message)))?;
+        return search(options, pattern, words, &zone);
+    }
+    let mut source = Source::open()?;
+    let told = source.json(&source::target("/gateway/audit", &words, &zone))?;
+    let mut records = records(told);
+    // The last one is what people look for: it stands where their eyes are.
+    records.reverse();
+    let mut printer = Printer::new(options.look.form, &zone);
+    if !printer.print(&records) {
+        return Ok(());
+    }
+    if !options.follow {
+        if records.is_empty() && !options.look.form.json {
+            term::note("nothing that was recorded fits");
+        }
+        return Ok(());
+    }
+    // The next ones, from the last that was recorded on, whether it was shown or not.
+    let mut seq = newest(&mut source, &zone)?.max(records.iter().filter_map(seq_of).max().unwrap_or(0));
+    words.retain(|(word, _)| !matches!(*word, "limit" | "since"));
+    words.push(("limit", "1000".into()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    loop {
+        runtime.block_on(async { tokio::time::sleep(AGAIN).await });
+        let after = [&words[..], &[("after", seq.to_string())]].concat();
+        // A gateway that begins or ends meanwhile is no reason to stop.
+        let Ok(told) = source.json(&source::target("/gateway/audit", &after, &zone)) else {
+            source = Source::open()?;
+            continue;
+        };
+        let records = self::records(told);
+        seq = records.iter().filter_map(seq_of).max().unwrap_or(seq);
+        if !printer.print(&records) {
+            return Ok(());
+        }
+    }
+}
+
+/// The place of the record that came last.
+fn newest(source: &mut Source, zone: &Zone) -> Result<i64, Failure> {
+    let told = source.json(&source::target("/gateway/audit", &[("limit", "1".into())], zone))?;
+    Ok(records(told).iter().filter_map(seq_of).max().unwrap_or(0))
+}
+
+fn records(mut told: Value) -> Vec<Value> {
+    match told["records"].take() {
+        Value::Array(records) => records,
+        _ => Vec::new(),
+    }
+}
+
+fn seq_of(record: &Value) -> Option<i64> {
+    record["seq"].as_i64()
+}
+
+/// Looks through the bodies, some hundred records at a time.
+fn search(options: &Logs, pattern: &str, words: Vec<(&str, String)>, zone: &Zone) -> Result<(), Failure> {
+    let most: usize = words.iter().find(|(word, _)| *word == "limit").map_or(0, |(_, n)| n.parse().unwrap_or(0));
+    let mut source = Source::open()?;
+    let (mut found, mut searched, mut unread, mut next) = (Vec::new(), 0, 0, None::<i64>);
+    let mut progress = Progress::new("searching");
+    while found.len() < most && searched < SEARCHED {
+        let mut asked = [&words[..], &[("grep", pattern.to_owned())]].concat();
+        asked.extend(next.map(|before| ("before", before.to_string())));
+        let told = source.json(&source::target("/gateway/audit", &asked, zone))?;
+        searched += told["searched"].as_u64().unwrap_or(0);
+        unread += told["unread"].as_u64().unwrap_or(0);
+        next = told["next"].as_i64();
+        found.extend(records(told));
+        progress.at(searched, SEARCHED);
+        if next.is_none() {
+            break;
+        }
+    }
+    drop(progress);
+    found.truncate(most);
+    found.reverse();
+    Printer::new(options.look.form, zone).print(&found);
+    if unread > 0 {
+        term::note(format_args!("{unread} bodies could not be searched"));
+    }
+    if next.is_some() && found.len() < most {
+        term::note(format_args!("the last {searched} exchanges were searched: go on with --until"));
+    } else if found.is_empty() && !options.look.form.json {
+        term::note("nothing that is kept fits");
+    }
+    Ok(())
+}
+
+/// Prints records as they come.
+struct Printer<'a> {
+    form: Form,
+    zone: &'a Zone,
+    headed: bool,
+}
+
+impl<'a> Printer<'a> {
+    fn new(form: Form, zone: &'a Zone) -> Self {
+        Self { form, zone, headed: false }
+    }
+
+    /// `false`: nobody reads any more.
+    fn print(&mut self, records: &[Value]) -> bool {
+        if self.form.json {
+            return records.iter().all(term::heard);
+        }
+        if self.form.csv {
+            let heading = (!std::mem::replace(&mut self.headed, true)).then(|| CSV.join(","));
+            let cells = |record: &Value| csv(record, CSV);
+            return heading.into_iter().chain(records.iter().map(cells)).all(term::heard);
+        }
+        let mut table = Table::new(&HEAD);
+        for record in records {
+            table.row(cells(record, self.zone));
+        }
+        let widths = table.widths(&LEAST);
+        if !records.is_empty() && !std::mem::replace(&mut self.headed, true) && !term::heard(table.heading(&widths)) {
+            return false;
+        }
+        table.lines(&widths, term::width()).all(term::heard)
+    }
+}
+
+/// A row of comma-separated values.
+pub(crate) fn csv(value: &Value, columns: &[&str]) -> String {
+    let cell = |column: &&str| match &value[*column] {
+        Value::Null => String::new(),
+        Value::String(text) => text::csv(text).into_owned(),
+        other => text::csv(&other.to_string()).into_owned(),
+    };
+    columns.iter().map(cell).collect::<Vec<_>>().join(",")
+}
+
+/// The record in an answer, which is that of this version or an older one.
+fn record(value: &Value) -> Option<Record> {
+    Record::deserialize(value).ok()
+}
+
+fn cells(value: &Value, zone: &Zone) -> Vec<String> {
+    let Some(record) = record(value) else { return vec![text::line(&value.to_string()).into_owned()] };
+    let parties = &record.parties;
+    let some = |name: Option<&str>| text::line(name.unwrap_or("-")).into_owned();
+    let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+    let n = |n: u64| text::count(i64::try_from(n).unwrap_or(i64::MAX));
+    let outcome = match (record.outcome.is_failure(), record.status) {
+        (true, Some(status))
+            if record.outcome.as_str() == "upstream_error" || record.outcome.as_str() == "rejected" =>
+        {
+            format!("{} {status}", record.outcome)
+        }
+        _ => record.outcome.to_string(),
+    };
+    let agent = parties.agent_type.as_deref().or(parties.agent.as_deref());
+    let what = [
+        (parties.endpoint.as_ref() != "/v1/messages").then(|| parties.endpoint.to_string()),
+        parties.project.as_deref().map(String::from),
+        agent.map(String::from),
+        record.error.as_deref().map(String::from),
+        value["found"]["excerpt"].as_str().map(|excerpt| format!("…{excerpt}…")),
+    ];
+    vec![
+        source::clock(record.started_us, zone),
+        record.id.short(),
+        outcome,
+        text::cut(&some(parties.model.as_deref()), 32).into_owned(),
+        text::cut(&some(parties.provider.as_deref()), 16).into_owned(),
+        tokens.map_or("-".into(), |t| n(t.prompt())),
+        tokens
+            .filter(|t| t.prompt() > 0)
+            .map_or("-".into(), |t| text::percent(t.cache_read as f64 / t.prompt() as f64)),
+        if tokens.is_some() || record.estimated_output.is_some() { n(record.output()) } else { "-".into() },
+        value["cost_usd"].as_f64().map_or("-".into(), text::usd),
+        record.duration_us.map_or("-".into(), |us| text::took(us as f64 / 1e3)),
+        text::line(&what.into_iter().flatten().collect::<Vec<_>>().join(" · ")).into_owned(),
+    ]
+}

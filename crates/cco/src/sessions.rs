@@ -1,0 +1,122 @@
+//! `cco sessions`: sessions and the agents in them, as trees.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::cli::look::Sessions;
+use crate::costs::{self, cached, prompt};
+use crate::logs::csv;
+use crate::source::{self, Failure, Source};
+use crate::term;
+use crate::text::{self, Side, Table};
+
+/// Sessions that are shown where nobody says how many.
+const SESSIONS: u32 = 10;
+
+/// Shows what was asked for.
+pub(crate) fn run(options: &Sessions) -> ExitCode {
+    source::ended(sessions(options))
+}
+
+fn sessions(options: &Sessions) -> Result<(), Failure> {
+    let zone = source::here();
+    let mut words = source::words(&options.look, &zone)?;
+    if options.look.limit.is_none() {
+        words.push(("limit", SESSIONS.to_string()));
+    }
+    let told = Source::open()?.json(&source::target("/gateway/sessions", &words, &zone))?;
+    let sessions = told["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let form = options.look.form;
+    if form.json {
+        sessions.iter().all(term::heard);
+        return Ok(());
+    }
+    if form.csv {
+        let columns = [&["id", "first", "last"], costs::CSV].concat();
+        let rows = sessions.iter().map(|session| csv(session, &columns));
+        [columns.join(",")].into_iter().chain(rows).all(term::heard);
+        return Ok(());
+    }
+    if sessions.is_empty() {
+        term::note("no session that was recorded fits");
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        ("SESSION", Side::Left),
+        ("LAST", Side::Left),
+        ("REQUESTS", Side::Right),
+        ("COST", Side::Right),
+        ("IN", Side::Right),
+        ("CACHED", Side::Right),
+        ("OUT", Side::Right),
+        ("PROJECT", Side::Left),
+    ]);
+    for session in sessions {
+        let id = session["id"].as_str().filter(|id| !id.is_empty()).unwrap_or("(none)");
+        let projects = session["projects"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let projects: Vec<&str> = projects.iter().filter_map(Value::as_str).collect();
+        let mut cells = cells(text::line(id).into_owned(), session, &zone);
+        cells.push(text::line(&projects.join(", ")).into_owned());
+        table.row(cells);
+        agents(&mut table, session, "", &zone);
+    }
+    table.row(cells("total".into(), &told["total"], &zone));
+    let widths = table.widths(&[]);
+    term::line(table.heading(&widths));
+    table.lines(&widths, None).for_each(term::line);
+    if told["more"] == true {
+        term::note("there are more sessions than these: the total has them all; `--limit` shows more");
+    }
+    costs::remarks(&told["total"]);
+    Ok(())
+}
+
+/// The agents under a session or an agent. One that is alone is the session itself.
+fn agents(table: &mut Table, of: &Value, indent: &str, zone: &gateway::admin::ask::Zone) {
+    let agents = of["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let alone = indent.is_empty() && agents.len() == 1 && agents[0]["id"] == "";
+    if alone && agents[0]["agents"].as_array().is_none_or(Vec::is_empty) {
+        return;
+    }
+    for (n, agent) in agents.iter().enumerate() {
+        let last = n + 1 == agents.len();
+        let (id, kind) = (agent["id"].as_str().unwrap_or_default(), agent["kind"].as_str().unwrap_or_default());
+        let name = match (id, kind) {
+            ("", "") => "main".into(),
+            ("", kind) => kind.to_owned(),
+            (id, "") => id.to_owned(),
+            (id, kind) => format!("{kind} {id}"),
+        };
+        let branch = if last { "└─ " } else { "├─ " };
+        table.row(cells(format!("{indent}{branch}{}", text::line(&name)), agent, zone));
+        agents_below(table, agent, indent, last, zone);
+    }
+}
+
+fn agents_below(table: &mut Table, agent: &Value, indent: &str, last: bool, zone: &gateway::admin::ask::Zone) {
+    let deeper = format!("{indent}{}", if last { "   " } else { "│  " });
+    agents(table, agent, &deeper, zone);
+}
+
+fn cells(name: String, group: &Value, zone: &gateway::admin::ask::Zone) -> Vec<String> {
+    let n = |name: &str| group[name].as_i64().unwrap_or(0);
+    let last = group["last"].as_str().and_then(source::micros);
+    let notional = group["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0);
+    let paid = group["cost_usd"].as_f64().unwrap_or(0.0);
+    // What a subscription paid for is marked: it was not spent.
+    let cost = match notional {
+        Some(usd) if paid == 0.0 => format!("({})", text::usd(usd)),
+        Some(usd) => format!("{} ({})", text::usd(paid), text::usd(usd)),
+        None => text::usd(paid),
+    };
+    vec![
+        name,
+        last.map(|us| source::clock(us, zone)).unwrap_or_default(),
+        n("requests").to_string(),
+        cost,
+        text::count(prompt(group)),
+        cached(group),
+        text::count(n("output_tokens")),
+    ]
+}

@@ -1,0 +1,286 @@
+//! Where commands get their answers: from the gateway that runs, else from its files.
+
+mod http;
+mod zone;
+
+use std::fmt;
+use std::io::{self, BufRead};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use gateway::admin::ask::{Bodied, Question, Told, Wrong, Zone, encoded};
+use gateway::admin::change::Change;
+use gateway::client::respond::without_details;
+use gateway::config::{self, Config, Env};
+use gateway::recorder::{Billing, Recorder};
+use gateway::setup;
+use ledger::archive;
+use ledger::offline::Offline;
+use ledger::query::Filter;
+use ledger::store::StoreError;
+use ledger::store::sqlite::Sqlite;
+use serde_json::Value;
+
+use crate::cli::look::Look;
+use crate::{term, text};
+
+pub(crate) use zone::{clock, here, micros};
+
+/// Why a command ends without what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: String,
+    cause: Option<String>,
+    help: Option<&'static str>,
+    code: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), cause: None, help: None, code: 1 }
+    }
+
+    /// What was typed cannot be meant.
+    pub(crate) fn usage(what: impl fmt::Display) -> Self {
+        Self { code: 2, ..Self::new(what.to_string()) }
+    }
+
+    pub(crate) fn because(self, cause: impl fmt::Display) -> Self {
+        Self { cause: Some(cause.to_string()), ..self }
+    }
+
+    pub(crate) fn help(self, help: &'static str) -> Self {
+        Self { help: Some(help), ..self }
+    }
+}
+
+/// Prints why a command failed, if it did.
+pub(crate) fn ended(done: Result<(), Failure>) -> ExitCode {
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    let cause = failure.cause.as_deref().map(text::lines);
+    term::error(text::lines(&failure.what), cause.as_ref().map(|cause| cause as &dyn fmt::Display), failure.help);
+    ExitCode::from(failure.code)
+}
+
+impl From<Wrong> for Failure {
+    fn from(why: Wrong) -> Self {
+        match why {
+            Wrong::Question(why) => Self::usage(why),
+            Wrong::Store(StoreError::Missing(_)) => {
+                Self::new("nothing has been recorded yet").help("start the gateway with `cco serve` and use it")
+            }
+            why @ (Wrong::Missing(_) | Wrong::Ambiguous(..)) => Self::new(why.to_string()).help(LISTED),
+            why => Self::new(why.to_string()),
+        }
+    }
+}
+
+/// What to do where no exchange is meant, or several.
+const LISTED: &str = "`cco logs` lists what there is";
+
+impl From<io::Error> for Failure {
+    fn from(why: io::Error) -> Self {
+        Self::new("the gateway did not answer").because(why).help("try again, or look at its log")
+    }
+}
+
+/// The path with the words of a query, and with the user's clock.
+pub(crate) fn target(path: &str, words: &[(&str, String)], zone: &Zone) -> String {
+    let words = words.iter().map(|(word, value)| encoded(word, value));
+    let query: Vec<String> = words.chain([encoded("zone", &zone.text())]).collect();
+    format!("{path}?{}", query.join("&"))
+}
+
+/// The words that say which exchanges are meant; wrong ones are told before anything is asked.
+pub(crate) fn words(look: &Look, zone: &Zone) -> Result<Vec<(&'static str, String)>, Failure> {
+    let words = look.words();
+    let mut filter = Filter::default();
+    for (word, value) in &words {
+        filter.set(word, value, gateway::recorder::now_us(), &|at| zone.at(at)).map_err(Failure::usage)?;
+    }
+    Ok(words)
+}
+
+/// The gateway or its files.
+pub(crate) enum Source {
+    /// The gateway that answers at this socket.
+    Gateway(PathBuf),
+    /// The files of this home.
+    Files(Box<Files>),
+}
+
+/// A home without a gateway.
+pub(crate) struct Files {
+    env: Env,
+    config: Config,
+    offline: Offline,
+    bodies: Option<archive::Reader>,
+    /// For changes: opened at the first.
+    keeper: Option<Keeper>,
+}
+
+/// The ledger, open for changes.
+struct Keeper {
+    recorder: Arc<Recorder>,
+    billing: Arc<Billing>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.recorder.close();
+    }
+}
+
+/// Our folder.
+pub(crate) fn home(env: &Env) -> Result<PathBuf, Failure> {
+    let lost = || Failure::new("neither `CCO_HOME` nor `HOME` is set").help("set `CCO_HOME` to cco's folder");
+    env.home().ok_or_else(lost)
+}
+
+/// The configuration as far as it can be read: what was recorded can be looked at whatever is wrong with it.
+pub(crate) fn configuration(env: &Env) -> Config {
+    match config::load(None, env) {
+        Ok(loaded) => loaded.config,
+        Err(why) => {
+            term::note(format_args!("the configuration is not used, because of its faults:\n{why}"));
+            Config::default()
+        }
+    }
+}
+
+impl Source {
+    /// The gateway of this home if one runs, else its files, and a word about that.
+    pub(crate) fn open() -> Result<Self, Failure> {
+        let env = Env::process();
+        let home = home(&env)?;
+        match Self::gateway(&env) {
+            Ok(gateway) => return Ok(gateway),
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(Failure::new("the gateway does not let you ask").because(why));
+            }
+            Err(_) => {}
+        }
+        let config = configuration(&env);
+        let store = Sqlite::new(setup::store_path(&config, &home));
+        let offline =
+            Offline::open(&store, &setup::journal_path(&home)).map_err(|why| Failure::from(Wrong::from(why)))?;
+        term::note(format_args!("no gateway is running here: this is from the files in `{}`", home.display()));
+        if let Some(why) = &offline.stale {
+            term::note(format_args!("the newest records may be missing: {why}"));
+        }
+        let (folder, key) = setup::archive_paths(&home);
+        let bodies = archive::Reader::open(&folder, &key).ok();
+        Ok(Self::Files(Box::new(Files { env, config, offline, bodies, keeper: None })))
+    }
+
+    /// The gateway of this home, if it answers.
+    pub(crate) fn gateway(env: &Env) -> io::Result<Self> {
+        let home = env.home().ok_or(io::ErrorKind::NotFound)?;
+        let socket = setup::own_socket(&home);
+        gateway::net::connect(&socket)?;
+        Ok(Self::Gateway(socket))
+    }
+
+    /// The answer to a question, as JSON.
+    pub(crate) fn json(&mut self, target: &str) -> Result<Value, Failure> {
+        let value = match self.told(target)? {
+            Told::Json(value) => value,
+            Told::Bytes(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|why| Failure::new("the gateway's answer cannot be read").because(why))?,
+        };
+        if value.get("fresh") == Some(&Value::Bool(false)) {
+            term::note("the newest records may be missing: the store is behind, see `cco daemon status`");
+        }
+        Ok(value)
+    }
+
+    /// The answer to a question, as bytes.
+    pub(crate) fn bytes(&mut self, target: &str) -> Result<Vec<u8>, Failure> {
+        Ok(match self.told(target)? {
+            Told::Json(value) => value.to_string().into_bytes(),
+            Told::Bytes(bytes) => bytes,
+        })
+    }
+
+    fn told(&mut self, target: &str) -> Result<Told, Failure> {
+        match self {
+            Self::Gateway(socket) => answered(http::ask(socket, "GET", target)?).map(Told::Bytes),
+            Self::Files(files) => {
+                let question = Question::of(target).expect("commands ask what can be asked")?;
+                let bodied = files.bodies.as_ref().map_or(Bodied::None, Bodied::Files);
+                Ok(question.ask(&mut *files.offline.reader, &bodied)?)
+            }
+        }
+    }
+
+    /// Makes a change, and says what came of it.
+    pub(crate) fn change(&mut self, target: &str) -> Result<Value, Failure> {
+        match self {
+            Self::Gateway(socket) => {
+                let bytes = answered(http::ask(socket, "POST", target)?)?;
+                serde_json::from_slice(&bytes)
+                    .map_err(|why| Failure::new("the gateway's answer cannot be read").because(why))
+            }
+            Self::Files(files) => files.change(target),
+        }
+    }
+
+    /// Everything that happens, event by event, until `each` says that it is enough.
+    pub(crate) fn watch(&self, mut each: impl FnMut(&str, &str) -> bool) -> Result<(), Failure> {
+        let Self::Gateway(socket) = self else {
+            return Err(Failure::new("no gateway is running here").help("start one with `cco serve`"));
+        };
+        let mut answer = http::ask(socket, "GET", "/api/streams/subscribe")?;
+        if answer.status != 200 {
+            return answered(answer).map(drop);
+        }
+        let (mut line, mut name) = (String::new(), String::new());
+        while answer.body.read_line(&mut line)? > 0 {
+            if let Some(event) = line.trim_end().strip_prefix("event: ") {
+                event.clone_into(&mut name);
+            } else if let Some(data) = line.trim_end().strip_prefix("data: ")
+                && !each(&name, data)
+            {
+                return Ok(());
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+}
+
+/// The body of an answer, or what its error says.
+fn answered(answer: http::Answer) -> Result<Vec<u8>, Failure> {
+    let status = answer.status;
+    let bytes = answer.bytes()?;
+    if status == 200 {
+        return Ok(bytes);
+    }
+    let error: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let message = error["error"]["message"].as_str().unwrap_or("the gateway's answer cannot be read");
+    let failure = Failure::new(without_details(message));
+    Err(match status {
+        400 => Failure { code: 2, ..failure },
+        404 | 409 => failure.help(LISTED),
+        _ => failure,
+    })
+}
+
+impl Files {
+    fn change(&mut self, target: &str) -> Result<Value, Failure> {
+        let keeper = match &mut self.keeper {
+            Some(keeper) => keeper,
+            None => {
+                let (recorder, _) = setup::recorder(&self.config, &self.env)
+                    .map_err(|why| Failure::new("the ledger cannot be opened").because(why))?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let billing = Arc::new(setup::billing(&self.config, &recorder));
+                self.keeper.insert(Keeper { recorder: Arc::new(recorder), billing, runtime })
+            }
+        };
+        let change = Change::of(target).expect("commands ask for what can be done")?;
+        Ok(keeper.runtime.block_on(change.apply(&keeper.recorder, &keeper.billing))?)
+    }
+}
