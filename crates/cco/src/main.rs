@@ -3,6 +3,7 @@
 mod audit;
 mod cli;
 mod costs;
+mod configure;
 mod credentials;
 mod demo;
 mod limits;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Prices(options) => prices::run(&options),
         Command::Audit(options) => audit::run(&options),
         Command::Token => token::run(),
+        Command::Config(options) => configure::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
     }

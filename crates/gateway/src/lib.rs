@@ -1,6 +1,7 @@
 //! The gateway: configuration, upstreams, relays and the server that joins them.
 
 pub mod admin;
+pub mod advice;
 pub mod catalog;
 pub mod client;
 pub mod coding;

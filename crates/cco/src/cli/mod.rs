@@ -12,6 +12,7 @@ use gateway::origin::{BadUrl, BaseUrl};
 use gateway::secret::Secret;
 
 pub(crate) mod look;
+pub(crate) mod config;
 
 /// An LLM gateway that relays streams byte for byte.
 #[derive(Debug, Parser)]
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Audit(look::Audit),
     /// Print the admin token
     Token,
+    /// Find, write, show, check and change the configuration
+    Config(config::Configuration),
     /// Run a provider that needs no key
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through

@@ -82,6 +82,16 @@ fn collected() -> (Sink, impl FnOnce() -> String) {
     })
 }
 
+/// A note as a command prints it.
+pub(crate) fn told(note: &Note) -> String {
+    let level = match note.level {
+        NoteLevel::Warn => "warning",
+        NoteLevel::Info => "note",
+    };
+    let line = note.at.map(|(line, _)| format!("line {line}: ")).unwrap_or_default();
+    format!("{level}: {line}{note}")
+}
+
 /// Writes what is worth knowing of a configuration.
 pub(crate) fn notes(notes: &[Note]) {
     for note in notes {

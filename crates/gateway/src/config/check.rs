@@ -10,7 +10,7 @@ use crate::catalog;
 use crate::origin::Scheme;
 
 /// The section that holds our content where the file is shared with other programs.
-const SECTION: &str = "llmGateway";
+pub(super) const SECTION: &str = "llmGateway";
 
 /// The value that holds our keys: the whole, or the section `llmGateway`.
 pub(super) fn content<'v, 't>(root: Option<&'v Value<'t>>, reader: &mut Reader<'_>) -> Option<&'v Value<'t>> {
@@ -66,6 +66,8 @@ pub(super) fn whole(config: &mut Config, root: Option<&Value<'_>>, reader: &mut 
     default_provider(config, root, reader);
     fallback_chain(config, root, reader);
     rules(config, root, reader);
+    reader.derived("routing.defaultProvider", &config.routing.default_provider.as_str().into());
+    reader.derived("routing.fallbackChain", &config.routing.fallback_chain.clone().into());
 }
 
 fn server(server: &Server, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
@@ -173,7 +175,7 @@ fn instead_of(name: &str, config: &Config) -> String {
 
 fn default_provider(config: &mut Config, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
     let path = ["routing", "defaultProvider"];
-    let given = find(root, &path).is_some();
+    let given = find(root, &path).is_some() || reader.is_overridden(&place(&path));
     if !names(config).contains(&config.routing.default_provider.as_str()) && !reader.is_faulty(&place(&path).0) {
         let mut usable = config.providers.iter().filter(|provider| provider.enabled);
         match (given, usable.next(), usable.next()) {
@@ -203,7 +205,7 @@ fn one_of(names: &[&str]) -> String {
 
 fn fallback_chain(config: &mut Config, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
     let path = ["routing", "fallbackChain"];
-    if find(root, &path).is_none() {
+    if find(root, &path).is_none() && !reader.is_overridden(&place(&path)) {
         config.routing.fallback_chain = vec![config.routing.default_provider.clone()];
         return;
     }

@@ -81,10 +81,14 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
+type Names = dyn Fn() -> Vec<String> + Send + Sync;
 
 /// A view of the environment: the process's, or a fixed one for tests.
 #[derive(Clone)]
-pub struct Env(Arc<Lookup>);
+pub struct Env {
+    lookup: Arc<Lookup>,
+    names: Arc<Names>,
+}
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,34 +100,46 @@ impl Env {
     /// The environment of this process.
     pub fn process() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-        Self(Arc::new(|name| std::env::var_os(name)))
+        let lookup = |name: &str| std::env::var_os(name);
+        let names = || std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        Self { lookup: Arc::new(lookup), names: Arc::new(names) }
     }
 
     /// An environment of exactly these variables.
     pub fn fixed<const N: usize>(variables: [(&str, &str); N]) -> Self {
         let variables = variables.map(|(name, value)| (name.to_string(), OsString::from(value)));
-        Self(Arc::new(move |name| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())))
+        let names: Vec<_> = variables.iter().map(|(name, _)| name.clone()).collect();
+        let lookup = move |name: &str| variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        Self { lookup: Arc::new(lookup), names: Arc::new(move || names.clone()) }
     }
 
     /// The same, but for one variable.
     #[must_use]
     pub fn with(&self, variable: &'static Variable, value: Secret) -> Self {
-        let before = self.0.clone();
-        Self(Arc::new(
-            move |name| {
-                if variable.names.contains(&name) { Some(value.expose().into()) } else { before(name) }
-            },
-        ))
+        let before = self.lookup.clone();
+        let lookup =
+            move |name: &str| if variable.names.contains(&name) { Some(value.expose().into()) } else { before(name) };
+        Self { lookup: Arc::new(lookup), names: self.names.clone() }
+    }
+
+    /// The names of all variables.
+    pub(super) fn names(&self) -> Vec<String> {
+        (self.names)()
+    }
+
+    /// The value of a variable that stands for a key; empty counts as not set.
+    pub(super) fn named(&self, name: &str) -> Option<OsString> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
     /// The value, where the variable is set and not empty.
     pub fn read(&self, variable: &Variable) -> Option<OsString> {
-        variable.names.iter().find_map(|name| self.0(name).filter(|value| !value.is_empty()))
+        variable.names.iter().find_map(|name| (self.lookup)(name).filter(|value| !value.is_empty()))
     }
 
     /// What a credential reference `env:NAME` points at; empty counts as not set.
     pub fn credential(&self, name: &str) -> Option<OsString> {
-        self.0(name).filter(|value| !value.is_empty())
+        (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
     /// Our folder: `CCO_HOME`, else `.cco` in the user's; `None` where neither variable is set.

@@ -9,6 +9,8 @@ pub struct Fault {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
+    /// The environment variable that it stands in, where that is not the text.
+    pub variable: Option<String>,
     /// The key, for example `providers.anthropic.baseUrl`; empty for the text as a whole.
     pub path: String,
     /// What is wrong.
@@ -55,7 +57,8 @@ impl fmt::Display for Note {
     }
 }
 
-/// All faults of one text. Its `Display` is what the user sees: `file:line:column: path: message`, then `help: …`.
+/// All faults of one text. Its `Display` is what the user sees: `file:line:column: path: message`, then `help: …`; what
+/// an environment variable says has that in the place of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Faults {
     /// The file, as the user knows it.
@@ -70,7 +73,10 @@ impl fmt::Display for Faults {
             if i > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}:{}:{}: ", self.file, fault.line, fault.column)?;
+            match &fault.variable {
+                Some(variable) => write!(f, "`{variable}`: ")?,
+                None => write!(f, "{}:{}:{}: ", self.file, fault.line, fault.column)?,
+            }
             if !fault.path.is_empty() {
                 write!(f, "{}: ", fault.path)?;
             }
@@ -127,6 +133,7 @@ mod tests {
         let fault = |line, path: &str, help: Option<&str>| Fault {
             line,
             column: 5,
+            variable: None,
             path: path.into(),
             message: "is odd".into(),
             help: help.map(Into::into),

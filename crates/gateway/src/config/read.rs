@@ -4,7 +4,9 @@ use jsonc_parser::ast::{Object, ObjectProp, Value};
 use jsonc_parser::common::Ranged;
 
 use super::fault::{Fault, Lines, Note, NoteLevel};
-use super::form::{Effect, Kind};
+use super::form::{Effect, Kind, Shape};
+use super::overrides::Overrides;
+use super::settings::{Setting, Source, json};
 
 /// Where in the configuration we are, as messages name it: `providers.anthropic.baseUrl`, `routing.fallbackChain[1]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +61,12 @@ pub(super) fn mistyped(wanted: &str, example: &str, found: &Value<'_>) -> Wrong 
 pub(super) struct Reader<'t> {
     lines: Lines<'t>,
     pub(super) paths: &'t super::Paths,
+    /// What stands before the text.
+    overrides: Option<&'t Overrides>,
+    /// Where the values come from that are being read, where that is not the text.
+    source: Option<Source>,
+    /// What holds, key by key; filled only where somebody wants it.
+    settings: Option<Vec<Setting>>,
     faults: Vec<(usize, Fault)>,
     notes: Vec<Note>,
     /// Keys that are set to something but have no effect yet: section, key, offset.
@@ -67,13 +75,72 @@ pub(super) struct Reader<'t> {
 
 impl<'t> Reader<'t> {
     pub(super) fn new(text: &'t str, paths: &'t super::Paths) -> Self {
-        Self { lines: Lines::new(text), paths, faults: Vec::new(), notes: Vec::new(), idle: Vec::new() }
+        Self {
+            lines: Lines::new(text),
+            paths,
+            overrides: None,
+            source: None,
+            settings: None,
+            faults: Vec::new(),
+            notes: Vec::new(),
+            idle: Vec::new(),
+        }
+    }
+
+    /// One that asks these variables first and writes down what holds.
+    pub(super) fn whole(text: &'t str, paths: &'t super::Paths, overrides: &'t Overrides) -> Self {
+        Self { overrides: Some(overrides), settings: Some(Vec::new()), ..Self::new(text, paths) }
+    }
+
+    /// Whether a variable stands for the key at this place.
+    pub(super) fn is_overridden(&self, place: &Place) -> bool {
+        self.overrides.is_some_and(|overrides| overrides.at(&place.0).is_some())
+    }
+
+    /// Writes down what holds for a key.
+    fn record(&mut self, place: &Place, value: &Value<'_>, shape: &Shape) {
+        let source = self.source.clone().unwrap_or_else(|| Source::File(self.line(offset(value))));
+        if let Some(settings) = &mut self.settings {
+            settings.push(Setting::new(&place.0, &json(value), shape, source));
+        }
+    }
+
+    /// Corrects what was written down of a key that derives its default from another.
+    pub(super) fn derived(&mut self, place: &str, value: &serde_json::Value) {
+        let shape = Shape::List(Box::new(Shape::Text("provider")));
+        if let Some(setting) = self.settings.iter_mut().flatten().find(|setting| setting.path == place)
+            && setting.source == Source::Default
+        {
+            *setting = Setting::new(place, value, &shape, Source::Default);
+        }
+    }
+
+    /// What holds, key by key, in the order of the table. What stands within a value that is shown as a whole is left out.
+    pub(super) fn settings(&mut self) -> Vec<Setting> {
+        let all = self.settings.take().unwrap_or_default();
+        let within = |setting: &Setting| {
+            all.iter()
+                .any(|other| setting.path.strip_prefix(&other.path).is_some_and(|rest| rest.starts_with(['.', '['])))
+        };
+        all.iter().filter(|setting| !within(setting)).cloned().collect()
+    }
+
+    /// Reads from another text than ours: a default, or what a variable says.
+    fn aside<T>(&mut self, source: Source, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.source.replace(source);
+        let read = read(self);
+        self.source = before;
+        read
     }
 
     /// Notes a fault at a byte offset.
     pub(super) fn fault(&mut self, offset: usize, place: &Place, wrong: Wrong) {
         let (line, column) = self.lines.at(offset);
-        let fault = Fault { line, column, path: place.0.clone(), message: wrong.message, help: wrong.help };
+        let variable = match &self.source {
+            Some(Source::Variable(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let fault = Fault { line, column, variable, path: place.0.clone(), message: wrong.message, help: wrong.help };
         self.faults.push((offset, fault));
     }
 
@@ -112,7 +179,7 @@ impl<'t> Reader<'t> {
     /// Ends the reading: the faults in the order of the text, or the notes.
     pub(super) fn finish(mut self) -> Result<Vec<Note>, Vec<Fault>> {
         if !self.faults.is_empty() {
-            self.faults.sort_by_key(|(offset, _)| *offset);
+            self.faults.sort_by_key(|(offset, fault)| (fault.variable.is_none(), *offset));
             return Err(self.faults.into_iter().map(|(_, fault)| fault).collect());
         }
         // One note a section, however many of its keys have no effect.
@@ -124,6 +191,7 @@ impl<'t> Reader<'t> {
             let message = format!("{} {verb} no effect in this version", keys.join(", "));
             self.note(NoteLevel::Info, first, &Place(section), message);
         }
+        self.notes.extend(self.overrides.map(Overrides::strangers).unwrap_or_default());
         Ok(self.notes)
     }
 }
@@ -200,15 +268,41 @@ impl<'v, 't> Section<'v, 't> {
         Self { place: place.clone(), offset: value.map(offset), properties }
     }
 
-    /// Reads one key; in its absence, or where it is wrong, the default.
+    /// Reads one key; in its absence, or where it is wrong, the default. A variable that stands for it comes first.
     pub(super) fn take<T: PartialEq>(&self, key: &str, kind: Kind<T>, effect: Effect, reader: &mut Reader<'_>) -> T {
+        let place = self.place.key(key);
+        // Sections and providers are shown key by key, everything else as a whole.
+        let is_leaf = !matches!(kind.form.shape, Shape::Section(_)) && place.0 != "providers";
+        if let Some((name, value)) = reader.overrides.filter(|_| is_leaf).and_then(|all| all.at(&place.0)) {
+            let text = kind.form.shape.value_of(value).to_string();
+            let tree = super::tree(&text).ok().flatten().expect("what was made as JSON is JSON");
+            let read = reader.aside(Source::Variable(name.into()), |reader| {
+                reader.record(&place, &tree, &kind.form.shape);
+                (kind.form.read)(&tree, &place, reader)
+            });
+            return read.unwrap_or(kind.absent);
+        }
         let Some((_, property)) = self.properties.iter().find(|(name, _)| *name == key) else {
             if let (true, Some(offset)) = (kind.required, self.offset) {
-                reader.fault(offset, &self.place.key(key), Wrong::new("is missing", format!("add `\"{key}\": …`")));
+                reader.fault(offset, &place, Wrong::new("is missing", format!("add `\"{key}\": …`")));
             }
-            return kind.absent;
+            // What is below it is read for those who want to know, and where a variable stands for a part of it.
+            let wanted = reader.settings.is_some() || reader.overrides.is_some_and(|all| all.below(&place.0));
+            let Some(default) = kind.default.as_ref().filter(|_| wanted) else { return kind.absent };
+            let text = default.to_string();
+            let tree = super::tree(&text).ok().flatten().expect("a default is well-formed JSON");
+            return reader.aside(Source::Default, |reader| {
+                if is_leaf {
+                    reader.record(&place, &tree, &kind.form.shape);
+                    return kind.absent;
+                }
+                (kind.form.read)(&tree, &place, reader).unwrap_or(kind.absent)
+            });
         };
-        match (kind.form.read)(&property.value, &self.place.key(key), reader) {
+        if is_leaf {
+            reader.record(&place, &property.value, &kind.form.shape);
+        }
+        match (kind.form.read)(&property.value, &place, reader) {
             Some(value) => {
                 if effect == Effect::Later && value != kind.absent {
                     reader.idle(&self.place, key, property.range.start);

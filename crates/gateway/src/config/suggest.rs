@@ -5,7 +5,7 @@ use super::keys::Config;
 use super::read::Wrong;
 
 /// The known name that is nearest, if any is near enough to be meant.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |s: &str| s.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let wanted = plain(name);
     // Names of a user's length only: the distance is quadratic.

@@ -576,6 +576,17 @@ fn in_table(path: &str) -> String {
         .unwrap_or_else(|| path.to_string())
 }
 
+const MANUAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+
+#[test]
+fn the_page_in_the_documentation_is_that_of_the_program() {
+    let written = std::fs::read_to_string(MANUAL).unwrap_or_default();
+    assert!(
+        written == Config::manual(),
+        "docs/configuration.md is not what the tables say: run `cargo test -p gateway write_the_reference -- --ignored`"
+    );
+}
+
 #[test]
 fn the_reference_in_the_documentation_is_that_of_the_program() {
     let written = std::fs::read_to_string(REFERENCE).unwrap_or_default();
@@ -586,9 +597,10 @@ fn the_reference_in_the_documentation_is_that_of_the_program() {
 }
 
 #[test]
-#[ignore = "writes docs/config-full.jsonc; run it after a change of the table of keys"]
+#[ignore = "writes docs/config-full.jsonc and docs/configuration.md; run it after a change of the table of keys"]
 fn write_the_reference() {
     std::fs::write(REFERENCE, Config::reference()).unwrap();
+    std::fs::write(MANUAL, Config::manual()).unwrap();
 }
 
 #[test]

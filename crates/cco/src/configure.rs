@@ -1,0 +1,283 @@
+//! `cco config`: the file is found, written, shown, checked and changed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use gateway::config::{self, Config, Env, Faults, KeyPath, Loaded, Overrides, Paths, Setting, Source};
+use gateway::{advice, setup, system};
+use serde_json::{Value, json};
+
+use crate::cli::config::{ConfigCommand, Configuration, Get, Init, Set, Show};
+use crate::{EXIT_CONFIG, load, logging, term};
+
+/// Beside the configuration.
+const SCHEMA: &str = "config.schema.json";
+
+/// What `init` writes: all of it is the default, so that it changes nothing until somebody does.
+const FIRST: &str = r#"// The configuration of cco. Every key, with its meaning: `cco config show`, docs/configuration.md.
+{
+  "$schema": "./config.schema.json",
+  "server": {
+    // One port for everything.
+    "listen": "127.0.0.1:54548",
+  },
+  "providers": {
+    "anthropic": {
+      // The client's own key or login comes first; without one, this key:
+      // a variable, or what `cco credentials store ANTHROPIC_API_KEY` keeps.
+      "apiKeyRef": "env:ANTHROPIC_API_KEY",
+    },
+  },
+  "audit": {
+    // Requests and answers are kept on this machine, encrypted, for so many days.
+    "retentionDays": 30,
+  },
+}
+"#;
+
+/// Runs one of the commands.
+pub(crate) fn run(options: &Configuration) -> ExitCode {
+    let env = Env::process();
+    let named = options.config.as_deref();
+    let done = match &options.command {
+        ConfigCommand::Init(options) => init(named, &env, options),
+        ConfigCommand::Path => path(named, &env),
+        ConfigCommand::Show(options) => show(named, &env, options),
+        ConfigCommand::Validate => validate(named, &env),
+        ConfigCommand::Schema => {
+            term::line(pretty(&Config::schema()));
+            Ok(())
+        }
+        ConfigCommand::Set(options) => set(named, &env, options),
+        ConfigCommand::Get(options) => get(named, &env, options),
+    };
+    done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+fn failed(what: impl std::fmt::Display, cause: Option<&dyn std::fmt::Display>, help: &str) -> ExitCode {
+    term::error(what, cause, Some(help));
+    ExitCode::FAILURE
+}
+
+fn usage(what: impl std::fmt::Display, help: &str) -> ExitCode {
+    term::error(what, None, Some(help));
+    ExitCode::from(2)
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// The file that is meant, whether it is there or not.
+fn place(named: Option<&Path>, env: &Env) -> Result<PathBuf, ExitCode> {
+    config::place(named, env).map(|place| place.file).ok_or_else(|| {
+        let help = "set `CCO_HOME` to a folder, or name a file with --config";
+        failed("there is no place for a configuration: neither `CCO_HOME` nor `HOME` is set", None, help)
+    })
+}
+
+fn init(named: Option<&Path>, env: &Env, options: &Init) -> Result<(), ExitCode> {
+    let file = place(named, env)?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let cannot = |path: &Path, why: &dyn std::fmt::Display| {
+        failed(format!("`{}` cannot be written", path.display()), Some(why), "name another file with --config")
+    };
+    if !folder.is_dir() {
+        std::fs::create_dir_all(folder).map_err(|why| cannot(folder, &why))?;
+    }
+    let written = if options.force {
+        system::replace(&file, FIRST.as_bytes()).map(|()| true)
+    } else {
+        system::create(&file, FIRST.as_bytes())
+    };
+    match written {
+        Ok(true) => {}
+        Ok(false) => {
+            let help = "change it with `cco config set`, or replace it with --force";
+            return Err(failed(format!("`{}` is there already", file.display()), None, help));
+        }
+        Err(why) => return Err(cannot(&file, &why)),
+    }
+    let schema = folder.join(SCHEMA);
+    system::replace(&schema, format!("{}\n", pretty(&Config::schema())).as_bytes())
+        .map_err(|why| cannot(&schema, &why))?;
+    term::line(format_args!("written: {}", file.display()));
+    term::line(format_args!("schema:  {}", schema.display()));
+    Ok(())
+}
+
+fn path(named: Option<&Path>, env: &Env) -> Result<(), ExitCode> {
+    let file = place(named, env)?;
+    term::line(file.display());
+    if !file.exists() {
+        term::warning("it is not there: the defaults hold", Some("`cco config init` writes a first one"));
+    }
+    Ok(())
+}
+
+fn show(named: Option<&Path>, env: &Env, options: &Show) -> Result<(), ExitCode> {
+    let loaded = load::configuration(named, env)?;
+    let wanted = |setting: &Setting| match &options.key {
+        Some(key) => within(&setting.path, key),
+        None => true,
+    };
+    let rows: Vec<_> = loaded
+        .settings
+        .iter()
+        .filter(|setting| wanted(setting) && !(options.changed && setting.source == Source::Default))
+        .collect();
+    if let Some(key) = options.key.as_ref().filter(|_| rows.is_empty() && !options.changed) {
+        return Err(unknown(key));
+    }
+    if options.json {
+        let rows: Vec<_> = rows.iter().map(|setting| row(setting)).collect();
+        let file = loaded.file.as_ref().map(|file| file.display().to_string());
+        term::line(pretty(&json!({ "file": file, "settings": rows })));
+        return Ok(());
+    }
+    term::line(match &loaded.file {
+        Some(file) => format!("# {}", file.display()),
+        None => "# no file: `cco config init` writes one".into(),
+    });
+    let width = rows.iter().map(|setting| setting.path.len() + setting.shown.to_string().len()).max().unwrap_or(0);
+    for setting in rows {
+        let pair = format!("{} = {}", setting.path, setting.shown);
+        term::line(format_args!("{pair:<width$}  # {}", setting.source, width = (width + 3).min(72)));
+    }
+    Ok(())
+}
+
+fn row(setting: &Setting) -> Value {
+    let (line, variable) = match &setting.source {
+        Source::File(line) => (Some(line), None),
+        Source::Variable(name) => (None, Some(name)),
+        Source::Default => (None, None),
+    };
+    let from = match &setting.source {
+        Source::Default => "default",
+        Source::File(_) => "file",
+        Source::Variable(_) => "variable",
+    };
+    json!({ "key": setting.path, "value": setting.shown, "from": from, "line": line, "variable": variable })
+}
+
+/// Whether a path is this key or lies below it.
+fn within(path: &str, key: &str) -> bool {
+    path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// Says why a key has no value.
+fn unknown(key: &str) -> ExitCode {
+    match key.parse::<KeyPath>().and_then(|path| path.shape()) {
+        Err(bad) => usage(bad.message, &bad.help),
+        Ok(_) => failed(format!("`{key}` is not in the configuration"), None, "`cco config show` lists what there is"),
+    }
+}
+
+fn get(named: Option<&Path>, env: &Env, options: &Get) -> Result<(), ExitCode> {
+    let loaded = load::configuration(named, env)?;
+    let key = &options.key;
+    let exact = loaded.settings.iter().find(|setting| setting.path == *key).map(|setting| setting.shown.clone());
+    let value = match exact {
+        Some(value) => value,
+        None => {
+            let (above, rest) = loaded
+                .settings
+                .iter()
+                .find_map(|setting| Some((&setting.shown, key.strip_prefix(&setting.path)?)))
+                .ok_or_else(|| below(&loaded, key))?;
+            inside(above, rest).ok_or_else(|| unknown(key))?
+        }
+    };
+    match value {
+        Value::String(text) => term::line(text),
+        other => term::line(other),
+    }
+    Ok(())
+}
+
+/// A key that has keys of its own has no value that could be printed alone.
+fn below(loaded: &Loaded, key: &str) -> ExitCode {
+    if loaded.settings.iter().any(|setting| within(&setting.path, key)) {
+        let help = format!("`cco config show {key}` prints them");
+        return usage(format!("`{key}` has keys of its own"), &help);
+    }
+    unknown(key)
+}
+
+/// The value at the rest of a path within a value.
+fn inside(value: &Value, rest: &str) -> Option<Value> {
+    let mut at = value;
+    for part in rest.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
+        at = match at {
+            Value::Array(list) => list.get(part.parse::<usize>().ok()?)?,
+            other => other.get(part.trim_matches('"'))?,
+        };
+    }
+    Some(at.clone())
+}
+
+fn validate(named: Option<&Path>, env: &Env) -> Result<(), ExitCode> {
+    let loaded = load::configuration(named, env)?;
+    let faults = setup::faults(&loaded.config, env);
+    if !faults.is_empty() {
+        let told: String = faults.iter().map(|fault| format!("\n{fault}")).collect();
+        term::error(format!("the configuration cannot be used{told}"), None, Some("correct it"));
+        return Err(ExitCode::from(EXIT_CONFIG));
+    }
+    for note in loaded.notes.iter().chain(&advice::models(&loaded.config, advice::today())) {
+        term::line(logging::told(note));
+    }
+    term::line(match &loaded.file {
+        Some(file) => format!("{}: good", file.display()),
+        None => "no file: the defaults are good".into(),
+    });
+    Ok(())
+}
+
+fn set(named: Option<&Path>, env: &Env, options: &Set) -> Result<(), ExitCode> {
+    let wrong = |bad: config::BadPath| usage(bad.message, &bad.help);
+    let path: KeyPath = options.key.parse().map_err(wrong)?;
+    let shape = path.shape().map_err(wrong)?;
+    let value = options.value.as_ref().filter(|_| !options.default).map(|typed| shape.value_of(typed));
+    let file = place(named, env)?;
+    // A link is followed: what it points at is the file that somebody keeps.
+    let file = std::fs::canonicalize(&file).unwrap_or(file);
+    let cannot = |verb: &str, why: &dyn std::fmt::Display| {
+        failed(format!("`{}` cannot be {verb}", file.display()), Some(why), "look at its rights")
+    };
+    let (text, mode) = match std::fs::read_to_string(&file) {
+        Ok(text) => (text, std::fs::metadata(&file).ok().map(|about| about.permissions())),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => (String::new(), None),
+        Err(why) => return Err(cannot("read", &why)),
+    };
+    let changed = config::edited(&text, &path, value.as_ref())
+        .map_err(|why| failed(format!("`{path}` is not set"), Some(&why), "correct the file first"))?;
+    // What the file says counts here, not what a variable says in its place.
+    if let Err(faults) = config::read_all(&changed, &Paths::of(Some(&file), env), &Overrides::default()) {
+        let faults = Faults { file: file.display().to_string(), faults };
+        term::error(
+            format!("`{path}` is not set: the file would have faults\n{faults}"),
+            None,
+            Some("nothing was changed"),
+        );
+        return Err(ExitCode::from(EXIT_CONFIG));
+    }
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        system::folder(folder).map_err(|_| cannot("written", &"its folder cannot be made"))?;
+    }
+    system::replace(&file, changed.as_bytes()).map_err(|why| cannot("written", &why))?;
+    if let Some(mode) = mode {
+        std::fs::set_permissions(&file, mode).map_err(|why| cannot("given its mode back", &why))?;
+    }
+    match &value {
+        Some(value) => term::line(format_args!("{path} = {value}")),
+        None => term::line(format_args!("{path}: the default holds")),
+    }
+    let variable = config::variable(&path.to_string());
+    if env.credential(&variable).is_some() {
+        term::warning(format_args!("the variable `{variable}` comes before the file"), Some("unset it"));
+    }
+    Ok(())
+}
