@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use gateway::advice;
 use gateway::client::Phases;
 use gateway::config::Env;
 use gateway::daemon::Server;
@@ -56,6 +57,7 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     gateway.counters.log_dropped.set(log.dropped());
     logging::notes(&loaded.notes);
     logging::notes(&notes);
+    logging::notes(&advice::models(&loaded.config, advice::today()));
     let listener = match net::listen(listen) {
         Ok(listener) => listener,
         Err(error) => {
