@@ -2,8 +2,8 @@
 
 mod audit;
 mod cli;
-mod costs;
 mod configure;
+mod costs;
 mod credentials;
 mod demo;
 mod limits;

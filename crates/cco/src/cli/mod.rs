@@ -11,8 +11,8 @@ use gateway::credential::Backend;
 use gateway::origin::{BadUrl, BaseUrl};
 use gateway::secret::Secret;
 
-pub(crate) mod look;
 pub(crate) mod config;
+pub(crate) mod look;
 
 /// An LLM gateway that relays streams byte for byte.
 #[derive(Debug, Parser)]
