@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use gateway::config::{self, Config, Env, Faults, KeyPath, Loaded, Overrides, Paths, Setting, Source};
+use gateway::config::{self, Config, Env, Faults, KeyPath, Loaded, Overrides, Paths, Setting, Source as Origin};
 use gateway::{advice, setup, system};
 use serde_json::{Value, json};
 
 use crate::cli::config::{ConfigCommand, Configuration, Get, Init, Set, Show};
-use crate::{EXIT_CONFIG, load, logging, term};
+use crate::source::{self, Source};
+use crate::{EXIT_CONFIG, EXIT_NOT_RUNNING, load, logging, term, text};
 
 /// Beside the configuration.
 const SCHEMA: &str = "config.schema.json";
@@ -51,6 +52,7 @@ pub(crate) fn run(options: &Configuration) -> ExitCode {
         }
         ConfigCommand::Set(options) => set(named, &env, options),
         ConfigCommand::Get(options) => get(named, &env, options),
+        ConfigCommand::Reload => reload(&env),
     };
     done.map_or_else(|code| code, |()| ExitCode::SUCCESS)
 }
@@ -125,7 +127,7 @@ fn show(named: Option<&Path>, env: &Env, options: &Show) -> Result<(), ExitCode>
     let rows: Vec<_> = loaded
         .settings
         .iter()
-        .filter(|setting| wanted(setting) && !(options.changed && setting.source == Source::Default))
+        .filter(|setting| wanted(setting) && !(options.changed && setting.source == Origin::Default))
         .collect();
     if let Some(key) = options.key.as_ref().filter(|_| rows.is_empty() && !options.changed) {
         return Err(unknown(key));
@@ -150,14 +152,14 @@ fn show(named: Option<&Path>, env: &Env, options: &Show) -> Result<(), ExitCode>
 
 fn row(setting: &Setting) -> Value {
     let (line, variable) = match &setting.source {
-        Source::File(line) => (Some(line), None),
-        Source::Variable(name) => (None, Some(name)),
-        Source::Default => (None, None),
+        Origin::File(line) => (Some(line), None),
+        Origin::Variable(name) => (None, Some(name)),
+        Origin::Default => (None, None),
     };
     let from = match &setting.source {
-        Source::Default => "default",
-        Source::File(_) => "file",
-        Source::Variable(_) => "variable",
+        Origin::Default => "default",
+        Origin::File(_) => "file",
+        Origin::Variable(_) => "variable",
     };
     json!({ "key": setting.path, "value": setting.shown, "from": from, "line": line, "variable": variable })
 }
@@ -216,6 +218,31 @@ fn inside(value: &Value, rest: &str) -> Option<Value> {
         };
     }
     Some(at.clone())
+}
+
+/// The gateway has the last word: it knows its own file, variables and keys.
+fn reload(env: &Env) -> Result<(), ExitCode> {
+    let Ok(mut gateway) = Source::gateway(env) else {
+        term::error("no gateway is running here", None, Some("start one with `cco serve`"));
+        return Err(ExitCode::from(EXIT_NOT_RUNNING));
+    };
+    let told = gateway.change("/gateway/reload").map_err(|why| source::ended(Err(why.coded(2, EXIT_CONFIG))))?;
+    let lines = |name: &str| -> Vec<String> {
+        let list = told[name].as_array();
+        list.into_iter().flatten().filter_map(Value::as_str).map(|line| text::lines(line).into_owned()).collect()
+    };
+    let changes = lines("changes");
+    term::line(match changes.len() {
+        0 => "loaded: nothing changed".into(),
+        1 => "loaded: 1 change".to_owned(),
+        n => format!("loaded: {n} changes"),
+    });
+    changes.iter().for_each(|change| term::line(format_args!("  {change}")));
+    for key in lines("needs_restart") {
+        term::warning(format_args!("`{key}` takes effect at the next start"), None);
+    }
+    lines("notes").iter().for_each(term::note);
+    Ok(())
 }
 
 fn validate(named: Option<&Path>, env: &Env) -> Result<(), ExitCode> {

@@ -3,12 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::client::Phases;
 use gateway::config::{self, Env, Paths};
 use gateway::daemon::Server;
+use gateway::gateway::Current;
 use gateway::net;
 use gateway::setup;
 use sim::{Sim, SimConfig};
@@ -132,7 +132,7 @@ fn start_gateway(sim: SocketAddr, home: &std::path::Path) -> Result<(SocketAddr,
     let env = Env::fixed([("CCO_HOME", home)]);
     let text = serde_json::json!({ "providers": { "anthropic": {
         "providerType": "anthropic", "baseUrl": format!("http://{sim}"), "apiKeyRef": ""
-    } } });
+    } }, "server": { "drainSecs": 5 } });
     let (config, _) = config::parse(&text.to_string(), &Paths::default()).map_err(|faults| format!("{faults:?}"))?;
     let (gateway, _) =
         setup::gateway(&config, &env, VERSION, setup::dialer(&config, &env)?, setup::recorder(&config, &env)?.0)?;
@@ -141,11 +141,10 @@ fn start_gateway(sim: SocketAddr, home: &std::path::Path) -> Result<(SocketAddr,
     let server = Server {
         listener,
         own: None,
-        gateway: Arc::new(gateway),
+        current: Current::new(gateway),
         phases: phases.clone(),
         workers: 1,
         max_connections: 64,
-        drain: Duration::from_secs(5),
     };
     let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || server.run())?;
     Ok((address, phases, thread))

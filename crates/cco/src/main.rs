@@ -30,6 +30,9 @@ use cli::{Cli, Command};
 /// `YYYY.MM.DD+<hash>`, with `-dirty` where the tree was changed.
 const VERSION: &str = env!("CCO_VERSION");
 
+/// No gateway is running.
+const EXIT_NOT_RUNNING: u8 = 3;
+
 /// The configuration must be corrected (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 

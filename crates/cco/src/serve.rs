@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use gateway::advice;
 use gateway::client::Phases;
 use gateway::config::Env;
 use gateway::daemon::Server;
+use gateway::gateway::Current;
 use gateway::net::{self, OwnSocket};
+use gateway::reload::Reloader;
 use gateway::setup;
 use tracing::{info, warn};
 
@@ -77,15 +78,18 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         );
     }
     let bound = listener.local_addr().unwrap_or(listen);
+    let current = Current::new(gateway);
     let server = Server {
         listener,
         own: own_socket(&env),
-        gateway: Arc::new(gateway),
+        current: current.clone(),
         phases: Phases::default(),
         workers: options.workers.map_or_else(default_workers, usize::from),
-        max_connections: wanted.min(affordable),
-        drain: loaded.config.server.drain,
+        max_connections: affordable,
     };
+    if let Err(why) = Reloader::new(current, options.config.as_deref(), &env, &loaded).start() {
+        warn!("changes of the configuration are not noticed: no thread can be started: {why}");
+    }
     let (file, workers) = (loaded.file.as_ref().map(|file| file.display().to_string()), server.workers);
     let ready = || {
         term::line(format_args!("listening on http://{bound}"));

@@ -17,8 +17,9 @@ use tracing::{error, info, warn};
 use crate::client::Phases;
 use crate::client::peer::Peer;
 use crate::client::respond::Answer;
+use crate::configured::Ask;
 use crate::error::{ErrorKind, Refusal, Retry};
-use crate::gateway::{Gateway, Worker};
+use crate::gateway::{Counters, Current, Desk};
 use crate::io::Io;
 use crate::net;
 use crate::server::connection::serve_resettable;
@@ -40,15 +41,13 @@ pub struct Server {
     /// The socket of our own user, if there is one.
     pub own: Option<net::OwnSocket>,
     /// The configuration in use.
-    pub gateway: Arc<Gateway>,
+    pub current: Arc<Current>,
     /// The steps of a shutdown: cancelled from outside.
     pub phases: Phases,
     /// Threads that serve, the calling one among them.
     pub workers: usize,
-    /// Client connections at a time, in all workers.
+    /// Client connections at a time that there is room for, whatever the configuration says.
     pub max_connections: usize,
-    /// How long running answers may finish once draining has begun.
-    pub drain: Duration,
 }
 
 /// A connection on its way to the worker that will serve it.
@@ -64,7 +63,7 @@ struct Remote {
 impl Server {
     /// Serves until draining begins and everything that was running has ended, or its time is up. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
-        let (runtime, recorder) = (runtime()?, self.gateway.recorder.clone());
+        let (runtime, recorder) = (runtime()?, self.current.get().recorder.clone());
         let served = LocalSet::new().block_on(&runtime, self.accept_until_drained());
         recorder.close();
         // A thread that does not end in time must not keep the process: it is told off by the process's own end.
@@ -75,10 +74,10 @@ impl Server {
     /// As [`run`](Self::run), where SIGTERM or SIGINT begins the draining and a second one ends everything at once.
     /// `ready` is called when they do: whoever waits for it may send one.
     pub fn run_until_signalled(self, ready: impl FnOnce()) -> io::Result<()> {
-        let (runtime, recorder) = (runtime()?, self.gateway.recorder.clone());
+        let (runtime, recorder) = (runtime()?, self.current.get().recorder.clone());
         let served = LocalSet::new().block_on(&runtime, async {
             let phases = self.phases.clone();
-            let (signalled, served) = (signals(phases)?, self.accept_until_drained());
+            let (signalled, served) = (signals(phases, self.current.clone())?, self.accept_until_drained());
             ready();
             tokio::select! {
                 never = signalled => match never {},
@@ -91,19 +90,20 @@ impl Server {
     }
 
     async fn accept_until_drained(self) -> io::Result<()> {
-        let (gateway, phases) = (self.gateway.clone(), self.phases.clone());
+        let (current, phases) = (self.current.clone(), self.phases.clone());
+        let (stop, counters) = (current.get().stop.clone(), current.get().counters.clone());
         let remotes = (1..self.workers.max(1))
-            .map(|n| spawn_worker(n, gateway.clone(), &phases))
+            .map(|n| spawn_worker(n, current.clone(), &phases))
             .collect::<io::Result<Vec<_>>>()?;
         let listener = TcpListener::from_std(self.listener)?;
         let own = self.own.as_ref().map(net::OwnSocket::listener).transpose()?;
-        let here = Local::new(gateway.clone(), &phases);
+        let here = Local::new(current.clone(), &phases);
         let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = phases.drain.cancelled() => break,
-                () = gateway.stop.cancelled() => {
+                () = stop.cancelled() => {
                     info!("stopping: running streams may finish, a second signal ends them at once");
                     phases.drain.cancel();
                     break;
@@ -132,8 +132,8 @@ impl Server {
                     continue;
                 }
             };
-            let counters = &gateway.counters;
-            if counters.connections.load(Ordering::Relaxed) >= self.max_connections as u64 {
+            let most = here.desk.worker().gateway.max_connections.min(self.max_connections);
+            if counters.connections.load(Ordering::Relaxed) >= most as u64 {
                 counters.connections_refused.fetch_add(1, Ordering::Relaxed);
                 turn_away(&stream);
                 continue;
@@ -141,10 +141,10 @@ impl Server {
             let Some(peer) = prepared(&stream, remote) else { continue };
             let least = remotes.iter().min_by_key(|r| r.load.load(Ordering::Relaxed));
             match least.filter(|r| r.load.load(Ordering::Relaxed) < here.load.load(Ordering::Relaxed)) {
-                None => here.serve(stream, peer, Open::new(&here.load, &gateway)),
+                None => here.serve(stream, peer, Open::new(&here.load, &counters)),
                 Some(remote) => {
                     let Ok(stream) = stream.into_std() else { continue };
-                    let open = Open::new(&remote.load, &gateway);
+                    let open = Open::new(&remote.load, &counters);
                     if remote.connections.send((stream, peer, open)).await.is_err() {
                         error!("a worker thread has ended: its connections are lost");
                     }
@@ -155,7 +155,7 @@ impl Server {
         // Whoever comes now finds nobody here, and may take the place.
         drop(self.own);
         let threads: Vec<_> = remotes.into_iter().map(|remote| remote.thread).collect();
-        drain(here, threads, &phases, self.drain).await;
+        drain(here, threads, &phases, current.get().drain).await;
         Ok(())
     }
 }
@@ -186,16 +186,25 @@ pub async fn signalled() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// Turns signals into the steps of a shutdown.
+/// Turns signals into the steps of a shutdown; SIGHUP loads the configuration again, except where it says that the
+/// terminal is gone.
 #[cfg(unix)]
-fn signals(phases: Phases) -> io::Result<impl Future<Output = std::convert::Infallible>> {
+fn signals(phases: Phases, current: Arc<Current>) -> io::Result<impl Future<Output = std::convert::Infallible>> {
+    use std::io::IsTerminal as _;
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut hangup, on_terminal) = (signal(SignalKind::hangup())?, io::stderr().is_terminal());
     Ok(async move {
         loop {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                _ = hangup.recv() => {
+                    if !on_terminal {
+                        current.get().configured.ask(Ask::Reload(None));
+                        continue;
+                    }
+                }
             }
             if phases.drain.is_cancelled() {
                 phases.kill.cancel();
@@ -209,7 +218,7 @@ fn signals(phases: Phases) -> io::Result<impl Future<Output = std::convert::Infa
 
 /// Turns Ctrl-C into the steps of a shutdown.
 #[cfg(not(unix))]
-fn signals(phases: Phases) -> io::Result<impl Future<Output = std::convert::Infallible>> {
+fn signals(phases: Phases, _: Arc<Current>) -> io::Result<impl Future<Output = std::convert::Infallible>> {
     Ok(async move {
         loop {
             if tokio::signal::ctrl_c().await.is_err() {
@@ -265,7 +274,7 @@ fn turn_away(stream: &TcpStream) {
 
 /// The connections of one thread.
 struct Local {
-    worker: Rc<Worker>,
+    desk: Rc<Desk>,
     tasks: TaskTracker,
     load: Arc<AtomicUsize>,
 }
@@ -273,38 +282,39 @@ struct Local {
 /// Counts a connection while it lives: from the moment in which it was accepted, so that many at a time count too.
 struct Open {
     load: Arc<AtomicUsize>,
-    gateway: Arc<Gateway>,
+    counters: Arc<Counters>,
 }
 
 impl Open {
-    fn new(load: &Arc<AtomicUsize>, gateway: &Arc<Gateway>) -> Self {
+    fn new(load: &Arc<AtomicUsize>, counters: &Arc<Counters>) -> Self {
         load.fetch_add(1, Ordering::Relaxed);
-        gateway.counters.connections.fetch_add(1, Ordering::Relaxed);
-        Self { load: load.clone(), gateway: gateway.clone() }
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self { load: load.clone(), counters: counters.clone() }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Ordering::Relaxed);
-        self.gateway.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        self.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Local {
-    fn new(gateway: Arc<Gateway>, phases: &Phases) -> Self {
-        let this =
-            Self { worker: Rc::new(Worker::new(gateway, phases)), tasks: TaskTracker::new(), load: Arc::default() };
-        let worker = this.worker.clone();
+    fn new(current: Arc<Current>, phases: &Phases) -> Self {
+        let this = Self { desk: Rc::new(Desk::new(current, phases)), tasks: TaskTracker::new(), load: Arc::default() };
+        let desk = this.desk.clone();
         this.tasks.spawn_local(async move {
             let mut ticks = tokio::time::interval(SWEEP);
-            while !worker.phases.drain.is_cancelled() {
+            let drain = desk.worker().phases.drain.clone();
+            while !drain.is_cancelled() {
                 tokio::select! {
-                    () = worker.phases.drain.cancelled() => {}
-                    _ = ticks.tick() => worker.pool.sweep(),
+                    () = drain.cancelled() => {}
+                    // A thread without requests gives up here what a reload has replaced.
+                    _ = ticks.tick() => desk.worker().pool.sweep(),
                 }
             }
-            worker.pool.clear();
+            desk.worker().pool.clear();
         });
         this
     }
@@ -315,14 +325,14 @@ impl Local {
 
     /// Commands of our own user are few: they all go to one thread.
     fn serve_own(&self, stream: UnixStream) {
-        let open = Open::new(&self.load, &self.worker.gateway);
+        let open = Open::new(&self.load, &self.desk.worker().gateway.counters);
         self.serve_any(stream, Peer::over_own_socket(), open, |_| {});
     }
 
     fn serve_any<S: Io + 'static>(&self, stream: S, peer: Peer, open: Open, reset: fn(&S)) {
-        let worker = self.worker.clone();
+        let desk = self.desk.clone();
         self.tasks.spawn_local(async move {
-            serve_resettable(stream, peer, worker, reset).await;
+            serve_resettable(stream, peer, desk, reset).await;
             drop(open);
         });
     }
@@ -333,13 +343,13 @@ impl Local {
     }
 }
 
-fn spawn_worker(n: usize, gateway: Arc<Gateway>, phases: &Phases) -> io::Result<Remote> {
+fn spawn_worker(n: usize, current: Arc<Current>, phases: &Phases) -> io::Result<Remote> {
     let (connections, mut accepted) = mpsc::channel::<Accepted>(HANDED_OVER);
     let (load, phases) = (Arc::new(AtomicUsize::new(0)), phases.clone());
     let runtime = runtime()?;
     let thread = std::thread::Builder::new().name(format!("cco-{n}")).spawn(move || {
         LocalSet::new().block_on(&runtime, async move {
-            let here = Local::new(gateway, &phases);
+            let here = Local::new(current, &phases);
             while let Some((stream, peer, open)) = accepted.recv().await {
                 match TcpStream::from_std(stream) {
                     Ok(stream) => here.serve(stream, peer, open),

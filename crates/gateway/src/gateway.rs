@@ -1,7 +1,9 @@
 //! What all connections share: the checked configuration in use, and what one worker thread has of its own.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -9,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use crate::client::Phases;
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
+use crate::config::Network;
+use crate::configured::Configured;
 use crate::credential::{Keeper, LiveKey};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::net::Dial;
@@ -29,6 +33,8 @@ pub struct Gateway {
     pub edge: Edge,
     /// Who presents it may spend stored keys.
     pub token: Arc<LiveKey>,
+    /// Whether that is the token of the installation.
+    pub is_token_own: bool,
     /// Who presents it may see and change everything.
     pub admin_token: Secret,
     /// Whether every local caller may.
@@ -52,9 +58,17 @@ pub struct Gateway {
     /// Writes what happens to the ledger.
     pub recorder: Arc<Recorder>,
     /// What has happened so far.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// What was refused and is in no record.
-    pub refused: Refused,
+    pub refused: Arc<Refused>,
+    /// Where all this is from, and whether the file still says so.
+    pub configured: Arc<Configured>,
+    /// How upstreams are reached.
+    pub network: Network,
+    /// Client connections at a time.
+    pub max_connections: usize,
+    /// How long running answers may finish at the end of the program.
+    pub drain: Duration,
     /// Cancelled by whoever asks for the end: running answers may finish.
     pub stop: CancellationToken,
 }
@@ -201,13 +215,45 @@ impl Refused {
     }
 }
 
+/// The gateway in use. A reload puts another one in its place: what runs keeps the one it began with.
+#[derive(Debug)]
+pub struct Current {
+    gateway: Mutex<Arc<Gateway>>,
+    /// How many there were before: threads see by it that there is another one.
+    generation: AtomicU64,
+}
+
+impl Current {
+    /// This one, until there is another.
+    pub fn new(gateway: Gateway) -> Arc<Self> {
+        Self::of(Arc::new(gateway))
+    }
+
+    fn of(gateway: Arc<Gateway>) -> Arc<Self> {
+        Arc::new(Self { gateway: Mutex::new(gateway), generation: AtomicU64::new(0) })
+    }
+
+    /// The one in use.
+    pub fn get(&self) -> Arc<Gateway> {
+        self.gateway.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another one in its place.
+    pub fn replace(&self, gateway: Arc<Gateway>) {
+        let before = std::mem::replace(&mut *self.gateway.lock().unwrap_or_else(PoisonError::into_inner), gateway);
+        self.generation.fetch_add(1, Ordering::Release);
+        // Outside the lock: it may be the last that held it.
+        drop(before);
+    }
+}
+
 /// What one thread has of its own: nothing in it is shared, so nothing in it is locked.
 #[derive(Debug)]
 pub struct Worker {
     /// What all share.
     pub gateway: Arc<Gateway>,
     /// Idle upstream connections.
-    pub pool: Pool,
+    pub pool: Rc<Pool>,
     /// The steps of a shutdown.
     pub phases: Phases,
 }
@@ -215,6 +261,46 @@ pub struct Worker {
 impl Worker {
     /// A worker of this gateway.
     pub fn new(gateway: Arc<Gateway>, phases: &Phases) -> Self {
-        Self { gateway, pool: Pool::default(), phases: phases.child() }
+        Self { gateway, pool: Rc::default(), phases: phases.child() }
+    }
+
+    /// The same thread's for another gateway. Connections are kept if they were made in the same way.
+    fn again(&self, gateway: Arc<Gateway>) -> Self {
+        let same = Arc::ptr_eq(&self.gateway.dialer, &gateway.dialer);
+        let pool = if same { self.pool.clone() } else { Rc::default() };
+        Self { gateway, pool, phases: self.phases.clone() }
+    }
+}
+
+/// Where a thread finds its worker for the gateway that is in use.
+#[derive(Debug)]
+pub struct Desk {
+    current: Arc<Current>,
+    latest: RefCell<(u64, Rc<Worker>)>,
+}
+
+impl Desk {
+    /// Of a thread that begins.
+    pub fn new(current: Arc<Current>, phases: &Phases) -> Self {
+        // The number first: a gateway that comes in between is then seen at the first look.
+        let generation = current.generation.load(Ordering::Acquire);
+        let worker = Rc::new(Worker::new(current.get(), phases));
+        Self { current, latest: RefCell::new((generation, worker)) }
+    }
+
+    /// One whose worker never changes.
+    pub fn fixed(worker: Rc<Worker>) -> Self {
+        Self { current: Current::of(worker.gateway.clone()), latest: RefCell::new((0, worker)) }
+    }
+
+    /// The worker for the gateway that is in use now.
+    pub fn worker(&self) -> Rc<Worker> {
+        let generation = self.current.generation.load(Ordering::Acquire);
+        let mut latest = self.latest.borrow_mut();
+        if latest.0 != generation {
+            let worker = Rc::new(latest.1.again(self.current.get()));
+            *latest = (generation, worker);
+        }
+        latest.1.clone()
     }
 }

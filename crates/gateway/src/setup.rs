@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coding::{self, Coding};
 use crate::config::{Audit, Config, CredentialRef, Env, NanoUsd, Note, NoteLevel, OnFailure, ProviderConfig};
+use crate::configured::Configured;
 use crate::credential::{self, CredentialError, Keeper, Resolver};
 use crate::gateway::{Counters, Gateway, Refused};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
 use crate::recorder::{Billing, Bodies, Recorder};
+use crate::secret::Secret;
 
 /// Why a configuration that reads well cannot be used on this machine.
 #[derive(Debug)]
@@ -210,6 +212,17 @@ pub fn prices(config: &Config) -> Result<PriceTable, SetupError> {
     table.with_overrides(overrides).map_err(|why| SetupError::Prices(format!("pricingOverrides: {why}")))
 }
 
+/// What outlives a change of the configuration.
+struct Kept {
+    version: String,
+    started: SystemTime,
+    admin_token: Secret,
+    counters: Arc<Counters>,
+    refused: Arc<Refused>,
+    configured: Arc<Configured>,
+    stop: CancellationToken,
+}
+
 /// Joins configuration, keys and network. The notes are worth a line in the log each.
 pub fn gateway(
     config: &Config,
@@ -218,19 +231,69 @@ pub fn gateway(
     dialer: Arc<dyn Dial>,
     recorder: Recorder,
 ) -> Result<(Gateway, Vec<Note>), SetupError> {
+    let (admin_token, note) = credential::admin_token(env.home().as_deref());
+    let kept = Kept {
+        version: version.to_string(),
+        started: SystemTime::now(),
+        admin_token,
+        counters: Arc::default(),
+        refused: Arc::default(),
+        configured: Arc::default(),
+        stop: CancellationToken::new(),
+    };
+    let (gateway, notes) = joined(config, env, dialer, Arc::new(recorder), kept, None)?;
+    // One word about the folder is enough.
+    Ok((gateway, if notes.is_empty() { note.into_iter().collect() } else { notes }))
+}
+
+/// The same for a configuration that takes the place of another: what was counted goes on, the ledger stays open.
+pub fn again(old: &Gateway, config: &Config, env: &Env) -> Result<(Gateway, Vec<Note>), SetupError> {
+    // A file of certificates may have changed under the same name.
+    let same = old.network == config.network && config.network.ca_file.is_none();
+    let dialer = if same { old.dialer.clone() } else { dialer(config, env)? };
+    let prices = config.cost_tracking.enabled.then(|| prices(config)).transpose()?.map(Arc::new);
+    let audit = &config.audit;
+    let recorder = old.recorder.again(prices, audit.journal_wait, audit.on_failure);
+    let recorder = recorder.keeping(audit.request_bodies, audit.response_bodies);
+    let kept = Kept {
+        version: old.version.clone(),
+        started: old.started,
+        admin_token: old.admin_token.clone(),
+        counters: old.counters.clone(),
+        refused: old.refused.clone(),
+        configured: old.configured.clone(),
+        stop: old.stop.clone(),
+    };
+    joined(config, env, dialer, Arc::new(recorder), kept, Some(old))
+}
+
+fn joined(
+    config: &Config,
+    env: &Env,
+    dialer: Arc<dyn Dial>,
+    recorder: Arc<Recorder>,
+    kept: Kept,
+    old: Option<&Gateway>,
+) -> Result<(Gateway, Vec<Note>), SetupError> {
     let resolver = Resolver::new(env.clone());
     // Before the first helper runs: none sees what is another's.
     let keys = config.providers.iter().flat_map(|provider| &provider.api_keys);
     resolver.hide_from_helpers(keys.chain(&config.server.token));
     let home = env.home();
-    let (token, note) = credential::server_token(config.server.token.as_ref(), home.as_deref(), &resolver)
-        .map_err(SetupError::Token)?;
+    let (token, note) = match old {
+        // That of the installation is for good; where it cannot be kept in a file, it lives as long as the process.
+        Some(old) if config.server.token.is_none() && old.is_token_own => (old.token.clone(), None),
+        _ => {
+            let (token, note) = credential::server_token(config.server.token.as_ref(), home.as_deref(), &resolver)
+                .map_err(SetupError::Token)?;
+            (Arc::new(token), note)
+        }
+    };
     let mut providers = Provider::all(config, &resolver);
     for provider in &mut providers {
         provider.billed_as = recorder.billed_as(provider.kind.name, &provider.base.origin.host);
     }
-    let (admin_token, admin_note) = credential::admin_token(home.as_deref());
-    let mut notes: Vec<Note> = note.or(admin_note).into_iter().collect();
+    let mut notes: Vec<Note> = note.into_iter().collect();
     for provider in &providers {
         if let Some(error) = provider.key_error() {
             notes.push(Note::new(
@@ -239,7 +302,6 @@ pub fn gateway(
             ));
         }
     }
-    let token = Arc::new(token);
     let of_providers = providers.iter().filter_map(|p| Some(p.key.as_ref()?.live().clone()));
     let keys = Keeper::start(&resolver, of_providers.chain([token.clone()]));
     let disabled = config.providers.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
@@ -250,25 +312,32 @@ pub fn gateway(
         }
     }
     let server = &config.server;
+    let held = old.map(|old| &old.held).filter(|held| held.limit() == server.max_held).cloned();
+    let Kept { version, started, admin_token, counters, refused, configured, stop } = kept;
     let gateway = Gateway {
-        version: version.to_string(),
-        started: SystemTime::now(),
+        version,
+        started,
         edge: Edge { hosts: server.hosts.clone(), origins: server.origins.clone() },
         token,
+        is_token_own: server.token.is_none(),
         admin_token,
         open_stored_keys: server.open_stored_keys,
         max_body: server.max_body,
-        held: Held::new(server.max_held),
+        held: held.unwrap_or_else(|| Held::new(server.max_held)),
         ping: server.ping,
         providers,
         keys,
         disabled,
         chain,
         dialer,
-        recorder: Arc::new(recorder),
-        counters: Counters::default(),
-        refused: Refused::default(),
-        stop: CancellationToken::new(),
+        recorder,
+        counters,
+        refused,
+        configured,
+        network: config.network.clone(),
+        max_connections: server.max_connections,
+        drain: server.drain,
+        stop,
     };
     Ok((gateway, notes))
 }

@@ -41,6 +41,8 @@ pub(crate) enum ConfigCommand {
     Set(Set),
     /// Print the value of one key, alone
     Get(Get),
+    /// Have the running gateway load it again, and say what changed
+    Reload,
 }
 
 /// `cco config init`

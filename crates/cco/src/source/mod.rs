@@ -46,6 +46,11 @@ impl Failure {
         Self { code: 2, ..Self::new(what.to_string()) }
     }
 
+    /// With another exit code in the place of this one.
+    pub(crate) fn coded(self, from: u8, to: u8) -> Self {
+        if self.code == from { Self { code: to, ..self } } else { self }
+    }
+
     pub(crate) fn because(self, cause: impl fmt::Display) -> Self {
         Self { cause: Some(cause.to_string()), ..self }
     }

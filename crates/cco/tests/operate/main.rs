@@ -10,3 +10,4 @@ mod common;
 mod home;
 
 mod configure;
+mod reload;

@@ -36,6 +36,7 @@ enum What {
     Ledger,
     Change,
     Subscribe,
+    Reload,
     Drain,
 }
 
@@ -88,6 +89,7 @@ pub const ROUTES: &[Route] = &[
     get("/gateway/limits", Access::Admin, What::Ledger),
     post("/gateway/prices/recompute", Access::Admin, What::Change),
     get("/api/streams/subscribe", Access::Admin, What::Subscribe),
+    post("/gateway/reload", Access::Admin, What::Reload),
     post("/gateway/drain", Access::Admin, What::Drain),
 ];
 
@@ -124,6 +126,7 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
             let full = || Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(5));
             return Ok(Reply::Live(gateway.recorder.live().watch().ok_or_else(full)?));
         }
+        What::Reload => Answer::json(&state::reload(gateway).await?),
         What::Drain => {
             gateway.stop.cancel();
             Answer::json(&json!({ "stopping": true }))

@@ -1,11 +1,14 @@
 //! The state at a glance: health and providers.
 
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use ledger::archive::Skip;
 use serde_json::{Map, Value, json};
 
+use super::shape;
 use crate::config::KeyMode;
+use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Gateway;
 use crate::provider::Provider;
 
@@ -34,7 +37,39 @@ pub(super) fn health(gateway: &Gateway) -> Value {
         "held_bodies": { "bytes": gateway.held.used(), "max_bytes": gateway.held.limit() },
         "ledger": ledger(gateway),
         "bodies": bodies(gateway),
+        "config": config(gateway),
     })
+}
+
+/// How the configuration is: whether what the file says is what holds.
+fn config(gateway: &Gateway) -> Value {
+    let state = gateway.configured.state();
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+    json!({
+        "state": if state.fault.is_none() { "good" } else { "invalid" },
+        "cause": state.fault,
+        "file": state.file,
+        "loaded": state.loaded.map(|time| shape::time(seconds(time))),
+        "reloads": state.reloads,
+        "needs_restart": state.waiting,
+    })
+}
+
+/// Loads the configuration again and tells what came of it.
+pub(super) async fn reload(gateway: &Gateway) -> Result<Value, Refusal> {
+    let nobody = || Refusal::new(ErrorKind::Unavailable, "this gateway cannot load its configuration again");
+    match gateway.configured.reload().await.ok_or_else(nobody)? {
+        Ok(report) => Ok(json!({
+            "file": report.file,
+            "changes": report.changes,
+            "needs_restart": report.waiting,
+            "notes": report.notes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
+        Err(why) => {
+            let message = format!("the configuration is not used, what held before holds on:\n{why}");
+            Err(Refusal::new(ErrorKind::InvalidRequest, message).retry(Retry::Never))
+        }
+    }
 }
 
 /// What there is none of: because it should not be, or for a reason.

@@ -33,9 +33,22 @@ and remedy; nothing starts with a faulty configuration (exit code 78).
 | `cco config set KEY VALUE` | changes the file and keeps its comments; refused where the result would be faulty. `--default` in place of the value removes the key |
 | `cco config validate` | reads a file and says what is wrong with it, without starting anything |
 | `cco config schema` | prints the JSON Schema |
+| `cco config reload` | has the running gateway load it again, and says what changed |
 
 A key is named by its path: `server.listen`, `providers.anthropic.timeoutSecs`, `routing.rules[0].name`; a name with a dot in it is put in quotation marks. A value needs none, and commas make a list:
 `cco config set server.hosts a,b`.
+
+";
+
+const RELOAD: &str = "\
+## Changes while it serves
+
+A gateway that runs looks at its file twice a second and loads it again when it has changed; `SIGHUP`, `cco config reload` and `POST /gateway/reload` have the same effect at once, and also read again what the
+file names (prices, certificates, keys). It is checked as at the start. If anything is wrong, nothing changes: the log says what, and `GET /gateway/health` under `config`. Otherwise the log names every
+change, secrets masked, and requests that come from then on are served by the new configuration; those that run end with the one they began with.
+
+These keys wait for the next start, and are named when they change: `server.listen`, `server.allowRemote`, all of `log`, and of `audit` all but `logRequestBodies`, `logResponseBodies`, `onFailure` and
+`journalWaitMs`. Variables are those that the process was started with.
 
 ";
 
@@ -57,6 +70,7 @@ impl Config {
             let _ = writeln!(text, "| {} | {} |", names.join(", "), variable.meaning);
         }
         text.push('\n');
+        text.push_str(RELOAD);
         text.push_str(OVERRIDES);
         text.push_str("| variable | key | default | meaning |\n|---|---|---|---|\n");
         rows(&Self::keys(), "", &mut text);

@@ -22,7 +22,7 @@ const LAST_BODIES: Duration = Duration::from_secs(10);
 
 /// The archive, and which bodies go there.
 pub struct Bodies {
-    archive: Archive,
+    archive: Arc<Archive>,
     requests: bool,
     answers: bool,
     collected: Arc<AtomicUsize>,
@@ -49,7 +49,13 @@ pub struct Owner {
 impl Bodies {
     /// Keeps these kinds of bodies.
     pub fn new(archive: Archive, requests: bool, answers: bool) -> Self {
-        Self { archive, requests, answers, collected: Arc::default() }
+        Self { archive: Arc::new(archive), requests, answers, collected: Arc::default() }
+    }
+
+    /// The same archive for other kinds of bodies.
+    #[must_use]
+    pub fn again(&self, requests: bool, answers: bool) -> Self {
+        Self { archive: self.archive.clone(), requests, answers, collected: self.collected.clone() }
     }
 
     /// What the archive has done so far.

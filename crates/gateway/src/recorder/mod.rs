@@ -60,9 +60,9 @@ pub struct Recorder {
     on_failure: OnFailure,
     /// Entries that were not known to be written when their exchange went on.
     unsettled: Arc<AtomicU64>,
-    unpriced: AtomicU64,
+    unpriced: Arc<AtomicU64>,
     bodies: Option<Arc<Bodies>>,
-    observed: Observed,
+    observed: Arc<Observed>,
     /// Why there is no ledger although there should be one.
     trouble: Option<Box<str>>,
     /// Why no bodies are kept although they should be.
@@ -107,6 +107,32 @@ impl Recorder {
         Self { no_bodies: Some(why.into()), ..self }
     }
 
+    /// The same ledger and the same counts under other rules, for exchanges that begin from now on.
+    #[must_use]
+    pub fn again(&self, prices: Option<Arc<PriceTable>>, wait: Duration, on_failure: OnFailure) -> Self {
+        Self {
+            book: self.book.clone(),
+            ledger: self.ledger.clone(),
+            prices,
+            wait,
+            on_failure,
+            unsettled: self.unsettled.clone(),
+            unpriced: self.unpriced.clone(),
+            bodies: self.bodies.clone(),
+            observed: self.observed.clone(),
+            trouble: self.trouble.clone(),
+            no_bodies: self.no_bodies.clone(),
+            live: self.live.clone(),
+        }
+    }
+
+    /// Keeps these kinds of bodies, where there is an archive.
+    #[must_use]
+    pub fn keeping(self, requests: bool, answers: bool) -> Self {
+        let bodies = self.bodies.as_ref().map(|bodies| Arc::new(bodies.again(requests, answers)));
+        Self { bodies, ..self }
+    }
+
     /// Why no bodies are kept although they should be.
     pub fn no_bodies(&self) -> Option<&str> {
         self.no_bodies.as_deref()
@@ -120,7 +146,7 @@ impl Recorder {
     /// Records nothing: `audit.enabled` is off.
     pub fn off() -> Self {
         let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
-        let (unsettled, unpriced, observed) = (Arc::default(), AtomicU64::default(), Observed::default());
+        let (unsettled, unpriced, observed) = (Arc::default(), Arc::default(), Arc::default());
         let live = Arc::default();
         let (book, ledger, prices, bodies) = (None, None, None, None);
         let (trouble, no_bodies) = (None, None);

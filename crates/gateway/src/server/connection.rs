@@ -13,20 +13,23 @@ use crate::client::peer::Peer;
 use crate::client::respond::Answer;
 use crate::client::{Client, NoRequest};
 use crate::error::{ErrorKind, Refusal};
-use crate::gateway::Worker;
+use crate::gateway::{Desk, Worker};
 use crate::io::Io;
 use crate::server::exchange::exchange;
 
 /// Serves requests off one connection until it ends.
 pub async fn serve_connection<S: Io>(io: S, peer: Peer, worker: Rc<Worker>) {
-    serve_resettable(io, peer, worker, |_| {}).await;
+    serve_resettable(io, peer, Rc::new(Desk::fixed(worker)), |_| {}).await;
 }
 
 /// The same where the connection can be made to end with a reset: `reset` arranges for that.
-pub async fn serve_resettable<S: Io>(io: S, peer: Peer, worker: Rc<Worker>, reset: fn(&S)) {
-    let mut client = Client::new(io, peer, &worker.phases, reset);
+pub async fn serve_resettable<S: Io>(io: S, peer: Peer, desk: Rc<Desk>, reset: fn(&S)) {
+    let mut client = Client::new(io, peer, &desk.worker().phases, reset);
     loop {
-        match client.next_head().await {
+        let came = client.next_head().await;
+        // A request keeps the configuration that held when it came.
+        let worker = desk.worker();
+        match came {
             Ok(head) => {
                 client.unread = head.framing != Framing::None;
                 if !serve(&mut client, &head, &worker).await {

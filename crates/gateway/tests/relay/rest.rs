@@ -6,6 +6,7 @@ use std::time::Duration;
 use gateway::client::Phases;
 use gateway::config::{self, Env, Paths};
 use gateway::daemon::Server;
+use gateway::gateway::Current;
 use gateway::net::{Dialer, Settings};
 use gateway::recorder::Recorder;
 use gateway::setup;
@@ -285,15 +286,16 @@ async fn a_stream_that_unpacks_to_far_more_than_it_is_ends_without_an_end() {
 
 /// A gateway on a real socket; it does not accept before it runs.
 fn server(workers: usize, max_connections: usize) -> (Server, std::net::SocketAddr) {
-    let (config, _) = config::parse(r#"{ "server": { "token": "env:TOKEN" } }"#, &Paths::default()).unwrap();
+    let (config, _) =
+        config::parse(r#"{ "server": { "token": "env:TOKEN", "drainSecs": 1 } }"#, &Paths::default()).unwrap();
     let dialer = Arc::new(Dialer::new(Settings::default()));
     let (gateway, _) =
         setup::gateway(&config, &Env::fixed([("TOKEN", TOKEN)]), "test", dialer, Recorder::off()).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let (gateway, phases, drain) = (Arc::new(gateway), Phases::default(), Duration::from_secs(1));
-    (Server { own: None, listener, gateway, phases, workers, max_connections, drain }, address)
+    let (current, phases) = (Current::new(gateway), Phases::default());
+    (Server { own: None, listener, current, phases, workers, max_connections }, address)
 }
 
 #[tokio::test]
@@ -324,7 +326,7 @@ async fn connections_that_come_in_one_go_are_counted_one_by_one() {
 #[tokio::test]
 async fn a_connection_too_many_is_told_so_and_one_that_ends_makes_room() {
     let (server, address) = server(2, 2);
-    let (gateway, phases) = (server.gateway.clone(), server.phases.clone());
+    let (gateway, phases) = (server.current.get(), server.phases.clone());
     let thread = std::thread::spawn(move || server.run());
 
     let ask = format!("GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n");

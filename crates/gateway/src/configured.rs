@@ -1,0 +1,114 @@
+//! How the configuration in use is: which file it is from, what became of the last attempt to load it again, and the way
+//! to ask for another one.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::oneshot;
+
+use crate::config::Note;
+
+/// Questions that may wait for the thread that loads configurations.
+const WAITING: usize = 16;
+
+/// What came of loading the configuration again.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What changed, a line each, secrets masked.
+    pub changes: Vec<String>,
+    /// The keys that differ from what the process began with and that it looks at only then.
+    pub waiting: Vec<String>,
+    /// What is worth a line in the log.
+    pub notes: Vec<Note>,
+    /// The file; `None`: there is none.
+    pub file: Option<PathBuf>,
+}
+
+/// A report, or what is wrong with the configuration.
+pub type Told = Result<Report, String>;
+
+/// What the thread that loads configurations is asked for.
+#[derive(Debug)]
+pub enum Ask {
+    /// To load it now, and to tell what came of it if somebody waits.
+    Reload(Option<oneshot::Sender<Told>>),
+}
+
+/// How the configuration in use is.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The file; `None`: there is none.
+    pub file: Option<PathBuf>,
+    /// When what holds was loaded; `None`: it cannot be loaded again.
+    pub loaded: Option<SystemTime>,
+    /// How often it was loaded again.
+    pub reloads: u64,
+    /// What is wrong with what the file says now; what held before holds on.
+    pub fault: Option<String>,
+    /// The keys whose change takes effect at the next start.
+    pub waiting: Vec<String>,
+}
+
+/// The state, and the way to the thread that loads configurations.
+#[derive(Debug, Default)]
+pub struct Configured {
+    state: Mutex<State>,
+    asks: Mutex<Option<SyncSender<Ask>>>,
+}
+
+impl Configured {
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it is now.
+    pub fn state(&self) -> State {
+        self.locked().clone()
+    }
+
+    /// It was loaded from here.
+    pub fn begin(&self, file: Option<PathBuf>) {
+        *self.locked() = State { file, loaded: Some(SystemTime::now()), ..State::default() };
+    }
+
+    /// It was loaded again.
+    pub fn loaded(&self, report: &Report) {
+        let mut state = self.locked();
+        let (file, waiting, reloads) = (report.file.clone(), report.waiting.clone(), state.reloads + 1);
+        *state = State { file, loaded: Some(SystemTime::now()), reloads, fault: None, waiting };
+    }
+
+    /// It was not: this is wrong with it.
+    pub fn failed(&self, why: &str) {
+        self.locked().fault = Some(why.into());
+    }
+
+    /// From here on questions arrive there.
+    pub fn open(&self) -> Receiver<Ask> {
+        let (sender, receiver) = sync_channel(WAITING);
+        *self.asks.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// From here on they do not.
+    pub fn close(&self) {
+        *self.asks.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Asks without waiting. `false`: there is nobody to ask.
+    pub fn ask(&self, ask: Ask) -> bool {
+        let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
+        asks.as_ref().is_some_and(|asks| asks.try_send(ask).is_ok())
+    }
+
+    /// Has it loaded again, and waits for what comes of it. `None`: there is nobody to ask.
+    pub async fn reload(&self) -> Option<Told> {
+        let (answer, told) = oneshot::channel();
+        if !self.ask(Ask::Reload(Some(answer))) {
+            return None;
+        }
+        told.await.ok()
+    }
+}
