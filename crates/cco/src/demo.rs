@@ -5,17 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gateway::client::Phases;
-use gateway::config::{self, Env, Paths};
-use gateway::daemon::Server;
-use gateway::gateway::Current;
-use gateway::net;
-use gateway::setup;
-use sim::{Sim, SimConfig};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use crate::{VERSION, cli, term};
+use crate::simulated::Simulated;
+use crate::{cli, term};
 
 /// What the simulated model says.
 const ANSWER: &str = "Hello! I am a simulated model behind cco. Every word that you see is an event of its own: the gateway \
@@ -37,13 +30,11 @@ pub(crate) fn run(options: &cli::Demo) -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn demonstrate(options: &cli::Demo) -> Result<(), Failure> {
-    let home = tempfile::tempdir()?;
-    let stop = CancellationToken::new();
-    let (sim, sim_thread) = start_simulator(stop.clone())?;
-    let (gateway, phases, gateway_thread) = start_gateway(sim, home.path())?;
+    let simulated = Simulated::start()?;
+    let (sim, gateway) = (simulated.simulator, simulated.gateway);
     term::line(format_args!(
         "simulator: http://{sim}   gateway: http://{gateway}   home: {} (temporary)\n",
-        home.path().display()
+        simulated.home.path().display()
     ));
 
     term::line("A streamed answer through the gateway:\n");
@@ -92,13 +83,9 @@ fn demonstrate(options: &cli::Demo) -> Result<(), Failure> {
         ms(through),
         ms(through.saturating_sub(direct))
     ));
-    term::line("\nNext: `cco serve`, then ANTHROPIC_BASE_URL=http://127.0.0.1:54548 claude");
+    term::line("\nNext: `cco serve`, then `cco run -- claude` in another terminal");
 
-    phases.drain.cancel();
-    stop.cancel();
-    for thread in [gateway_thread, sim_thread] {
-        thread.join().map_err(|_| "a server thread panicked")??;
-    }
+    simulated.stop()?;
     Ok(())
 }
 
@@ -109,45 +96,6 @@ fn ms(duration: Duration) -> f64 {
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-type Running = std::thread::JoinHandle<std::io::Result<()>>;
-
-fn start_simulator(stop: CancellationToken) -> Result<(SocketAddr, Running), Failure> {
-    let sim = Sim::new(SimConfig::default())?;
-    let listener = net::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let address = listener.local_addr()?;
-    let thread = std::thread::Builder::new().name("simulator".into()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            sim.serve(tokio::net::TcpListener::from_std(listener)?, stop).await;
-            Ok(())
-        })
-    })?;
-    Ok((address, thread))
-}
-
-fn start_gateway(sim: SocketAddr, home: &std::path::Path) -> Result<(SocketAddr, Phases, Running), Failure> {
-    let home = home.to_str().ok_or("the temporary folder's name is not UTF-8")?;
-    let env = Env::fixed([("CCO_HOME", home)]);
-    let text = serde_json::json!({ "providers": { "anthropic": {
-        "providerType": "anthropic", "baseUrl": format!("http://{sim}"), "apiKeyRef": ""
-    } }, "server": { "drainSecs": 5 } });
-    let (config, _) = config::parse(&text.to_string(), &Paths::default()).map_err(|faults| format!("{faults:?}"))?;
-    let (gateway, _) =
-        setup::gateway(&config, &env, VERSION, setup::dialer(&config, &env)?, setup::recorder(&config, &env)?.0)?;
-    let listener = net::listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let (address, phases) = (listener.local_addr()?, Phases::default());
-    let server = Server {
-        listener,
-        own: None,
-        current: Current::new(gateway),
-        phases: phases.clone(),
-        workers: 1,
-        max_connections: 64,
-    };
-    let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || server.run())?;
-    Ok((address, phases, thread))
 }
 
 struct Streamed {

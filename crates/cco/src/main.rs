@@ -6,6 +6,7 @@ mod configure;
 mod costs;
 mod credentials;
 mod demo;
+mod launch;
 mod limits;
 mod load;
 mod logging;
@@ -14,6 +15,7 @@ mod prices;
 mod serve;
 mod sessions;
 mod simulate;
+mod simulated;
 mod source;
 mod term;
 mod text;
@@ -42,6 +44,9 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
+        Command::Run(options) => launch::run(&options),
+        Command::Env(options) => launch::env(&options),
+        Command::Setup(options) => launch::setup(&options),
         Command::Credentials(options) => credentials::run(&options),
         Command::Logs(options) => logs::run(&options),
         Command::Costs(options) => costs::run(&options),

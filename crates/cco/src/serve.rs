@@ -78,6 +78,8 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         );
     }
     let bound = listener.local_addr().unwrap_or(listen);
+    // Set once, here.
+    let _ = gateway.counters.listening.set(bound);
     let current = Current::new(gateway);
     let server = Server {
         listener,

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -100,6 +101,8 @@ pub struct Counters {
     pub connections_refused: AtomicU64,
     /// Connections open now.
     pub connections: AtomicU64,
+    /// Where it listens, once it does.
+    pub listening: OnceLock<SocketAddr>,
     /// Lines of the program's log that were dropped.
     pub log_dropped: Gauge,
     /// By outcome; the outcomes are a short closed list.

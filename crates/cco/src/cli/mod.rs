@@ -12,6 +12,7 @@ use gateway::origin::{BadUrl, BaseUrl};
 use gateway::secret::Secret;
 
 pub(crate) mod config;
+pub(crate) mod launch;
 pub(crate) mod look;
 
 /// An LLM gateway that relays streams byte for byte.
@@ -30,6 +31,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve in the foreground
     Serve(Serve),
+    /// Run a command with its requests sent through the gateway, and say what it cost
+    Run(launch::Run),
+    /// Send what this shell starts to the gateway
+    Env(launch::ForShell),
+    /// Send a client to the gateway from now on
+    Setup(launch::Setup),
     /// Keep keys safely, show and test them
     Credentials(Credentials),
     /// The last exchanges, or one of them with what went wrong

@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::cli::look::Look;
 use crate::{term, text};
 
-pub(crate) use zone::{clock, here, micros};
+pub(crate) use zone::{clock, exactly, here, micros};
 
 /// Why a command ends without what it was asked for.
 #[derive(Debug)]

@@ -39,6 +39,11 @@ pub(crate) fn micros(time: &str) -> Option<i64> {
     time.parse::<Timestamp>().ok().map(Timestamp::as_microsecond)
 }
 
+/// A time as questions take it, to the second before it.
+pub(crate) fn exactly(us: i64) -> String {
+    Timestamp::from_second(us.div_euclid(1_000_000)).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

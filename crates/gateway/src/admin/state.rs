@@ -27,6 +27,7 @@ pub(super) fn health(gateway: &Gateway) -> Value {
         "status": if serves { "healthy" } else { "unhealthy" },
         "providers": usable,
         "version": gateway.version,
+        "listening": gateway.counters.listening.get().map(ToString::to_string),
         "uptime_secs": gateway.started.elapsed().unwrap_or_default().as_secs(),
         "requests": { "total": requests, "running": running, "by_outcome": gateway.counters.outcomes() },
         "relayed_bytes": relayed_bytes,

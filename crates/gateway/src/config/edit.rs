@@ -25,6 +25,12 @@ impl std::fmt::Display for EditError {
 
 impl std::error::Error for EditError {}
 
+/// A text with comments as plain JSON.
+pub fn plain(text: &str) -> Result<Json, EditError> {
+    jsonc_parser::parse_to_serde_value(text, &super::options())
+        .map_err(|error| EditError::Malformed(super::lower_first(&error.kind().to_string())))
+}
+
 /// The text with this value at this key; `None` removes the key, so that its default holds.
 pub fn edited(text: &str, path: &KeyPath, value: Option<&Json>) -> Result<String, EditError> {
     let start = if text.trim().is_empty() { "{}\n" } else { text };

@@ -127,8 +127,8 @@ impl Env {
         (self.names)()
     }
 
-    /// The value of a variable that stands for a key; empty counts as not set.
-    pub(super) fn named(&self, name: &str) -> Option<OsString> {
+    /// The value of a variable that stands for a key, or that a client reads; empty counts as not set.
+    pub fn named(&self, name: &str) -> Option<OsString> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
 

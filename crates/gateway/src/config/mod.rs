@@ -29,7 +29,7 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::errors::ParseError;
 
 pub use credential::{BadRef, CredentialRef};
-pub use edit::{EditError, edited};
+pub use edit::{EditError, edited, plain};
 pub use env::{
     ALL_PROXY, CCO_CONFIG, CCO_HOME, CCO_PASSPHRASE, CREDENTIALS_DIRECTORY, DBUS_SESSION_BUS_ADDRESS, Env, HOME,
     HTTP_PROXY, HTTPS_PROXY, NO_PROXY, VARIABLES, Variable, XDG_RUNTIME_DIR,

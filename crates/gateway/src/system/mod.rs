@@ -8,5 +8,5 @@ mod terminal;
 
 pub use bus::{BusStream, connect};
 pub use files::{Flaw, Lock, Refusal, Stamp, create, folder, lock, quoted, read, read_given, replace, stamp, try_lock};
-pub use process::{close_to_others, end_group, own_group};
+pub use process::{close_to_others, end_group, own_group, run_in_front};
 pub use terminal::{Hidden, Terminal};

@@ -1,7 +1,7 @@
 //! Processes: ours, closed to others, and helpers that can be ended with all their children.
 
 use std::io;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
@@ -15,6 +15,44 @@ pub fn close_to_others() -> io::Result<()> {
     let maximum = getrlimit(Resource::Core).maximum;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })?;
     Ok(())
+}
+
+/// Runs a command in front of the user and waits for it: what the terminal's keys send goes to both, and means the
+/// command; what another process tells us to do is told to it. Its exit code; 128 and the signal's number, as shells
+/// say it, where a signal ended it.
+pub fn run_in_front(command: &mut Command) -> io::Result<u8> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _within = runtime.enter();
+    let (mut keys, mut quit) = (signal(SignalKind::interrupt())?, signal(SignalKind::quit())?);
+    let (mut end, mut gone) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+    let mut child = command.spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let (over, ended) = tokio::sync::oneshot::channel();
+    let waiting = std::thread::Builder::new().name("child".into()).spawn(move || {
+        let status = child.wait();
+        // Nobody listens only where this function has failed.
+        let _ = over.send(status);
+    })?;
+    let status = runtime.block_on(async {
+        tokio::pin!(ended);
+        loop {
+            let passed_on = tokio::select! {
+                status = &mut ended => break status,
+                _ = keys.recv() => continue,
+                _ = quit.recv() => continue,
+                _ = end.recv() => Signal::TERM,
+                _ = gone.recv() => Signal::HUP,
+            };
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, passed_on);
+            }
+        }
+    });
+    let _ = waiting.join();
+    let status = status.map_err(io::Error::other)??;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 /// Has the command run in a group of its own, so that [`end_group`] reaches what it starts.

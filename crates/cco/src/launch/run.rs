@@ -1,0 +1,146 @@
+//! `cco run`: one command with its requests sent through the gateway, and at its end what they cost.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use gateway::config::Env;
+use serde_json::Value;
+
+use super::client::{self, Changes, Client};
+use super::found::Found;
+use super::pay::Pay;
+use super::project::Project;
+use crate::cli::launch::Run;
+use crate::simulated::Simulated;
+use crate::source::{self, Failure, Source};
+use crate::{term, text};
+
+/// Runs the command; its exit code is ours.
+pub(crate) fn run(options: &Run) -> ExitCode {
+    let done = if options.simulated { simulated(options) } else { through_gateway(options) };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => source::ended(Err(failure)),
+    }
+}
+
+fn through_gateway(options: &Run) -> Result<u8, Failure> {
+    let env = Env::process();
+    let found = Found::gateway(&env)?;
+    let pay = Pay::decide(options.pay, Client::of(&options.command[0]), &env, &found)?;
+    let token = matches!(pay, Pay::Stored(_)).then(|| found.token(&env)).transpose()?;
+    let here = std::env::current_dir().ok();
+    let project = options.project.clone().map(|name| Project { name, branch: None });
+    let project = project.or_else(|| Project::of(here.as_deref()?));
+    if !options.quiet {
+        term::note(&pay);
+    }
+    let began = gateway::recorder::now_us();
+    let code = started(&options.command, &client::changes(&found.base, token.as_ref(), project.as_ref(), &env))?;
+    if !options.quiet
+        && let Some(project) = &project
+    {
+        cost(&env, began, project)?;
+    }
+    Ok(code)
+}
+
+fn simulated(options: &Run) -> Result<u8, Failure> {
+    let simulated = Simulated::start().map_err(|why| Failure::new("the simulator did not start").because(why))?;
+    let env = Env::process();
+    let mut changes = client::changes(&client::base(simulated.gateway), None, None, &env);
+    changes.set.extend([
+        ("ANTHROPIC_API_KEY", "simulated".to_owned()),
+        ("OPENAI_API_KEY", "simulated".to_owned()),
+        // The real provider is not asked, whatever else the client does when it starts.
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+    ]);
+    changes.unset.extend(["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"]);
+    if !options.quiet {
+        term::note("simulated: every answer is made up by this program; nothing is asked over a network, paid or kept");
+    }
+    let code = started(&options.command, &changes)?;
+    let requests = simulated.stop().map_err(|why| Failure::new("the simulator failed").because(why))?;
+    if !options.quiet {
+        term::note(format_args!("simulated: {requests} requests, $0"));
+    }
+    Ok(code)
+}
+
+/// Starts a command in this terminal and waits for its end.
+fn started(command: &[OsString], changes: &Changes) -> Result<u8, Failure> {
+    let (program, arguments) = command.split_first().expect("the parser wants one at least");
+    let mut child = Command::new(program);
+    child.args(arguments);
+    for name in &changes.unset {
+        child.env_remove(name);
+    }
+    child.envs(changes.set.iter().map(|(name, value)| (name, value)));
+    gateway::system::run_in_front(&mut child).map_err(|why| {
+        let shown = text::line(&program.to_string_lossy()).into_owned();
+        let help = if why.kind() == std::io::ErrorKind::NotFound {
+            "is it installed, and in `PATH`?"
+        } else {
+            "try it without `cco run --`"
+        };
+        Failure::new(format!("`{shown}` cannot be started")).because(why).help(help)
+    })
+}
+
+/// Says what was recorded of this project since the start, by agent where there were several.
+fn cost(env: &Env, began: i64, project: &Project) -> Result<(), Failure> {
+    let Ok(mut gateway) = Source::gateway(env) else {
+        term::note("the gateway has ended: `cco costs --by session` shows what this cost");
+        return Ok(());
+    };
+    let zone = source::here();
+    let words = [("since", source::exactly(began)), ("project", project.name_in_header()), ("limit", "20".into())];
+    let told = gateway.json(&source::target("/gateway/sessions", &words, &zone))?;
+    let sessions = told["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if sessions.is_empty() {
+        term::note("no request went through the gateway");
+        return Ok(());
+    }
+    for session in sessions {
+        let id = session["id"].as_str().filter(|id| !id.is_empty()).unwrap_or("(none)");
+        term::note(format_args!("session {}: {}", text::line(id), spent(session)));
+        let mut agents = Vec::new();
+        named(session, &mut agents);
+        if agents.len() > 1 {
+            for (name, agent) in agents {
+                term::note(format_args!("  {}: {}", text::line(&name), spent(agent)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The agents of a tree, one after the other.
+fn named<'a>(of: &'a Value, agents: &mut Vec<(String, &'a Value)>) {
+    for agent in of["agents"].as_array().into_iter().flatten() {
+        let (id, kind) = (agent["id"].as_str().unwrap_or_default(), agent["kind"].as_str().unwrap_or_default());
+        let name = match (id, kind) {
+            ("", "") => "main".to_owned(),
+            (id, kind) => format!("{kind} {id}").trim().to_owned(),
+        };
+        agents.push((name, agent));
+        named(agent, agents);
+    }
+}
+
+fn spent(group: &Value) -> String {
+    let n = |name: &str| group[name].as_i64().unwrap_or(0);
+    let paid = group["cost_usd"].as_f64().unwrap_or(0.0);
+    let notional = group["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0);
+    let cost = match notional {
+        Some(usd) if paid == 0.0 => format!("{} by subscription", text::usd(usd)),
+        Some(usd) => format!("{} + {} by subscription", text::usd(paid), text::usd(usd)),
+        None => text::usd(paid),
+    };
+    let unpriced = match n("unpriced") {
+        0 => String::new(),
+        some => format!(", {some} without a price"),
+    };
+    let (input, output) = (text::count(crate::costs::prompt(group)), text::count(n("output_tokens")));
+    format!("{cost} ({} requests, {input} tokens in, {output} out{unpriced})", n("requests"))
+}

@@ -1,0 +1,196 @@
+//! `cco setup`: a client's own settings file sends it to the gateway from now on.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use gateway::config::Env;
+use gateway::server::caller::PLACEHOLDER;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::found::Found;
+use super::kept::{self, Change, Form, Keys};
+use super::pay::{self, Pay};
+use crate::cli::launch::{Known, Setup};
+use crate::source::{self, Failure};
+use crate::{term, text};
+
+/// Does, undoes or lists.
+pub(crate) fn run(options: &Setup) -> ExitCode {
+    source::ended(match options.client {
+        _ if options.list => list(),
+        Some(client) if options.undo => undo(client, options.yes),
+        Some(client) => set_up(client, options),
+        None => Ok(()),
+    })
+}
+
+impl Known {
+    const ALL: [Self; 3] = [Self::Claude, Self::Codex, Self::Opencode];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::Opencode => "opencode",
+        }
+    }
+
+    fn client(self) -> Client {
+        match self {
+            Self::Claude => Client::Claude,
+            Self::Codex => Client::Codex,
+            Self::Opencode => Client::OpenCode,
+        }
+    }
+
+    /// Its settings file of this user, and how that is written.
+    fn file(self, env: &Env) -> Option<(PathBuf, Form)> {
+        let named = |name: &str| env.named(name).map(PathBuf::from);
+        let under = |folder: &str| env.user_home().map(|home| home.join(folder));
+        Some(match self {
+            Self::Claude => (pay::claude_folder(env)?.join("settings.json"), Form::Json),
+            Self::Codex => (named("CODEX_HOME").or_else(|| under(".codex"))?.join("config.toml"), Form::Toml),
+            Self::Opencode => {
+                let folder = named("XDG_CONFIG_HOME").or_else(|| under(".config"))?.join("opencode");
+                let commented = folder.join("opencode.jsonc");
+                (if commented.exists() { commented } else { folder.join("opencode.json") }, Form::Json)
+            }
+        })
+    }
+
+    /// What its file gets. The stored key is asked for with a word that is no secret: the gateway knows its own user.
+    fn keys(self, base: &str, pay: &Pay) -> Keys {
+        let stored = matches!(pay, Pay::Stored(_));
+        let mut keys: Vec<(&str, Value)> = match self {
+            Self::Claude => vec![("env.ANTHROPIC_BASE_URL", json!(base))],
+            Self::Codex => vec![
+                ("model_provider", json!("cco")),
+                ("model_providers.cco.name", json!("cco")),
+                ("model_providers.cco.base_url", json!(format!("{base}/v1"))),
+                ("model_providers.cco.wire_api", json!("responses")),
+            ],
+            Self::Opencode => vec![("provider.anthropic.options.baseURL", json!(format!("{base}/v1")))],
+        };
+        match self {
+            Self::Claude if stored => keys.push(("env.ANTHROPIC_AUTH_TOKEN", json!(PLACEHOLDER))),
+            Self::Codex if !stored => keys.push(("model_providers.cco.env_key", json!("OPENAI_API_KEY"))),
+            Self::Opencode if stored => keys.push(("provider.anthropic.options.apiKey", json!(PLACEHOLDER))),
+            _ => {}
+        }
+        keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// What comes before its settings file, as far as it is set: each with what it says.
+    fn wins(self, env: &Env) -> Vec<String> {
+        if self != Self::Claude {
+            return Vec::new();
+        }
+        let mut wins = Vec::new();
+        for name in ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"] {
+            if env.named(name).is_some() {
+                wins.push(format!("{name} is set here: Claude Code then asks that cloud, not us"));
+            }
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        let managed = if cfg!(target_os = "macos") {
+            "/Library/Application Support/ClaudeCode/managed-settings.json"
+        } else {
+            "/etc/claude-code/managed-settings.json"
+        };
+        let files = [here.join(".claude/settings.json"), here.join(".claude/settings.local.json"), managed.into()];
+        for path in files {
+            let Ok(Some(text)) = kept::read(&path) else { continue };
+            if let Ok(Some(Value::String(url))) = Form::Json.get(&text, "env.ANTHROPIC_BASE_URL") {
+                wins.push(format!("`{}` says {}", path.display(), text::line(&url)));
+            }
+        }
+        wins
+    }
+}
+
+/// The part of a failure that all of them have in common.
+fn refused(client: Known, why: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("the settings of {} are left as they are", client.name())).because(why)
+}
+
+fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
+    let env = Env::process();
+    let home = source::home(&env)?;
+    let found = Found::gateway(&env)?;
+    let pay = Pay::decide(options.pay, client.client(), &env, &found)?;
+    let lost = || refused(client, "neither `HOME` nor a variable of its own says where they are");
+    let (path, form) = client.file(&env).ok_or_else(lost)?;
+    let earlier = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
+    let earlier = earlier.filter(|earlier| earlier.path == path);
+    let keys = client.keys(&found.base, &pay);
+    let change = Change::plan(&path, form, keys, earlier.as_ref()).map_err(|why| refused(client, why))?;
+    let now = kept::read(&path).map_err(|why| refused(client, why))?;
+    term::note(&pay);
+    client.wins(&env).iter().for_each(|wins| term::warning(format_args!("this comes before it: {wins}"), None));
+    if now.as_deref() == Some(change.after.as_str()) {
+        term::line(format_args!("{} is set up already: `{}`", client.name(), path.display()));
+        return Ok(());
+    }
+    agreed(&path, now.as_deref().unwrap_or_default(), &change.after, options.yes)?;
+    // Remembered first: whatever happens between the two, it can be taken back.
+    kept::remember(&home, client.name(), Some(&change)).map_err(|why| refused(client, why))?;
+    kept::write(&path, Some(&change.after)).map_err(|why| refused(client, why))?;
+    term::line(format_args!(
+        "{} now asks {}; `cco setup {} --undo` takes it back",
+        client.name(),
+        found.base,
+        client.name()
+    ));
+    Ok(())
+}
+
+fn undo(client: Known, yes: bool) -> Result<(), Failure> {
+    let home = source::home(&Env::process())?;
+    let earlier = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
+    let Some(change) = earlier else {
+        term::line(format_args!("{} is not set up: there is nothing to undo", client.name()));
+        return Ok(());
+    };
+    let now = kept::read(&change.path).map_err(|why| refused(client, why))?;
+    let after = change.undone(now.as_deref()).map_err(|why| refused(client, why))?;
+    if now != after {
+        agreed(&change.path, now.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default(), yes)?;
+        kept::write(&change.path, after.as_deref()).map_err(|why| refused(client, why))?;
+    }
+    kept::remember(&home, client.name(), None).map_err(|why| refused(client, why))?;
+    let how =
+        if now.as_deref() == Some(change.after.as_str()) { "is as it was" } else { "has none of our keys any more" };
+    term::line(format_args!("`{}` {how}", change.path.display()));
+    Ok(())
+}
+
+/// Shows a change, and asks.
+fn agreed(path: &Path, before: &str, after: &str, yes: bool) -> Result<(), Failure> {
+    term::line(format_args!("{}:", path.display()));
+    for line in kept::difference(before, after) {
+        term::line(text::line(&line));
+    }
+    if yes || term::confirmed("Change it?").unwrap_or(false) {
+        return Ok(());
+    }
+    Err(Failure::new("nothing was changed").help("`--yes` changes it without asking"))
+}
+
+fn list() -> Result<(), Failure> {
+    let env = Env::process();
+    let home = source::home(&env)?;
+    for client in Known::ALL {
+        let change = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
+        let state = match &change {
+            None => "not set up".to_owned(),
+            Some(change) if change.stands() => format!("set up in `{}`", change.path.display()),
+            Some(change) => format!("was set up in `{}`, which was changed since", change.path.display()),
+        };
+        term::line(format_args!("{:<9} {state}", client.name()));
+        for wins in client.wins(&env) {
+            term::line(format_args!("          comes before it: {wins}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! A client's settings file, changed and brought back.
+
+use crate::common::upstream;
+use crate::{cco, gateway, output, text};
+
+#[tokio::test]
+async fn claude_is_set_up_shown_and_taken_back_byte_for_byte() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, None).await;
+    let settings = gateway.home().join("user/.claude/settings.json");
+    std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    let before = "{\n  // mine\n  \"model\": \"opus\"\n}\n";
+    std::fs::write(&settings, before).unwrap();
+
+    let asked = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own"])).await;
+    assert_eq!(asked.status.code(), Some(1), "nobody was there to agree");
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), before);
+
+    let done = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await;
+    let (out, err) = (text(&done.stdout), text(&done.stderr));
+    assert!(done.status.success(), "{err}");
+    let base = format!("\"ANTHROPIC_BASE_URL\": \"http://{}\"", gateway.addr);
+    assert!(out.lines().any(|line| line.starts_with('+') && line.contains(&base)), "{out}");
+    let after = std::fs::read_to_string(&settings).unwrap();
+    assert!(after.contains(&base) && after.contains("// mine") && !after.contains("TOKEN"), "{after}");
+
+    let again = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await;
+    assert!(text(&again.stdout).contains("claude is set up already"), "{}", text(&again.stdout));
+    let list = output(&mut cco(gateway.home(), &["setup", "--list"])).await;
+    assert!(text(&list.stdout).starts_with("claude    set up in"), "{}", text(&list.stdout));
+    assert!(text(&list.stdout).contains("codex     not set up"), "{}", text(&list.stdout));
+
+    let undone = output(&mut cco(gateway.home(), &["setup", "claude", "--undo", "--yes"])).await;
+    assert!(undone.status.success(), "{}", text(&undone.stderr));
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), before);
+    let nothing = output(&mut cco(gateway.home(), &["setup", "claude", "--undo"])).await;
+    assert!(text(&nothing.stdout).contains("nothing to undo"), "{}", text(&nothing.stdout));
+}
+
+#[tokio::test]
+async fn what_comes_before_our_settings_is_said() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, None).await;
+    let project = gateway.home().join("user/web/.claude");
+    std::fs::create_dir_all(&project).unwrap();
+    std::fs::write(project.join("settings.local.json"), r#"{"env":{"ANTHROPIC_BASE_URL":"http://elsewhere"}}"#)
+        .unwrap();
+    let mut command = cco(gateway.home(), &["setup", "--list"]);
+    let list = output(command.env("CLAUDE_CODE_USE_BEDROCK", "1")).await;
+    let out = text(&list.stdout);
+    assert!(out.contains("settings.local.json` says http://elsewhere"), "{out}");
+    assert!(out.contains("CLAUDE_CODE_USE_BEDROCK is set here"), "{out}");
+}
+
+#[tokio::test]
+async fn codex_and_opencode_get_files_that_were_not_there_and_lose_them() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some("sk-ant-api03-of-the-gateway-56-9999")).await;
+    let user = gateway.home().join("user");
+    for (client, file, line) in [
+        ("codex", ".codex/config.toml", format!("base_url = \"http://{}/v1\"", gateway.addr)),
+        ("opencode", ".config/opencode/opencode.json", format!("\"baseURL\": \"http://{}/v1\"", gateway.addr)),
+    ] {
+        let done = output(&mut cco(gateway.home(), &["setup", client, "--pay", "stored", "--yes"])).await;
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let written = std::fs::read_to_string(user.join(file)).unwrap();
+        assert!(written.contains(&line), "{written}");
+        assert!(!written.contains("sk-ant"), "{written}");
+        let undone = output(&mut cco(gateway.home(), &["setup", client, "--undo", "--yes"])).await;
+        assert!(undone.status.success(), "{}", text(&undone.stderr));
+        assert!(!user.join(file).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_settings_file_that_cannot_be_read_is_left_alone() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, None).await;
+    let settings = gateway.home().join("user/.claude/settings.json");
+    std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    std::fs::write(&settings, "{ broken").unwrap();
+    let refused = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("error: the settings of claude are left as they are"));
+    assert_eq!(std::fs::read_to_string(&settings).unwrap(), "{ broken");
+}
