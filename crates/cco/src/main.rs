@@ -12,6 +12,7 @@ mod load;
 mod logging;
 mod logs;
 mod prices;
+mod route;
 mod serve;
 mod sessions;
 mod simulate;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Audit(options) => audit::run(&options),
         Command::Token => token::run(),
         Command::Config(options) => configure::run(&options),
+        Command::Route(options) => route::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
     }

@@ -9,16 +9,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+use wire::usage::{Tokens, Usage};
+
 use crate::client::Phases;
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
-use crate::config::Network;
+use crate::config::{Config, KeyMode, NanoUsd, Network, ProviderConfig};
 use crate::configured::Configured;
 use crate::credential::{Keeper, LiveKey};
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::health::{Health, Time};
 use crate::net::Dial;
 use crate::provider::Provider;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, now_us};
+use crate::retry::Budget;
+use crate::route::{Affinity, Keys, Prices, RuleSet, Subscriptions, View};
 use crate::secret::Secret;
 use crate::upstream::Pool;
 use ledger::record::Id;
@@ -72,6 +78,8 @@ pub struct Gateway {
     pub drain: Duration,
     /// Cancelled by whoever asks for the end: running answers may finish.
     pub stop: CancellationToken,
+    /// Whom requests go to.
+    pub routing: Routing,
 }
 
 impl fmt::Debug for Gateway {
@@ -88,6 +96,102 @@ impl Gateway {
             let message = "no provider is enabled: enable one of `routing.defaultProvider` and `routing.fallbackChain`";
             Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never)
         })
+    }
+
+    /// The enabled provider at this place of the configuration.
+    pub fn provider(&self, place: u16) -> Option<&Provider> {
+        self.providers.iter().find(|provider| provider.place == place)
+    }
+
+    /// What routing may know at this moment; `chance` is any number.
+    pub fn view(&self, chance: u64) -> View<'_> {
+        let Routing { health, affinity, subscriptions, .. } = &self.routing;
+        View { now: self.routing.now(), health, keys: self, affinity, subscriptions, prices: self, chance }
+    }
+
+    /// Whether it matters that the owner of a key of this provider may spend keys of ours too.
+    pub fn has_keys_beside(&self, home: u16) -> bool {
+        let replaces = self.routing.rules.replaces_subscriptions();
+        let matters = |p: &Provider| p.place != home || p.key_mode == KeyMode::Stored || replaces;
+        self.providers.iter().any(|provider| matters(provider) && provider.has_key())
+    }
+}
+
+/// Whom requests go to: the rules, and what was learned since the start.
+#[derive(Debug)]
+pub struct Routing {
+    /// The rules of the configuration.
+    pub rules: RuleSet,
+    /// Which targets work.
+    pub health: Health,
+    /// Where sessions were served last.
+    pub affinity: Arc<Affinity>,
+    /// Which callers' subscriptions are used up.
+    pub subscriptions: Arc<Subscriptions>,
+    /// How many more tries all requests together may have.
+    pub budget: Arc<Budget>,
+    /// After so long without content an accepted stream is kept.
+    pub commit_after: Duration,
+    began: Instant,
+}
+
+impl Routing {
+    /// Of this configuration; nothing has been learned yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            rules: RuleSet::compile(config),
+            health: Health::new(config.providers.iter().map(identity)),
+            affinity: Arc::default(),
+            subscriptions: Arc::default(),
+            budget: Arc::default(),
+            commit_after: config.routing.commit_after,
+            began: Instant::now(),
+        }
+    }
+
+    /// The same for another configuration: what was learned of those who are still there stays.
+    #[must_use]
+    pub fn again(&self, config: &Config) -> Self {
+        let rules = RuleSet::compile(config);
+        Self {
+            health: self.health.renewed(config.providers.iter().map(identity)),
+            affinity: Arc::new(self.affinity.moved(|old| rules.find(self.rules.name(old)))),
+            subscriptions: self.subscriptions.clone(),
+            budget: self.budget.clone(),
+            commit_after: config.routing.commit_after,
+            began: self.began,
+            rules,
+        }
+    }
+
+    /// This moment, for whatever has to do with targets.
+    pub fn now(&self) -> Time {
+        Time::from_ms(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// All that makes a provider the same one in another configuration.
+fn identity(provider: &ProviderConfig) -> String {
+    let base = provider.base_url.as_ref().map(ToString::to_string).unwrap_or_default();
+    let keys: Vec<String> = provider.api_keys.iter().map(ToString::to_string).collect();
+    format!("{} {} {base} {}", provider.name, provider.kind.name, keys.join(" "))
+}
+
+impl Keys for Gateway {
+    fn stored(&self, provider: u16) -> u64 {
+        self.provider(provider).map_or(0, Provider::known_keys)
+    }
+
+    fn why_none(&self, provider: u16) -> Option<String> {
+        self.provider(provider)?.why_no_key()
+    }
+}
+
+impl Prices for Gateway {
+    fn cold(&self, provider: u16, model: &str, tokens: u64) -> Option<NanoUsd> {
+        let usage = Usage { tokens: Tokens { input: tokens, ..Tokens::default() }, ..Usage::default() };
+        let billed_as = &self.provider(provider)?.billed_as;
+        self.recorder.cost_of(billed_as, model, now_us() / 1_000_000, &usage)
     }
 }
 

@@ -57,8 +57,10 @@ impl Glob {
         let mut rest = &text[head..text.len() - tail];
         middle.iter().all(|part| {
             let part = part.as_bytes();
-            let found = rest.windows(part.len()).position(|place| place.eq_ignore_ascii_case(part));
-            found.is_some_and(|at| {
+            // Most places do not even begin alike.
+            let first = part[0].to_ascii_lowercase();
+            let alike = |place: &[u8]| place[0].to_ascii_lowercase() == first && place.eq_ignore_ascii_case(part);
+            rest.windows(part.len()).position(alike).is_some_and(|at| {
                 rest = &rest[at + part.len()..];
                 true
             })

@@ -101,6 +101,12 @@ pub const STREAM: &[(&str, &str)] =
 
 /// The name under which the exchange's id goes out.
 pub const REQUEST_ID: &str = "x-cco-request-id";
+/// The name under which it goes out who answered.
+pub const PROVIDER: &str = "x-cco-provider";
+/// The name under which it goes out how many attempts it took.
+pub const ATTEMPTS: &str = "x-cco-attempts";
+/// By which clients that repeat by themselves are told whether to.
+pub const SHOULD_RETRY: &str = "x-should-retry";
 
 /// A table by the length of its names: most fields are told from all of them by that alone.
 type ByLength = [Vec<(&'static str, Why)>; 40];
@@ -156,15 +162,26 @@ pub enum Coding {
     Identity,
 }
 
-/// Appends the fields of `head` that pass, apart from those that `instead` (lower-case names) sets anew.
-pub fn request_fields(out: &mut BytesMut, head: &RequestHead, coding: Coding, instead: &[(String, Secret)]) {
+/// Fields of a configuration: names in lower case, values that are fit for a header.
+pub type Set<'a> = &'a [(String, Secret)];
+
+/// Appends the fields of `head` that pass, apart from those that `rule` or, where the rule says nothing of them,
+/// `provider` sets anew. `unpacked`: the body goes up as plain text although it came packed.
+pub fn request_fields(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    coding: Coding,
+    unpacked: bool,
+    rule: Set<'_>,
+    provider: Set<'_>,
+) {
     let named = named(head.fields());
     for field in head.fields() {
-        let ours = coding == Coding::Identity && field.is(IDENTITY.0);
+        let ours = coding == Coding::Identity && field.is(IDENTITY.0) || unpacked && field.is("content-encoding");
         if ours || request_rule(&field).is_some() || is_named(&named, &field) {
             continue;
         }
-        if instead.iter().any(|(name, _)| field.is(name)) {
+        if rule.iter().chain(provider).any(|(name, _)| field.is(name)) {
             continue;
         }
         write::field(out, field.name, field.value);
@@ -172,18 +189,38 @@ pub fn request_fields(out: &mut BytesMut, head: &RequestHead, coding: Coding, in
     if coding == Coding::Identity {
         write::field(out, IDENTITY.0.as_bytes(), IDENTITY.1.as_bytes());
     }
-    for (name, value) in instead {
+    let of_provider = provider.iter().filter(|(name, _)| !rule.iter().any(|(set, _)| set == name));
+    for (name, value) in rule.iter().chain(of_provider) {
         write::field(out, name.as_bytes(), value.expose().as_bytes());
     }
 }
 
-/// Appends the fields of an answer that pass.
-pub fn response_fields(out: &mut BytesMut, head: &ResponseHead) {
+/// Appends the fields of an answer that pass. `final_word`: the client is told not to come again, whatever the upstream
+/// said of it.
+pub fn response_fields(out: &mut BytesMut, head: &ResponseHead, final_word: bool) {
     let named = named(head.fields());
     for field in head.fields() {
-        if response_rule(&field).is_none() && !is_named(&named, &field) {
+        let replaced = final_word && field.is(SHOULD_RETRY);
+        if response_rule(&field).is_none() && !is_named(&named, &field) && !replaced {
             write::field(out, field.name, field.value);
         }
+    }
+}
+
+/// Appends what we say of an exchange: its id, who served it, after how many attempts, and, where all of them failed for
+/// reasons that do not pass by themselves, not to come again.
+pub fn exchange_fields(out: &mut BytesMut, id: &str, provider: &str, attempts: u32, final_word: bool) {
+    write::field(out, REQUEST_ID.as_bytes(), id.as_bytes());
+    // A name of the configuration can hold anything; a field cannot.
+    if provider.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        write::field(out, PROVIDER.as_bytes(), provider.as_bytes());
+    }
+    out.put_slice(ATTEMPTS.as_bytes());
+    out.put_slice(b": ");
+    write::decimal(out, u64::from(attempts));
+    out.put_slice(b"\r\n");
+    if final_word {
+        write::field(out, SHOULD_RETRY.as_bytes(), b"false");
     }
 }
 
@@ -220,7 +257,9 @@ mod tests {
     #[track_caller]
     fn check_request(fields: &str, coding: Coding, want: &str) {
         let mut out = BytesMut::new();
-        request_fields(&mut out, &request(fields), coding, &[("x-set".into(), Secret::new("ours"))]);
+        let rule = [("x-set".to_string(), Secret::new("ours"))];
+        let provider = [("x-set".to_string(), Secret::new("the provider's"))];
+        request_fields(&mut out, &request(fields), coding, false, &rule, &provider);
         assert_eq!(out, format!("{want}x-set: ours\r\n"));
     }
 
@@ -241,7 +280,7 @@ mod tests {
         }
         for (name, _) in RESPONSE.iter().filter(|(name, _)| !["content-length", "transfer-encoding"].contains(name)) {
             let mut out = BytesMut::new();
-            response_fields(&mut out, &response(&format!("{}: v\r\nx-y: z\r\n", name.to_uppercase())));
+            response_fields(&mut out, &response(&format!("{}: v\r\nx-y: z\r\n", name.to_uppercase())), false);
             assert_eq!(out, "x-y: z\r\n", "{name}");
         }
         check_request("X-Cco-Agent: scout\r\nX-Set: theirs\r\n", Coding::Callers, "");
@@ -255,6 +294,24 @@ mod tests {
     #[test]
     fn identity_is_asked_for_in_place_of_the_callers_codings() {
         check_request("Accept-Encoding: gzip\r\n", Coding::Identity, "accept-encoding: identity\r\n");
+    }
+
+    #[test]
+    fn a_body_that_was_unpacked_is_not_called_packed() {
+        let (mut out, head) = (BytesMut::new(), request("content-encoding: gzip\r\nx-y: z\r\n"));
+        request_fields(&mut out, &head, Coding::Callers, true, &[], &[("x-set".into(), Secret::new("theirs"))]);
+        assert_eq!(out, "x-y: z\r\nx-set: theirs\r\n");
+    }
+
+    #[test]
+    fn a_final_word_replaces_what_the_upstream_said() {
+        let mut out = BytesMut::new();
+        response_fields(&mut out, &response("X-Should-Retry: true\r\nx-y: z\r\n"), true);
+        exchange_fields(&mut out, "id", "a b", 12, true);
+        exchange_fields(&mut out, "id", "ä", 0, false);
+        let want = "x-y: z\r\nx-cco-request-id: id\r\nx-cco-provider: a b\r\nx-cco-attempts: 12\r\nx-should-retry: false\r\n\
+                    x-cco-request-id: id\r\nx-cco-attempts: 0\r\n";
+        assert_eq!(out, want);
     }
 
     #[test]

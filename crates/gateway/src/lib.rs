@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod advice;
+pub mod cap;
 pub mod catalog;
 pub mod client;
 pub mod coding;

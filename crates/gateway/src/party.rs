@@ -146,7 +146,10 @@ impl<'a> Party<'a> {
     /// The name behind the last mark: the agent's own prompt is the last part of what the operator says.
     fn by_mark(&self) -> Option<&'a str> {
         let system = self.system()?;
-        let name = &system[memmem::rfind(system, TYPE_MARK)? + TYPE_MARK.len()..];
+        // Nearly always there is none, and forwards that is known much sooner.
+        let first = memmem::find(system, TYPE_MARK)?;
+        let last = first + memmem::rfind(&system[first..], TYPE_MARK)?;
+        let name = &system[last + TYPE_MARK.len()..];
         let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:".contains(b);
         let name = &name[..name.iter().take(NAME).take_while(|b| fits(b)).count()];
         std::str::from_utf8(name).ok().filter(|name| !name.is_empty())

@@ -20,7 +20,7 @@ use crate::coding::{self, Coding};
 use crate::config::{Audit, Config, CredentialRef, Env, NanoUsd, Note, NoteLevel, OnFailure, ProviderConfig};
 use crate::configured::Configured;
 use crate::credential::{self, CredentialError, Keeper, Resolver};
-use crate::gateway::{Counters, Gateway, Refused};
+use crate::gateway::{Counters, Gateway, Refused, Routing};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::provider::Provider;
 use crate::recorder::{Billing, Bodies, Recorder};
@@ -292,17 +292,22 @@ fn joined(
     let mut providers = Provider::all(config, &resolver);
     for provider in &mut providers {
         provider.billed_as = recorder.billed_as(provider.kind.name, &provider.base.origin.host);
+        // Whoever runs on counts as before.
+        let before = old.and_then(|old| old.providers.iter().find(|before| before.name == provider.name));
+        if let Some(before) = before.filter(|before| before.cap.limits() == provider.cap.limits()) {
+            provider.cap = before.cap.clone();
+        }
     }
     let mut notes: Vec<Note> = note.into_iter().collect();
     for provider in &providers {
-        if let Some(error) = provider.key_error() {
+        for error in provider.key_errors() {
             notes.push(Note::new(
                 NoteLevel::Warn,
                 format!("there is no key for the provider `{}`: {error}", provider.name),
             ));
         }
     }
-    let of_providers = providers.iter().filter_map(|p| Some(p.key.as_ref()?.live().clone()));
+    let of_providers = providers.iter().flat_map(|p| &p.keys).map(|key| key.live().clone());
     let keys = Keeper::start(&resolver, of_providers.chain([token.clone()]));
     let disabled = config.providers.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
     let mut chain = vec![config.routing.default_provider.clone()];
@@ -338,6 +343,7 @@ fn joined(
         max_connections: server.max_connections,
         drain: server.drain,
         stop,
+        routing: old.map_or_else(|| Routing::new(config), |old| old.routing.again(config)),
     };
     Ok((gateway, notes))
 }

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Token,
     /// Find, write, show, check and change the configuration
     Config(config::Configuration),
+    /// Show where a request would go, and test that it goes there
+    Route(Route),
     /// Run a provider that needs no key
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through
@@ -265,4 +267,133 @@ pub(crate) struct Demo {
     /// Milliseconds between two tokens of the simulated answer
     #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=2000))]
     pub(crate) every: u64,
+}
+
+/// `cco route`
+#[derive(Debug, Args)]
+pub(crate) struct Route {
+    #[command(subcommand)]
+    pub(crate) command: RouteCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Show where a request would go, and why
+    Explain(Box<RouteExplain>),
+    /// Check a file of requests and where they must go
+    Test(RouteTest),
+}
+
+/// `cco route explain`
+#[derive(Debug, Args)]
+#[command(after_help = "Nothing is sent, and no key is read: every provider is taken to work and to have its key.
+
+Examples:
+  cco route explain --model claude-opus-5-5 --stream
+  cco route explain --sub-agent --agent-type Explore --model claude-haiku-5-5
+  cco route explain --request body.json --header 'x-team: rust'
+
+Exit codes: 0 shown, 2 the request cannot be read, 78 the configuration must be corrected.")]
+pub(crate) struct RouteExplain {
+    /// Configuration file [default: $CCO_CONFIG, else config.json in $CCO_HOME]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The body of a request, or all of it as it goes over the network; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: Option<PathBuf>,
+    /// The asked model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// The protocol that the client speaks [default: anthropic]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Option<String>,
+    /// A request header; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// An agent asks that the client's main loop started
+    #[arg(long)]
+    pub(crate) sub_agent: bool,
+    /// The type of the agent
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) agent_type: Option<String>,
+    /// The client's session
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+    /// The project
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// Whose key the request brings: the caller's own, its own alone, or none
+    #[arg(long, value_enum, default_value_t = RouteKey::Own)]
+    pub(crate) key: RouteKey,
+    /// The caller's key as records show it
+    #[arg(long, value_name = "…abcd")]
+    pub(crate) key_id: Option<String>,
+    /// A stream is asked for
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// The model is asked to think
+    #[arg(long)]
+    pub(crate) thinking: bool,
+    /// Tools are offered
+    #[arg(long)]
+    pub(crate) tools: bool,
+    /// There are images in it
+    #[arg(long)]
+    pub(crate) images: bool,
+    /// The size of the prompt
+    #[arg(long, value_name = "N")]
+    pub(crate) prompt_tokens: Option<u64>,
+    /// Requests that the gateway serves at the moment
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) in_flight: u64,
+    /// The time, for example 2026-11-22T15:53:11Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Whose key a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RouteKey {
+    /// Its own, and the right to spend stored ones
+    Own,
+    /// Its own, and no such right
+    OwnOnly,
+    /// None of its own, and the right
+    Stored,
+}
+
+/// The name and the value of a header.
+fn header(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once(':').ok_or("write it as `NAME: VALUE`")?;
+    Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+/// `cco route test`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The file is a JSON list. A request has the keys model, protocol, agent (\"main\" or \"sub\"), agentType, session,
+project, headers, key (\"own\", \"own-only\" or \"stored\"), keyId, stream, thinking, tools, images, promptTokens,
+inFlight, at, body; an expectation provider, model, providers, rule, refused. All of them may be left out.
+
+Example:
+  [
+    {
+      \"name\": \"sub-agents search cheaply\",
+      \"request\": { \"model\": \"claude-haiku-5-5\", \"agent\": \"sub\", \"agentType\": \"Explore\" },
+      \"expect\": { \"provider\": \"deepseek\", \"model\": \"deepseek-flash\" }
+    }
+  ]
+
+Exit codes: 0 all are met, 1 some are not, 2 the file cannot be used, 78 the configuration must be corrected."
+)]
+pub(crate) struct RouteTest {
+    /// Configuration file [default: $CCO_CONFIG, else config.json in $CCO_HOME]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The expectations; `-` reads stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }

@@ -161,6 +161,8 @@ async fn an_answers_head_arrives_as_it_was_sent_but_for_what_the_table_says() {
             want.push(field("x-accel-buffering", "no"));
         }
         want.push(field("x-cco-request-id", relayed.id()));
+        want.push(field("x-cco-provider", "anthropic"));
+        want.push(field("x-cco-attempts", "1"));
         want.push(field("connection", "keep-alive"));
         want.push(match direct.header("content-length") {
             Some(length) => field("content-length", length),

@@ -188,11 +188,11 @@ section! {
     /// Whose key is used: "client" takes the caller's own, else ours; "stored" always ours.
     key_mode: KeyMode = "apiKeyMode", choice(&[("client", KeyMode::Client), ("stored", KeyMode::Stored)]).or("client"), Now;
     /// The model that is used where the asked one is not of this provider.
-    default_model: Option<String> = "defaultModel", words("model").or_null_for(entry.kind.default_model), Later;
+    default_model: Option<String> = "defaultModel", words("model").or_null_for(entry.kind.default_model), Now;
     /// The provider's models by the names that are asked for.
-    model_aliases: Vec<(String, String)> = "modelAliases", words("model").map(any_name).or(empty()), Later;
+    model_aliases: Vec<(String, String)> = "modelAliases", words("model").map(any_name).or(empty()), Now;
     /// How often one target is tried again at most.
-    max_retries: u32 = "maxRetries", integer(0..=100).or(1), Later;
+    max_retries: u32 = "maxRetries", integer(0..=100).or(1), Now;
     /// How long the head of a streaming answer may take, in seconds; other answers wait at least 600 seconds.
     timeout: Duration = "timeoutSecs", secs(0.05..=86_400.0).or(600), Now;
     /// How long a connection may take to open, in seconds.
@@ -210,9 +210,9 @@ section! {
     /// Ollama: a fixed size of the context in tokens; `null` takes it from the request.
     num_ctx: Option<u32> = "numCtx", integer(1..=1_000_000_000).or_null(), Later;
     /// Requests to it at a time; `null`: any number.
-    max_concurrent: Option<usize> = "maxConcurrent", integer(1..=1_000_000).or_null(), Later;
+    max_concurrent: Option<usize> = "maxConcurrent", integer(1..=1_000_000).or_null(), Now;
     /// Requests that may wait for their turn.
-    max_queued: usize = "maxQueued", integer(0..=1_000_000).or(64), Later;
+    max_queued: usize = "maxQueued", integer(0..=1_000_000).or(64), Now;
 }
 
 /// Whose key goes to a provider.
@@ -229,30 +229,30 @@ section! {
     pub struct Routing {
         /// The provider of every request that no rule sends elsewhere.
         default_provider: String = "defaultProvider", provider_name().or("anthropic"), Now;
-        /// The providers that are tried in this order; names that are not configured are reported once and skipped. This version asks the default provider only.
+        /// The providers that are tried in this order; names that are not configured are reported once and skipped.
         fallback_chain: Vec<String> = "fallbackChain", provider_name().list().or(vec!["anthropic"]), Now;
         /// Where requests of an agent type go: a provider, or provider and model.
-        agent_rules: Vec<(String, Target)> = "agentRules", target().map(any_name).or(empty()), Later;
+        agent_rules: Vec<(String, Target)> = "agentRules", target().map(any_name).or(empty()), Now;
         /// The provider of all models whose name contains a text.
-        model_tier_rules: Vec<(String, String)> = "modelTierRules", provider_name().map(any_name).or(empty()), Later;
+        model_tier_rules: Vec<(String, String)> = "modelTierRules", provider_name().map(any_name).or(empty()), Now;
         /// Rules that come before `agentRules`; the first that matches decides.
-        rules: Vec<Rule> = "rules", section().list().or(none()), Later;
+        rules: Vec<Rule> = "rules", section().list().or(none()), Now;
         /// Keeps a session at its provider and key.
-        affinity: bool = "affinity", boolean().or(true), Later;
+        affinity: bool = "affinity", boolean().or(true), Now;
         /// Refuses a switch whose cold prompt cache costs more than this, in US dollars.
-        max_switch_cost: Option<NanoUsd> = "maxSwitchCostUsd", dollars().or_null(), Later;
+        max_switch_cost: Option<NanoUsd> = "maxSwitchCostUsd", dollars().or_null(), Now;
         /// Asks a second target when the first has sent nothing after this many milliseconds.
         hedge_after: Option<Duration> = "hedgeAfterMs", millis(1.0..=3_600_000.0).or_null(), Later;
         /// How many seconds long an answer whose client is gone can be resumed; 0: not at all.
         replay: Duration = "replaySecs", secs(0.0..=86_400.0).or(0), Later;
         /// After this many seconds without content an accepted answer is kept, and its comments and pings are relayed.
-        commit_after: Duration = "commitAfterSecs", secs(0.0..=3600.0).or(20), Later;
+        commit_after: Duration = "commitAfterSecs", secs(0.0..=3600.0).or(20), Now;
         /// Guesses the type of an agent whose client does not tell it from the beginning of its system prompt (Claude Code's built-in ones).
-        guess_agent_types: bool = "guessAgentTypes", boolean().or(false), Later;
+        guess_agent_types: bool = "guessAgentTypes", boolean().or(false), Now;
         /// Lets a provider that can continue a partial answer do so when its stream breaks off.
         continue_on_break: bool = "continueOnBreak", boolean().or(false), Later;
         /// What follows when a subscription is used up: "pass" hands the refusal on, a provider's name lets that one serve.
-        on_subscription_limit: String = "onSubscriptionLimit", provider_name().or("pass"), Later;
+        on_subscription_limit: String = "onSubscriptionLimit", provider_name().or("pass"), Now;
     }
 }
 

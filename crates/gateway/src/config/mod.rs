@@ -87,6 +87,11 @@ impl Config {
     }
 }
 
+/// The protocol that the configuration knows by this name.
+pub fn protocol_named(name: &str) -> Option<wire::protocol::Protocol> {
+    values::protocol().iter().find(|(known, _)| *known == name).map(|(_, protocol)| *protocol)
+}
+
 /// The tree of a JSON text with comments and trailing commas.
 fn tree(text: &str) -> Result<Option<Value<'_>>, ParseError> {
     jsonc_parser::parse_to_ast(text, &Default::default(), &options()).map(|result| result.value)

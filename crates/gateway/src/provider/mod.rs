@@ -6,13 +6,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cap::Cap;
 use crate::catalog::ProviderKind;
-use crate::config::{Config, KeyMode, ProviderConfig};
+use crate::config::{Config, CredentialRef, KeyMode, ProviderConfig};
 use crate::credential::{CredentialError, LiveKey, Resolver};
 use crate::origin::{BaseUrl, Origin};
 use crate::secret::Secret;
 
 pub use probe::{Probe, ProbeError, Verdict};
+
+/// Keys of one provider that are used; each is a bit of a number.
+const KEYS: usize = 63;
 
 /// A key that is given out for one scheme, host and port only.
 #[derive(Clone)]
@@ -60,6 +64,8 @@ pub struct Timeouts {
 /// A provider that is enabled.
 #[derive(Debug, Clone)]
 pub struct Provider {
+    /// Its place in the configuration, by which routing knows it.
+    pub place: u16,
     /// As the configuration calls it.
     pub name: String,
     /// What it is.
@@ -68,8 +74,8 @@ pub struct Provider {
     pub billed_as: Arc<str>,
     /// Where it lives.
     pub base: BaseUrl,
-    /// Our own key for it, where the configuration refers to one.
-    pub key: Option<BoundKey>,
+    /// Our own keys for it, in the order in which the configuration refers to them.
+    pub keys: Vec<BoundKey>,
     /// Whose key is used.
     pub key_mode: KeyMode,
     /// Added to every request: names in lower case, values that are fit for a header.
@@ -78,26 +84,31 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// Upper limit of tries of one target beside the first.
     pub max_retries: u32,
+    /// How many requests it gets at a time.
+    pub cap: Arc<Cap>,
 }
 
 impl Provider {
     /// All enabled providers, in the order of the configuration.
     pub fn all(config: &Config, resolver: &Resolver) -> Vec<Self> {
-        config.providers.iter().filter_map(|provider| Self::new(provider, resolver)).collect()
+        let at = |(place, provider)| Self::new(provider, u16::try_from(place).ok()?, resolver);
+        config.providers.iter().enumerate().filter_map(at).collect()
     }
 
     /// `None` for a provider that is not enabled.
-    pub fn new(config: &ProviderConfig, resolver: &Resolver) -> Option<Self> {
+    pub fn new(config: &ProviderConfig, place: u16, resolver: &Resolver) -> Option<Self> {
         let base = config.base_url.clone().filter(|_| config.enabled)?;
-        let key = config.api_keys.first().map(|reference| {
+        let key = |reference| {
             BoundKey::new(LiveKey::new(&config.name, reference, config.api_key_ttl, resolver), base.origin.clone())
-        });
+        };
+        let keys = config.api_keys.iter().take(KEYS).map(key).collect();
         Some(Self {
+            place,
             name: config.name.clone(),
             kind: config.kind,
             billed_as: config.kind.name.into(),
             base,
-            key,
+            keys,
             key_mode: config.key_mode,
             headers: config.headers.clone(),
             timeouts: Timeouts {
@@ -107,17 +118,38 @@ impl Provider {
                 max_stream: config.max_stream,
             },
             max_retries: config.max_retries,
+            cap: Arc::new(Cap::new(config.max_concurrent, config.max_queued)),
         })
     }
 
     /// Whether there is a key of ours now.
     pub fn has_key(&self) -> bool {
-        self.key.as_ref().is_some_and(|key| key.live.is_known())
+        self.keys.iter().any(|key| key.live.is_known())
     }
 
-    /// Why there is no key, where there should be one.
-    pub fn key_error(&self) -> Option<CredentialError> {
-        self.key.as_ref()?.live.error()
+    /// One bit for each key of ours that is there now, the first the lowest.
+    pub fn known_keys(&self) -> u64 {
+        let bits = self.keys.iter().enumerate().map(|(at, key)| u64::from(key.live.is_known()) << at);
+        bits.fold(0, |mask, bit| mask | bit)
+    }
+
+    /// Why a key cannot be looked up, for each of those that cannot.
+    pub fn key_errors(&self) -> impl Iterator<Item = CredentialError> {
+        self.keys.iter().filter_map(|key| key.live.error())
+    }
+
+    /// Why there is no key, and what to do; `None`: there is no reference to one.
+    pub fn why_no_key(&self) -> Option<String> {
+        if let Some(error) = self.key_errors().next() {
+            return Some(error.to_string());
+        }
+        Some(match self.keys.first()?.live.reference()? {
+            CredentialRef::Env(name) => format!(
+                "set `{name}` where the gateway runs, or store it (`cco credentials store {name}`), or send your own key"
+            ),
+            CredentialRef::Stored(name) => format!("store it (`cco credentials store {name}`), or send your own key"),
+            reference => format!("there is nothing behind `{reference}`: send your own key"),
+        })
     }
 }
 
@@ -160,12 +192,12 @@ mod tests {
         assert_eq!(anthropic.base.to_string(), "https://api.anthropic.com");
         assert_eq!(anthropic.timeouts.head, Duration::from_secs(7));
         assert_eq!(anthropic.headers, [("x-team".to_string(), Secret::new("a"))]);
-        let key = anthropic.key.as_ref().unwrap();
+        let key = &anthropic.keys[0];
         assert_eq!(key.for_origin(&anthropic.base.origin).unwrap().expose(), "sk-ant-api03-abcdefgh");
         assert_eq!(key.for_origin(&local.base.origin), None);
-        assert_eq!((local.base.path.as_str(), local.has_key(), local.key_error()), ("/x", false, None));
+        assert_eq!((local.base.path.as_str(), local.has_key(), local.why_no_key()), ("/x", false, None));
         assert!(anthropic.has_key() && !file.has_key());
-        assert!(file.key_error().unwrap().message.contains("does not exist"));
+        assert!(file.why_no_key().unwrap().contains("does not exist"));
         assert_eq!(file.key_mode, KeyMode::Stored);
         assert!(!format!("{providers:?}").contains("abcdefgh"));
     }

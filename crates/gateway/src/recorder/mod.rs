@@ -1,7 +1,6 @@
 //! One record an exchange: begun before its request goes up, settled before its client sees the end.
 
 mod bodies;
-mod facts;
 mod observed;
 
 use std::collections::HashMap;
@@ -16,12 +15,12 @@ use ledger::journal::Ack;
 use ledger::price::{Billed, Cost, PriceTable, Unpriced};
 use ledger::record::{Operation, Outcome, Record, Start};
 use tracing::{debug, warn};
+use wire::usage::Usage;
 
 pub use bodies::{Bodies, Owner, Tape};
-pub use facts::Facts;
 pub use observed::{Histogram, OTHER, Observed, Series};
 
-use crate::config::OnFailure;
+use crate::config::{self, OnFailure};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::live::Hub;
 
@@ -245,6 +244,13 @@ impl Recorder {
         }))
     }
 
+    /// What this use would cost now; `None`: there is no price for it.
+    pub fn cost_of(&self, billed_as: &str, model: &str, at: i64, usage: &Usage) -> Option<config::NanoUsd> {
+        let billed = Billed { provider: billed_as, model, at, usage, estimated_output: None, notional: false };
+        let cost = self.prices.as_ref()?.cost(&billed).ok()?;
+        u64::try_from(cost.nano_usd.0).ok().map(config::NanoUsd)
+    }
+
     /// Under which name the price table knows a provider of this kind at this host.
     pub fn billed_as(&self, kind: &str, host: &str) -> Arc<str> {
         let known = self.prices.as_ref().filter(|_| kind.ends_with("-compatible"));
@@ -283,13 +289,18 @@ impl fmt::Debug for Draft {
 
 impl Draft {
     /// Of an exchange that begins.
-    pub fn new(recorder: Arc<Recorder>, start: Start, billed_as: Arc<str>) -> Self {
-        Self { recorder, record: Some(Record::new(start, Outcome::Interrupted)), billed_as }
+    pub fn new(recorder: Arc<Recorder>, start: Start) -> Self {
+        Self { recorder, record: Some(Record::new(start, Outcome::Interrupted)), billed_as: Arc::default() }
     }
 
     /// What is known so far; `None` once it is settled.
     pub fn record(&mut self) -> Option<&mut Record> {
         self.record.as_mut()
+    }
+
+    /// From here on it is this provider that would be paid.
+    pub fn bill(&mut self, billed_as: &Arc<str>) {
+        self.billed_as.clone_from(billed_as);
     }
 
     /// Settles it, with the last facts put in by `last`. Nothing happens the second time.

@@ -14,7 +14,7 @@ use wire::envelope::Envelope;
 use wire::error::ErrorKind;
 use wire::meter::{self, Metered, Progress};
 
-use super::Events;
+use super::{Beginning, Events};
 use crate::client::Client;
 use crate::client::respond::with_details;
 use crate::coding::{self, Coding, Decoder, Unpacked};
@@ -74,6 +74,9 @@ pub struct Limits {
     /// When the longest stream ends.
     pub end: Instant,
 }
+
+/// The time-out of an upstream that is silent.
+pub const IDLE: &str = "idle";
 
 /// How an exchange ended, as its log line says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +247,17 @@ impl<'a, S: Io> Relay<'a, S> {
         }
     }
 
+    /// Begins with what was read and held back.
+    pub fn begin_with(&mut self, beginning: Beginning) {
+        let Beginning { raw, ready, first_content, .. } = beginning;
+        if raw.is_empty() {
+            return;
+        }
+        raw.iter().for_each(|piece| self.settle.keep(piece));
+        (self.ready, self.first_token) = (ready, first_content);
+        self.pass_on();
+    }
+
     /// Relays to the end.
     pub async fn run(mut self) -> Report {
         let mut first = true;
@@ -319,7 +333,7 @@ impl<'a, S: Io> Relay<'a, S> {
                 return self.abandon(ended);
             } else if idle <= now {
                 let message = format!("the upstream sent nothing for {:?}", self.limits.idle);
-                self.fail(ErrorKind::UpstreamTimeout, &message, Ended::Timeout("idle"));
+                self.fail(ErrorKind::UpstreamTimeout, &message, Ended::Timeout(IDLE));
             } else if self.ended.is_none() && self.limits.end <= now {
                 self.fail(ErrorKind::UpstreamTimeout, "the stream reached `maxStreamSecs`", Ended::Timeout("too long"));
             } else if ping.is_some_and(|ping| ping <= now) {
@@ -395,6 +409,11 @@ impl<'a, S: Io> Relay<'a, S> {
                 self.ready.append(&mut self.fresh);
             }
         }
+        self.pass_on();
+    }
+
+    /// Sends what is ready, and looks how far the answer has come.
+    fn pass_on(&mut self) {
         self.payload += self.ready.iter().map(|piece| piece.len() as u64).sum::<u64>();
         self.send();
         if matches!(&self.view, View::Events(events) if events.is_endless()) {

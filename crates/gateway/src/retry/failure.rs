@@ -1,9 +1,9 @@
 //! What an attempt came to that did not come to a good answer.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
+use wire::error::{ApiError, ErrorKind};
+use wire::refusal;
 
 use crate::signals::Signals;
 
@@ -52,89 +52,37 @@ pub enum UsedUp {
 impl Refused {
     /// From the status, what the head signalled, and the body as far as it is known.
     pub fn of(status: u16, signals: &Signals, body: &[u8]) -> Self {
-        let said = Said::read(body).unwrap_or_default();
-        // Some upstreams word an overload under another status, and clients go by the word.
-        let status = if said.kind == "overloaded_error" && status >= 400 { 529 } else { status };
-        let used_up = match signals.subscription {
-            _ if status != 429 => UsedUp::Rate,
-            _ if said.names_money() => UsedUp::Money,
-            Some(window) if window.rejected => UsedUp::Subscription(window.reset_in.or(signals.retry_after)),
-            _ => UsedUp::Rate,
+        let said = refusal::read(status, body);
+        let status = match said.kind {
+            // Some upstreams word an overload under another status, and clients go by the word.
+            ErrorKind::Overloaded => 529,
+            ErrorKind::RateLimit | ErrorKind::Quota if status == 500 => 429,
+            _ => status,
         };
-        Self { status, retry_after: signals.retry_after, should_retry: signals.should_retry, used_up }
+        Self::said(status, signals, &said)
     }
 
-    /// From the data of an `error` event, which has no status: the one that its type stands for.
+    /// From the data of an `error` event, which has no status: the one that its kind stands for.
     pub fn of_event(data: &[u8], signals: &Signals) -> Self {
-        let status = match Said::read(data).unwrap_or_default().kind.as_ref() {
-            "invalid_request_error" => 400,
-            "authentication_error" => 401,
-            "billing_error" => 402,
-            "permission_error" => 403,
-            "not_found_error" => 404,
-            "request_too_large" => 413,
-            "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" => 429,
-            "timeout_error" => 504,
-            "overloaded_error" => 529,
-            _ => 500,
+        let said = refusal::within(std::str::from_utf8(data).unwrap_or_default());
+        Self::said(said.kind.status(), signals, &said)
+    }
+
+    fn said(status: u16, signals: &Signals, said: &ApiError) -> Self {
+        let retry_after = signals.retry_after.or(said.retry_after);
+        let is_money = said.kind == ErrorKind::Quota || said.code.as_deref() == Some("billing_error");
+        let used_up = match signals.subscription {
+            _ if status != 429 => UsedUp::Rate,
+            _ if is_money => UsedUp::Money,
+            Some(window) if window.rejected => UsedUp::Subscription(window.reset_in.or(retry_after)),
+            _ => UsedUp::Rate,
         };
-        Self::of(status, signals, data)
+        Self { status, retry_after, should_retry: signals.should_retry, used_up }
     }
 
     /// Whether our credential was not accepted.
     pub fn is_about_the_key(&self) -> bool {
         matches!(self.status, 401 | 403)
-    }
-}
-
-/// What an error body says, in Anthropic's shape or OpenAI's.
-#[derive(Default)]
-struct Said<'a> {
-    kind: Cow<'a, str>,
-    code: Cow<'a, str>,
-}
-
-impl<'a> Said<'a> {
-    fn read(body: &'a [u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Body<'a> {
-            #[serde(borrow)]
-            error: Error<'a>,
-        }
-        #[derive(Deserialize)]
-        struct Error<'a> {
-            #[serde(borrow, rename = "type", default)]
-            kind: Option<Cow<'a, str>>,
-            #[serde(borrow, default)]
-            code: Option<Code<'a>>,
-            #[serde(borrow, default)]
-            details: Option<Details<'a>>,
-        }
-        #[derive(Deserialize)]
-        struct Details<'a> {
-            #[serde(borrow, default)]
-            error_code: Option<Cow<'a, str>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Code<'a> {
-            #[serde(borrow)]
-            Text(Cow<'a, str>),
-            Other(serde::de::IgnoredAny),
-        }
-        let error = serde_json::from_slice::<Body<'a>>(body).ok()?.error;
-        let code = match (error.details.and_then(|details| details.error_code), error.code) {
-            (Some(code), _) | (None, Some(Code::Text(code))) => code,
-            _ => Cow::Borrowed(""),
-        };
-        Some(Self { kind: error.kind.unwrap_or_default(), code })
-    }
-
-    fn names_money(&self) -> bool {
-        self.code.ends_with("spend_limit_reached")
-            || [&self.kind, &self.code]
-                .iter()
-                .any(|word| matches!(word.as_ref(), "insufficient_quota" | "billing_error"))
     }
 }
 
@@ -144,27 +92,28 @@ mod tests {
     use crate::signals::Subscription;
 
     #[track_caller]
-    fn check(status: u16, body: &str, want: (u16, UsedUp)) {
+    fn check(status: u16, error: &str, want: (u16, UsedUp)) {
+        let body = format!(r#"{{"type":"error","error":{{"message":"m",{error}}}}}"#);
         let refused = Refused::of(status, &Signals::default(), body.as_bytes());
         assert_eq!((refused.status, refused.used_up), want, "{status} {body}");
     }
 
     #[test]
     fn the_body_says_what_the_status_does_not() {
-        check(500, r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#, (529, UsedUp::Rate));
-        check(500, r#"{"type":"error","error":{"type":"api_error","message":"m"}}"#, (500, UsedUp::Rate));
-        check(429, r#"{"error":{"type":"rate_limit_error","message":"m"}}"#, (429, UsedUp::Rate));
-        check(
-            429,
-            r#"{"error":{"type":"rate_limit_error","details":{"error_code":"contract_spend_limit_reached"}}}"#,
-            (429, UsedUp::Money),
-        );
-        check(429, r#"{"error":{"type":"insufficient_quota","code":"insufficient_quota"}}"#, (429, UsedUp::Money));
-        check(429, r#"{"error":{"type":"billing_error"}}"#, (429, UsedUp::Money));
-        check(429, r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}]"#, (429, UsedUp::Rate));
-        check(429, r#"{"error":{"code":429}}"#, (429, UsedUp::Rate));
-        check(502, "<html>", (502, UsedUp::Rate));
-        check(503, "", (503, UsedUp::Rate));
+        check(500, r#""type":"overloaded_error""#, (529, UsedUp::Rate));
+        check(500, r#""type":"rate_limit_error""#, (429, UsedUp::Rate));
+        check(500, r#""type":"api_error""#, (500, UsedUp::Rate));
+        check(524, r#""type":"api_error""#, (524, UsedUp::Rate));
+        check(429, r#""type":"rate_limit_error""#, (429, UsedUp::Rate));
+        let spent = r#""type":"rate_limit_error","details":{"error_code":"contract_spend_limit_reached"}"#;
+        check(429, spent, (429, UsedUp::Money));
+        check(429, r#""type":"insufficient_quota","code":"insufficient_quota""#, (429, UsedUp::Money));
+        check(429, r#""type":"billing_error""#, (429, UsedUp::Money));
+        check(402, r#""type":"billing_error""#, (402, UsedUp::Rate));
+        for odd in ["<html>", "", "[]"] {
+            let refused = Refused::of(502, &Signals::default(), odd.as_bytes());
+            assert_eq!((refused.status, refused.used_up), (502, UsedUp::Rate), "{odd}");
+        }
     }
 
     #[test]
@@ -176,6 +125,15 @@ mod tests {
         };
         assert_eq!(subscription(true), UsedUp::Subscription(Some(Duration::from_secs(9))));
         assert_eq!(subscription(false), UsedUp::Rate);
+    }
+
+    #[test]
+    fn a_time_that_only_the_message_names_is_one_too() {
+        let body = br#"{"error":{"message":"Rate limit reached, try again in 1.5s","code":"rate_limit_exceeded"}}"#;
+        let heard = |signals: &Signals| Refused::of(429, signals, body).retry_after;
+        assert_eq!(heard(&Signals::default()), Some(Duration::from_millis(1500)));
+        let head = Signals { retry_after: Some(Duration::from_secs(9)), ..Signals::default() };
+        assert_eq!(heard(&head), Some(Duration::from_secs(9)), "the head comes first");
     }
 
     #[test]

@@ -94,9 +94,11 @@ impl Affinity {
         }
     }
 
-    /// The configuration has changed: `place` gives a provider's new place, if it is still there.
-    pub fn renumber(&self, place: impl Fn(u16) -> Option<u16>) {
-        self.lock().retain(|_, home| place(home.provider).map(|provider| home.provider = provider).is_some());
+    /// The same for another configuration: `place` gives a provider's new place, if it is still there.
+    #[must_use]
+    pub fn moved(&self, place: impl Fn(u16) -> Option<u16>) -> Self {
+        let moved = |(key, home): (&SessionKey, &Home)| Some((*key, Home { provider: place(home.provider)?, ..*home }));
+        Self { homes: Mutex::new(self.lock().iter().filter_map(moved).collect()), hasher: self.hasher.clone() }
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
         let affinity = Affinity::default();
         affinity.remember(at(0), SessionKey(1), 0, Slot::Client);
         affinity.remember(at(0), SessionKey(2), 1, Slot::Client);
-        affinity.renumber(|old| (old == 1).then_some(0));
+        let affinity = affinity.moved(|old| (old == 1).then_some(0));
         assert_eq!(affinity.find(at(0), SessionKey(1)), None);
         assert_eq!(affinity.find(at(0), SessionKey(2)).map(|home| home.provider), Some(0));
     }

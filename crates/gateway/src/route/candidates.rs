@@ -85,7 +85,8 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         let known = &self.rules.providers[usize::from(choice.provider)];
         let asked = choice.model.as_deref().or(self.model).unwrap_or("");
         let Ok(model) = known.names.resolve(asked, Rank::Chosen) else { return u32::MAX };
-        let slots = (0..64).filter(|bit| known.stored & (1 << bit) != 0).map(Slot::Stored);
+        let stored = self.view.keys.stored(choice.provider);
+        let slots = (0..64).filter(|bit| stored & (1 << bit) != 0).map(Slot::Stored);
         let seen = slots.chain([Slot::Client, Slot::None]).filter_map(|slot| {
             let place = Place { provider: choice.provider, slot, model, operation: self.facts.operation };
             self.view.health.look(self.view.now, &place, 0).first_ms
@@ -125,7 +126,7 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         if takes_own && self.purse.own.is_some_and(|own| own.home == provider) {
             return self.judge(provider, Slot::Client, model);
         }
-        match known.stored {
+        match self.view.keys.stored(provider) {
             0 if known.keyless => self.judge(provider, Slot::None, model),
             0 => self.refuse(provider, model, Verdict::NoKey),
             _ if !self.purse.stored => self.refuse(provider, model, Verdict::NoRight),

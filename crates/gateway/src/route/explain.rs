@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::facts::Facts;
 use super::rules::{RuleSet, Test};
-use super::{Cause, NoPlan, Plan};
+use super::{Cause, Keys, NoPlan, Plan};
 use crate::config::{Agent, NanoUsd};
 use crate::health::{Look, Slot, Time};
 
@@ -200,6 +200,7 @@ impl Explanation {
 pub(super) struct Recorder<'r, 'f> {
     pub(super) rules: &'r RuleSet,
     pub(super) facts: &'r Facts<'f>,
+    pub(super) keys: &'r dyn Keys,
     pub(super) unmatched: Vec<Ruled>,
     pub(super) candidates: Vec<Candidate>,
 }
@@ -213,7 +214,8 @@ impl Trace for Recorder<'_, '_> {
 
     fn candidate(&mut self, provider: u16, slot: Option<Slot>, model: &str, verdict: Verdict) {
         let known = &self.rules.providers[usize::from(provider)];
-        let help = (verdict == Verdict::NoKey).then(|| known.no_key.to_string());
+        let help = (verdict == Verdict::NoKey)
+            .then(|| self.keys.why_none(provider).unwrap_or_else(|| known.no_key.to_string()));
         self.candidates.push(Candidate { provider: known.name.to_string(), slot, model: model.into(), verdict, help });
     }
 }

@@ -9,6 +9,7 @@ mod explain;
 mod facts;
 mod model;
 mod plan;
+pub mod rehearsal;
 mod rules;
 mod subscription;
 #[cfg(test)]
@@ -24,7 +25,7 @@ pub use affinity::{Affinity, Home, SessionKey};
 pub use explain::{Candidate, Explanation, Ruled, Verdict};
 pub use facts::Facts;
 pub use plan::NoPlan;
-pub use rules::{RuleSet, StoredKeys};
+pub use rules::{Assumed, RuleSet};
 pub use subscription::Subscriptions;
 
 /// The most targets that one request can have.
@@ -55,6 +56,8 @@ pub struct View<'v> {
     pub now: Time,
     /// Which targets work.
     pub health: &'v Health,
+    /// Which of our keys are there.
+    pub keys: &'v dyn Keys,
     /// Where sessions were served last.
     pub affinity: &'v Affinity,
     /// Which callers' subscriptions are used up.
@@ -69,6 +72,15 @@ impl std::fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "View(at {} ms)", self.now.ms())
     }
+}
+
+/// Which of our keys are there: they come and go while the gateway runs.
+pub trait Keys {
+    /// One bit for each of a provider's references that leads to a key, the first the lowest.
+    fn stored(&self, provider: u16) -> u64;
+
+    /// Why there is none, and what to do; `None`: there is no reference to one.
+    fn why_none(&self, provider: u16) -> Option<String>;
 }
 
 /// What a switch to another target costs.

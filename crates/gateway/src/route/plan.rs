@@ -5,7 +5,7 @@ use super::explain::{Explanation, Recorder, Trace};
 use super::facts::Facts;
 use super::model::Rank;
 use super::rules::{Compiled, RuleSet};
-use super::{Cause, Changes, Plan, Purse, Verdict, View};
+use super::{Candidate, Cause, Changes, Plan, Purse, Verdict, View};
 use crate::client::inbound::Operation;
 use crate::error::{ErrorKind, Refusal, Retry};
 
@@ -38,7 +38,8 @@ impl RuleSet {
         purse: &Purse,
         view: &View<'_>,
     ) -> (Result<Plan<'p>, NoPlan<'p>>, Explanation) {
-        let mut recorder = Recorder { rules: self, facts, unmatched: Vec::new(), candidates: Vec::new() };
+        let mut recorder =
+            Recorder { rules: self, facts, keys: view.keys, unmatched: Vec::new(), candidates: Vec::new() };
         let result = self.plan_with(facts, purse, view, &mut recorder);
         let explanation = recorder.finish(&result, view.now);
         (result, explanation)
@@ -65,6 +66,10 @@ impl RuleSet {
                 .into()
         } else if verdicts().all(|verdict| verdict == Verdict::Disabled) {
             "no provider is enabled: enable one of `routing.defaultProvider` and `routing.fallbackChain`".into()
+        } else if let [Candidate { provider, verdict: Verdict::NoKey, help: Some(help), .. }] =
+            &explanation.candidates[..]
+        {
+            format!("there is no key for the provider `{provider}`: {help}")
         } else {
             format!("no provider can take this request: {}", explanation.refusals())
         };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wire::protocol::Protocol;
 
+use super::Keys;
 use super::facts::Facts;
 use super::model::Names;
 use crate::catalog::ProviderKind;
@@ -45,26 +46,29 @@ pub(super) struct Known {
     pub(super) takes_callers_keys: bool,
     /// The kind needs no key.
     pub(super) keyless: bool,
-    /// One bit for each stored key that is there.
-    pub(super) stored: u64,
-    /// What to do where there is none.
+    /// What to do where there is no key, nor a reference to one.
     pub(super) no_key: Box<str>,
     kind: &'static ProviderKind,
 }
 
-/// Which of a provider's references led to a key.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct StoredKeys {
-    /// One bit each, the first the lowest.
-    pub mask: u64,
-    /// Where there is none: why, and what to do.
-    pub why_none: Option<String>,
+/// All references are taken to lead to a key: for those who ask what would be.
+#[derive(Debug)]
+pub struct Assumed(Box<[u64]>);
+
+impl Assumed {
+    /// Of this configuration.
+    pub fn of(config: &Config) -> Self {
+        Self(config.providers.iter().map(|provider| (1u64 << provider.api_keys.len().min(63)) - 1).collect())
+    }
 }
 
-impl StoredKeys {
-    /// All references are taken to lead to a key: for those who ask what would be.
-    pub fn assumed(config: &ProviderConfig) -> Self {
-        Self { mask: (1u64 << config.api_keys.len().min(63)) - 1, why_none: None }
+impl Keys for Assumed {
+    fn stored(&self, provider: u16) -> u64 {
+        self.0.get(usize::from(provider)).copied().unwrap_or(0)
+    }
+
+    fn why_none(&self, _: u16) -> Option<String> {
+        None
     }
 }
 
@@ -139,8 +143,8 @@ impl Test {
 }
 
 impl RuleSet {
-    /// Takes the configuration apart. `stored` says which of a provider's references led to a key.
-    pub fn compile(config: &Config, stored: impl Fn(&ProviderConfig) -> StoredKeys) -> Self {
+    /// Takes the configuration apart.
+    pub fn compile(config: &Config) -> Self {
         let routing = &config.routing;
         let find =
             |name: &str| config.providers.iter().position(|p| p.name == name).and_then(|at| u16::try_from(at).ok());
@@ -170,7 +174,7 @@ impl RuleSet {
         let tiers = routing.model_tier_rules.iter();
         let rules = routing.rules.iter().map(compiled).collect();
         Self {
-            providers: config.providers.iter().map(|provider| Known::new(provider, stored(provider))).collect(),
+            providers: config.providers.iter().map(Known::new).collect(),
             rules,
             headers: headers.into(),
             agents: agents.collect(),
@@ -188,6 +192,11 @@ impl RuleSet {
     /// How the types of agents are found.
     pub fn guess(&self) -> Guess {
         self.guess
+    }
+
+    /// Whether another provider serves when a caller's subscription is used up.
+    pub fn replaces_subscriptions(&self) -> bool {
+        self.on_subscription_limit.is_some()
     }
 
     /// The provider's name.
@@ -215,11 +224,11 @@ impl RuleSet {
 }
 
 impl Known {
-    fn new(config: &ProviderConfig, stored: StoredKeys) -> Self {
-        let no_key = stored.why_none.unwrap_or_else(|| match config.kind.key_variable {
+    fn new(config: &ProviderConfig) -> Self {
+        let no_key = match config.kind.key_variable {
             Some(variable) => format!("set `{variable}` where the gateway runs, or `apiKeyRef`, or send your own key"),
             None => "set `apiKeyRef`, or send your own key".into(),
-        });
+        };
         Self {
             name: config.name.as_str().into(),
             enabled: config.enabled && config.kind.supported,
@@ -228,7 +237,6 @@ impl Known {
             names: Names::new(&config.model_aliases, config.default_model.as_deref(), config.kind),
             takes_callers_keys: config.key_mode == KeyMode::Client,
             keyless: config.kind.name == "ollama",
-            stored: stored.mask,
             no_key: no_key.into(),
             kind: config.kind,
         }

@@ -21,6 +21,7 @@ const CHAIN: &str = r#""fallbackChain": ["a", "b", "c"]"#;
 /// A gateway that has seen things.
 struct World {
     rules: RuleSet,
+    keys: Assumed,
     health: Health,
     affinity: Affinity,
     subscriptions: Subscriptions,
@@ -47,13 +48,14 @@ fn config(providers: &str, routing: &str) -> Config {
 impl World {
     fn new(providers: &str, routing: &str) -> Self {
         let config = config(providers, routing);
-        let mut rules = RuleSet::compile(&config, StoredKeys::assumed);
+        let mut rules = RuleSet::compile(&config);
         // Rows that come with a later version can be reasoned about already.
         for (known, provider) in rules.providers.iter_mut().zip(&config.providers) {
             known.enabled = provider.enabled || !provider.kind.supported && &*known.name != "off";
         }
         Self {
             rules,
+            keys: Assumed::of(&config),
             health: Health::new(config.providers.iter().map(|provider| provider.name.clone())),
             affinity: Affinity::default(),
             subscriptions: Subscriptions::default(),
@@ -68,6 +70,7 @@ impl World {
         View {
             now: self.now,
             health: &self.health,
+            keys: &self.keys,
             affinity: &self.affinity,
             subscriptions: &self.subscriptions,
             prices: &self.prices,
@@ -271,7 +274,10 @@ fn who_cannot_serve_is_skipped_and_told() {
     assert!(told.starts_with("no key: send your own"), "{told}");
     let keyless = World::new(r#""a": { "providerType": "anthropic", "apiKeyRef": "" }"#, r#""fallbackChain": []"#);
     let told = keyless.plan("", OPUS);
-    assert!(told.contains("`a`: there is no key for it: set `ANTHROPIC_API_KEY` where the gateway runs"), "{told}");
+    assert!(
+        told.starts_with("there is no key for the provider `a`: set `ANTHROPIC_API_KEY` where the gateway runs"),
+        "{told}"
+    );
     let disabled = World::new(r#""a": { "providerType": "anthropic", "enabled": false }"#, r#""fallbackChain": []"#);
     assert!(disabled.plan("", OPUS).starts_with("no provider is enabled"));
 }

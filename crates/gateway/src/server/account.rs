@@ -6,38 +6,51 @@ use http1::{Framing, RequestHead, ResponseHead};
 use ledger::limits::Limits;
 use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
 use tokio::time::Instant;
-use wire::meter::{Counts, Metered};
+use wire::meter::{self, Counts, Meter, Metered};
 use wire::protocol::Protocol;
+use wire::sse::Splitter;
 
 use crate::client::inbound::HeldBody;
 use crate::error::ErrorKind;
 use crate::gateway::Gateway;
+use crate::party::Party;
 use crate::provider::Provider;
-use crate::recorder::{Draft, Facts, Owner, Settling, Tape, now_us};
+use crate::recorder::{Draft, Owner, Settling, Tape, now_us};
 use crate::relay::{Ended, Gate, Seen, Settle};
+use crate::route::Target;
 use crate::server::exchange::Exchange;
+use crate::server::request::Credential;
 
 impl Exchange {
     pub(super) fn record(&mut self) -> Option<&mut Record> {
         self.draft.as_mut()?.record()
     }
 
-    /// The record begins: the request has been given to a provider.
-    pub(super) fn open(&mut self, head: &RequestHead, provider: &Provider, gateway: &Gateway) {
-        let mut parties = Parties {
+    /// The record begins: somebody asks for something of an upstream's.
+    pub(super) fn open(&mut self, head: &RequestHead, gateway: &Gateway) {
+        let parties = Parties {
             protocol: Protocol::AnthropicMessages.as_str().into(),
             endpoint: head.path().into(),
-            provider: Some(provider.name.as_str().into()),
             ..Parties::default()
         };
-        Facts::of(head, None).fill(&mut parties);
         let operation = self.operation.recorded();
         let start = Start { id: Id(self.key), operation, started_us: now_us(), parties };
-        self.draft = Some(Draft::new(gateway.recorder.clone(), start, provider.billed_as.clone()));
+        self.draft = Some(Draft::new(gateway.recorder.clone(), start));
+    }
+
+    /// Who asks goes into the record.
+    pub(super) fn know_party(&mut self, party: &Party<'_>) {
+        let Some(record) = self.record() else { return };
+        let parties = &mut record.parties;
+        parties.session = party.session.as_deref().map(Box::from);
+        parties.agent = party.agent.map(Box::from);
+        parties.parent_agent = party.parent_agent.map(Box::from);
+        parties.agent_type = party.agent_type().map(Box::from);
+        parties.project = party.project.map(Box::from);
     }
 
     /// What the body says goes into the record.
-    pub(super) fn know(&mut self, head: &RequestHead, body: Option<&HeldBody>, provider: &Provider) {
+    pub(super) fn know(&mut self, head: &RequestHead, body: Option<&HeldBody>) {
         let (stream, model) = (self.stream, self.model.as_deref().map(Box::from));
         let Some(record) = self.record() else { return };
         record.parties.stream = stream;
@@ -45,13 +58,24 @@ impl Exchange {
         record.parties.requested_model = model;
         if let Some(body) = body {
             record.bytes_in = body.bytes.len() as u64;
-            if record.parties.session.is_none() {
-                record.parties.session = Facts::of(head, Some((&body.text, &body.envelope))).session;
-            }
         } else if let Framing::Length(n) = head.framing {
             record.bytes_in = n;
         }
-        record.parties.provider = Some(provider.name.as_str().into());
+    }
+
+    /// Whom it goes to next goes into the record.
+    pub(super) fn goes_to(&mut self, provider: &Provider, target: &Target<'_>, credential: Option<Credential>) {
+        self.provider.clone_from(&provider.name);
+        let Some(draft) = self.draft.as_mut() else { return };
+        draft.bill(&provider.billed_as);
+        let Some(record) = draft.record() else { return };
+        let parties = &mut record.parties;
+        parties.provider = Some(provider.name.as_str().into());
+        parties.model = (!target.model.is_empty()).then(|| target.model.into());
+        (record.credential, parties.notional) = match credential {
+            Some(credential) => (Some(credential.fingerprint), credential.notional),
+            None => (None, false),
+        };
     }
 
     pub(super) fn start(&mut self) -> Option<Start> {
@@ -68,17 +92,34 @@ impl Exchange {
     /// One try is over.
     pub(super) fn tried(&mut self, since: Instant, outcome: Outcome, status: Option<u16>, error: Option<&str>) {
         let (started, provider) = (self.started, self.provider.as_str().into());
-        let model = self.model.as_deref().map(Box::from);
         let Some(record) = self.record() else { return };
         record.attempts.push(Attempt {
             provider,
-            model,
+            model: record.parties.model.clone(),
             outcome,
             status,
             started_us: micros(since - started),
             duration_us: micros(since.elapsed()),
             error: error.map(Box::from),
         });
+    }
+
+    /// All targets have failed, and this answer of one of them is the client's.
+    pub(super) fn gave_up(&mut self, provider: &Provider, answer: &ResponseHead, body: &[u8]) {
+        let is_stream = (200..300).contains(&answer.status);
+        let upstream_id = answer.get("request-id").and_then(|id| std::str::from_utf8(id).ok()).map(Box::from);
+        let Some(record) = self.record() else { return };
+        record.parties.provider = Some(provider.name.as_str().into());
+        (record.upstream_request_id, record.bytes_out) = (upstream_id, body.len() as u64);
+        record.limits = limits(answer);
+        let metered = if is_stream {
+            let (mut meter, mut splitter) = (Meter::default(), Splitter::new(body.len()));
+            splitter.push(body, |event| meter.event(&event));
+            meter.metered()
+        } else {
+            meter::whole(body)
+        };
+        measure(record, metered, answer.status);
     }
 
     /// Ends the record of an exchange that has no answer of an upstream's.
@@ -88,7 +129,9 @@ impl Exchange {
             record.outcome = outcome;
             record.status = (status != 0).then_some(status);
             record.duration_us = Some(micros(started.elapsed()));
-            record.error = error.map(Box::from);
+            if error.is_some() {
+                record.error = error.map(Box::from);
+            }
         })
     }
 }
@@ -134,6 +177,32 @@ pub(super) struct Closing<'a> {
     pub(super) upstream_id: Option<&'a str>,
     pub(super) limits: Option<Limits>,
     pub(super) tape: Option<Tape>,
+    /// What the answer came to, once that is known.
+    pub(super) seen: Option<Measured>,
+}
+
+/// What is learned of an answer for the requests that follow it.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    /// Tokens of the prompt.
+    pub(super) prompt: u64,
+    /// Of these, how many the provider keeps in its cache, and for how long.
+    pub(super) warm: u64,
+    pub(super) keeps: Duration,
+    /// The type of the error that ended the stream.
+    pub(super) error: Option<Box<str>>,
+}
+
+impl Measured {
+    fn of(metered: &Metered) -> Self {
+        let error = metered.error.as_ref().map(|error| error.kind.clone());
+        let Counts::Known(usage) = &metered.usage else { return Self { error, ..Self::default() } };
+        let tokens = &usage.tokens;
+        let written = &tokens.cache_write;
+        let minutes = if written.h1 > 0 || written.h12 > 0 { 60 } else { 5 };
+        let warm = tokens.cache_read.saturating_add(written.total());
+        Self { prompt: tokens.prompt(), warm, keeps: Duration::from_secs(minutes * 60), error }
+    }
 }
 
 impl Settle for Closing<'_> {
@@ -147,9 +216,14 @@ impl Settle for Closing<'_> {
         let (outcome, cause) = outcome(seen.ended, self.status);
         let (status, started, upstream_id) = (self.status, self.started, self.upstream_id);
         let (first_byte, limits) = (self.first_byte, self.limits.take());
+        self.seen = seen.metered.as_ref().map(Measured::of);
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
             record.status = Some(status);
+            if let Some(last) = record.attempts.last_mut() {
+                last.outcome = outcome;
+                last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
+            }
             record.error = cause.map(Box::from);
             record.upstream_request_id = upstream_id.map(Box::from);
             record.limits = limits;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead, write};
+use ledger::record::Outcome;
 use tokio::time::Instant;
 
 use crate::client::inbound::Operation;
@@ -11,11 +12,12 @@ use crate::client::{Client, Interrupted};
 use crate::coding::{Coding, Decoder};
 use crate::error::{ErrorKind, Refusal};
 use crate::gateway::Worker;
-use crate::headers::{self, REQUEST_ID};
+use crate::headers;
 use crate::io::Io;
 use crate::provider::Provider;
 use crate::relay::{Ended, Events, Framed, View, Whole};
 use crate::server::account::outcome;
+use crate::server::dispatch::{Lost, What};
 use crate::server::exchange::{Exchange, Failure};
 use crate::upstream::UpstreamBody;
 
@@ -61,27 +63,32 @@ pub(super) fn framed(head: &RequestHead, answer: &ResponseHead, view: &View) -> 
     }
 }
 
-fn close_head(out: &mut BytesMut, id: &str, keep_alive: bool) {
-    write::field(out, REQUEST_ID.as_bytes(), id.as_bytes());
+/// What we say of an exchange in the head of its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) id: &'a str,
+    pub(super) provider: &'a str,
+    pub(super) attempts: u32,
+    /// Not to come again.
+    pub(super) final_word: bool,
+    pub(super) keep_alive: bool,
+}
+
+fn close_head(out: &mut BytesMut, told: &Told<'_>) {
+    headers::exchange_fields(out, told.id, told.provider, told.attempts, told.final_word);
+    let keep_alive = told.keep_alive;
     write::field(out, b"connection", if keep_alive { b"keep-alive" } else { b"close" });
 }
 
 /// The head of an answer that is relayed.
-pub(super) fn answer_head(
-    answer: &ResponseHead,
-    view: &View,
-    framed: Framed,
-    keep_alive: bool,
-    id: &str,
-    to_head: bool,
-) -> Bytes {
+pub(super) fn answer_head(answer: &ResponseHead, view: &View, framed: Framed, told: &Told<'_>, to_head: bool) -> Bytes {
     let mut out = BytesMut::with_capacity(1024);
     write::status_line(&mut out, answer.status, answer.reason());
-    headers::response_fields(&mut out, answer);
+    headers::response_fields(&mut out, answer, told.final_word);
     if matches!(view, View::Events(_) | View::Coded(..)) {
         headers::stream_fields(&mut out, answer);
     }
-    close_head(&mut out, id, keep_alive);
+    close_head(&mut out, told);
     match (framed, answer.framing) {
         (Framed::Chunked, _) => write::field(&mut out, b"transfer-encoding", b"chunked"),
         (Framed::Length, Framing::Length(n)) => write::content_length(&mut out, n),
@@ -151,22 +158,66 @@ impl Exchange {
         let ours = format!("http://{}", head.host());
         let body = Bytes::from(rehome(&whole, &provider.base.to_string(), &ours));
         let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled() && source.sending().0.is_done();
-        let mut out = BytesMut::with_capacity(1024);
-        write::status_line(&mut out, answer.status, answer.reason());
-        headers::response_fields(&mut out, &answer);
-        close_head(&mut out, &self.id, keep_alive);
-        write::content_length(&mut out, body.len() as u64);
-        headers::end(&mut out);
-        client.out.push(out.freeze());
-        client.out.push(body);
         source.release(&worker.pool, &provider.base.origin);
+        let told = Told { keep_alive, ..self.told(&provider.name, false) };
+        let answered = whole_answer(&answer, body, &told);
         let outcome = outcome(&Ended::Complete, self.status).0;
+        self.send_whole(client, answered, keep_alive, outcome).await
+    }
+
+    /// What the head of an answer says of this exchange.
+    pub(super) fn told<'a>(&'a self, provider: &'a str, final_word: bool) -> Told<'a> {
+        Told { id: &self.id, provider, attempts: self.attempts, final_word, keep_alive: false }
+    }
+
+    /// Sends an answer that is whole, once its record is settled.
+    pub(super) async fn send_whole<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        answered: [Bytes; 2],
+        keep_alive: bool,
+        outcome: Outcome,
+    ) -> Result<(Ended, bool), Failure> {
+        answered.into_iter().for_each(|part| client.out.push(part));
         if let Some(settling) = self.settle(outcome, None) {
             settling.await;
         }
         let flushed = client.flush().await;
         Ok((if flushed { Ended::Complete } else { Ended::ClientGone }, keep_alive && flushed))
     }
+
+    /// Gives the client the most useful of several failed answers, byte for byte.
+    pub(super) async fn hand_over<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Worker,
+        lost: Lost<'_>,
+    ) -> Result<(Ended, bool), Failure> {
+        self.provider.clone_from(&lost.provider.name);
+        let (answer, body) = match lost.what {
+            What::Answer(answer, body) => (answer, body),
+            What::Refusal(refusal) => return Err(refusal.into()),
+        };
+        self.status = answer.status;
+        self.gave_up(lost.provider, &answer, &body);
+        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
+        let told = Told { keep_alive, ..self.told(&lost.provider.name, lost.final_word) };
+        let answered = whole_answer(&answer, body, &told);
+        worker.gateway.counters.relayed(answered[1].len() as u64);
+        self.send_whole(client, answered, keep_alive, Outcome::UpstreamError).await
+    }
+}
+
+/// An answer whose body is at hand.
+fn whole_answer(answer: &ResponseHead, body: Bytes, told: &Told<'_>) -> [Bytes; 2] {
+    let mut out = BytesMut::with_capacity(1024);
+    write::status_line(&mut out, answer.status, answer.reason());
+    headers::response_fields(&mut out, answer, told.final_word);
+    close_head(&mut out, told);
+    write::content_length(&mut out, body.len() as u64);
+    headers::end(&mut out);
+    [out.freeze(), body]
 }
 
 #[cfg(test)]

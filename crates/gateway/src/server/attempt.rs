@@ -5,49 +5,54 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http1::{Framing, RequestHead, ResponseHead};
-use ledger::record::Outcome;
 use tokio::time::Instant;
 
-use crate::client::inbound::{HeldBody, Pace};
+use crate::client::inbound::Pace;
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal};
 use crate::gateway::Worker;
 use crate::io::Io;
 use crate::net::DialError;
 use crate::provider::Provider;
+use crate::retry;
 use crate::server::exchange::{Exchange, Failure};
+use crate::server::request::Outgoing;
 use crate::upstream::{Connection, Flight, SendError, Sender, Upload, UploadError, UpstreamBody};
 
 /// A pooled connection that ends this soon after a request was put on it was dead before: the request may go again.
 const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
 
+/// What one try came to.
+pub(super) enum Try {
+    /// The head of an answer, whatever it says, and its body.
+    Answer(Box<(ResponseHead, UpstreamBody)>),
+    /// There is none: what the client would be told, and what the record says.
+    Failed(retry::Failure, Refusal, String),
+}
+
 impl Exchange {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one place where everything that an attempt needs comes together"
-    )]
+    /// One try. `Err`: there is no point in another one.
     pub(super) async fn attempt<S: Io>(
         &mut self,
         client: &mut Client<S>,
         head: &RequestHead,
         worker: &Worker,
         provider: &Provider,
-        request: Bytes,
-        body: Option<HeldBody>,
+        request: &Outgoing,
         patience: Duration,
-    ) -> Result<(ResponseHead, UpstreamBody), Failure> {
+    ) -> Result<Try, Failure> {
         let origin = &provider.base.origin;
-        let held = body.as_ref().map(|body| body.bytes.clone());
-        let streams_up = held.is_none() && head.framing != Framing::None;
+        let streams_up = request.body.is_none() && head.framing != Framing::None;
         // A body that is gone once it is sent goes on a connection that cannot be dead already.
         let mut fresh = streams_up;
         loop {
-            self.attempts += 1;
-            let since = Instant::now();
             let pooled = if fresh { None } else { worker.pool.take(origin) };
             let connection = match pooled {
                 Some(connection) => connection,
-                None => self.connect(client, worker, provider).await?,
+                None => match self.connect(client, worker, provider).await? {
+                    Ok(connection) => connection,
+                    Err((refusal, why)) => return Ok(Try::Failed(retry::Failure::Unreachable, refusal, why)),
+                },
             };
             let reused = connection.reused;
             let sent = Instant::now();
@@ -55,47 +60,53 @@ impl Exchange {
             if upload.is_some() && head.expects_continue {
                 client.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
             }
-            let sender = Sender::new([request.clone()].into_iter().chain(held.clone()), upload);
-            let mut flight = Flight::new(connection, sender, head.method() == "HEAD");
+            let parts = [request.head.clone()].into_iter().chain(request.body.iter().flatten().cloned());
+            let mut flight = Flight::new(connection, Sender::new(parts, upload), head.method() == "HEAD");
             match self.answer_head(client, &mut flight, patience).await? {
-                Ok(answer) => {
-                    let failed = answer.status >= 400;
-                    let outcome = if failed { Outcome::UpstreamError } else { Outcome::Success };
-                    self.tried(since, outcome, Some(answer.status), None);
+                Head::Came(answer) => {
                     let source = flight.into_body(&answer);
-                    return Ok((answer, source));
+                    return Ok(Try::Answer(Box::new((answer, source))));
                 }
-                Err(SendError::Closed(_)) if reused && !streams_up && sent.elapsed() < DEAD_ON_ARRIVAL => fresh = true,
-                Err(e) => {
-                    self.tried(since, Outcome::UpstreamError, None, Some(&e.to_string()));
+                Head::Broken(SendError::Closed(_)) if reused && !streams_up && sent.elapsed() < DEAD_ON_ARRIVAL => {
+                    fresh = true;
+                }
+                Head::Broken(e) => {
                     let message = format!("the provider `{}` at {origin} could not be used: {e}", self.provider);
-                    return Err(Refusal::new(ErrorKind::BadGateway, message).into());
+                    let refusal = Refusal::new(ErrorKind::BadGateway, message);
+                    return Ok(Try::Failed(retry::Failure::Broken, refusal, e.to_string()));
+                }
+                Head::Late => {
+                    let message =
+                        format!("the provider `{}` did not begin its answer within {patience:?}", self.provider);
+                    let refusal = Refusal::new(ErrorKind::UpstreamTimeout, message);
+                    return Ok(Try::Failed(
+                        retry::Failure::Late,
+                        refusal,
+                        "it did not begin its answer in time".into(),
+                    ));
                 }
             }
         }
     }
 
     async fn connect<S: Io>(
-        &mut self,
+        &self,
         client: &mut Client<S>,
         worker: &Worker,
         provider: &Provider,
-    ) -> Result<Connection, Failure> {
-        let (timeout, since) = (provider.timeouts.connect, Instant::now());
+    ) -> Result<Result<Connection, (Refusal, String)>, Failure> {
+        let timeout = provider.timeouts.connect;
         let mut dial = worker.gateway.dialer.dial(&provider.base.origin, timeout);
         // The dialer keeps its own time; ours is a second more, for a dialer that does not.
         let deadline = Instant::now() + timeout + Duration::from_secs(1);
         match client.watch(deadline, |cx| dial.as_mut().poll(cx)).await {
-            Ok(Ok(io)) => Ok(Connection::new(io)),
-            Ok(Err(e)) => {
-                self.tried(since, Outcome::UpstreamError, None, Some(e.cause.code()));
-                Err(self.unreachable(&e).into())
-            }
+            Ok(Ok(io)) => Ok(Ok(Connection::new(io))),
+            Ok(Err(e)) => Ok(Err((self.unreachable(&e), e.cause.code().into()))),
             Err(Interrupted::Gone) => Err(Failure::Gone),
             Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
             Err(Interrupted::Deadline) => {
                 let message = format!("no connection to the provider `{}` within {timeout:?}", self.provider);
-                Err(Refusal::new(ErrorKind::UpstreamTimeout, message).into())
+                Ok(Err((Refusal::new(ErrorKind::UpstreamTimeout, message), "no connection in time".into())))
             }
         }
     }
@@ -111,7 +122,7 @@ impl Exchange {
         client: &mut Client<S>,
         flight: &mut Flight,
         patience: Duration,
-    ) -> Result<Result<ResponseHead, SendError>, Failure> {
+    ) -> Result<Head, Failure> {
         let mut pace = Pace::new();
         let waited = std::future::poll_fn(|cx| {
             if !client.out.is_empty() && matches!(client.out.poll_flush(&mut client.io, cx), Poll::Ready(Err(_))) {
@@ -146,7 +157,8 @@ impl Exchange {
             client.alarm.poll(deadline, cx).map(|()| Err(late))
         });
         match waited.await {
-            Ok(head) => Ok(head),
+            Ok(Ok(head)) => Ok(Head::Came(head)),
+            Ok(Err(e)) => Ok(Head::Broken(e)),
             Err(Stopped::Interrupted(Interrupted::Gone) | Stopped::Upload(UploadError::ClientGone)) => {
                 Err(Failure::Gone)
             }
@@ -155,12 +167,16 @@ impl Exchange {
                 Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into())
             }
             Err(Stopped::Interrupted(Interrupted::Cut)) => Err(Refusal::shutting_down().into()),
-            Err(Stopped::Interrupted(Interrupted::Deadline)) => {
-                let message = format!("the provider `{}` did not begin its answer within {patience:?}", self.provider);
-                Err(Refusal::new(ErrorKind::UpstreamTimeout, message).into())
-            }
+            Err(Stopped::Interrupted(Interrupted::Deadline)) => Ok(Head::Late),
         }
     }
+}
+
+/// What became of the head of an answer.
+enum Head {
+    Came(ResponseHead),
+    Broken(SendError),
+    Late,
 }
 
 enum Stopped {

@@ -1,4 +1,4 @@
-//! Who calls, and whose key travels on.
+//! Who calls, and what may be spent for it.
 
 use http1::RequestHead;
 
@@ -13,13 +13,22 @@ pub const PLACEHOLDER: &str = "cco";
 /// Where a remote caller that brings its own key shows our token.
 pub const TOKEN_HEADER: &str = "x-cco-token";
 
-/// Whose key an exchange spends.
+/// A caller's own key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payer {
-    /// The caller's own key, and the form it is to go up in.
-    Own(Auth, Secret),
-    /// The key that the provider's configuration refers to.
-    Stored,
+pub struct OwnKey {
+    /// The form in which it goes up; `None`: as its provider wants it, for it came in two forms.
+    pub form: Option<Auth>,
+    /// The key.
+    pub key: Secret,
+}
+
+/// What may be spent for a request. There is always something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Means {
+    /// The caller's own key.
+    pub own: Option<OwnKey>,
+    /// Whether stored keys may be spent.
+    pub stored: bool,
 }
 
 /// What a caller may do here.
@@ -29,10 +38,6 @@ pub struct Rules<'a> {
     pub token: Option<&'a Secret>,
     /// Whether every local caller may spend stored keys.
     pub open: bool,
-    /// Whether the provider's configuration says that its own key is always used.
-    pub always_stored: bool,
-    /// The form in which the provider's row wants a key that came in two.
-    pub form: Auth,
 }
 
 /// The one or two keys of a request.
@@ -91,8 +96,14 @@ fn unreadable() -> Refusal {
     Refusal::new(ErrorKind::Authentication, "the credential is not readable text").retry(Retry::Never)
 }
 
-/// Decides whose key is spent. Pure but for the look-up of the peer's user, which happens only when it matters.
-pub fn payer(head: &RequestHead, peer: &Peer, rules: &Rules<'_>) -> Result<Payer, Refusal> {
+/// Decides what may be spent. Pure but for the look-up of the peer's user, which happens only when it matters: of the
+/// owner of a key `asks` says whether it does.
+pub fn means(
+    head: &RequestHead,
+    peer: &Peer,
+    rules: &Rules<'_>,
+    asks: impl FnOnce(&str) -> bool,
+) -> Result<Means, Refusal> {
     let presented = Presented::of(head)?;
     let is_token = |value: &str| rules.token.is_some_and(|token| token.matches(value.as_bytes()));
     let has_token =
@@ -109,12 +120,12 @@ pub fn payer(head: &RequestHead, peer: &Peer, rules: &Rules<'_>) -> Result<Payer
     let may_spend_ours = || has_token || rules.open && peer.is_loopback() || peer.is_own_user();
     // Our token or the placeholder in place of a key asks for ours, whatever the other header holds.
     let asks_for_ours = presented.any(|value| value == PLACEHOLDER || is_token(value));
-    let own = own_key(&presented, rules, is_token);
-    match own {
-        Some((form, key)) if !(rules.always_stored || asks_for_ours && may_spend_ours()) => {
-            Ok(Payer::Own(form, Secret::new(key)))
+    match own_key(&presented, is_token) {
+        Some((form, key)) if !(asks_for_ours && may_spend_ours()) => {
+            let stored = !asks_for_ours && asks(key) && may_spend_ours();
+            Ok(Means { own: Some(OwnKey { form, key: Secret::new(key) }), stored })
         }
-        _ if may_spend_ours() => Ok(Payer::Stored),
+        _ if may_spend_ours() => Ok(Means { own: None, stored: true }),
         _ => {
             let message = "no key: send your own in `x-api-key` or `authorization`, or the gateway's token (`token` in CCO_HOME), \
                            or set `server.openStoredKeys`";
@@ -124,20 +135,16 @@ pub fn payer(head: &RequestHead, peer: &Peer, rules: &Rules<'_>) -> Result<Payer
 }
 
 /// The caller's own key and the form it goes up in; our token and the placeholder are none.
-fn own_key<'a>(
-    presented: &Presented<'a>,
-    rules: &Rules<'_>,
-    is_token: impl Fn(&str) -> bool,
-) -> Option<(Auth, &'a str)> {
+fn own_key<'a>(presented: &Presented<'a>, is_token: impl Fn(&str) -> bool) -> Option<(Option<Auth>, &'a str)> {
     let foreign = |value: &&str| *value != PLACEHOLDER && !is_token(value);
     match (presented.bearer.filter(foreign), presented.api_key.filter(foreign)) {
         // A subscription's token is only ever accepted as a bearer.
-        (Some(bearer), _) if bearer.starts_with("sk-ant-oat") => Some((Auth::Bearer, bearer)),
-        (_, Some(key)) if key.starts_with("sk-ant-oat") => Some((Auth::Bearer, key)),
-        (Some(bearer), Some(key)) if bearer == key => Some((rules.form, key)),
-        (Some(bearer), Some(_)) if bearer.starts_with("sk-ant-") => Some((Auth::Bearer, bearer)),
-        (_, Some(key)) => Some((Auth::XApiKey, key)),
-        (Some(bearer), None) => Some((Auth::Bearer, bearer)),
+        (Some(bearer), _) if bearer.starts_with("sk-ant-oat") => Some((Some(Auth::Bearer), bearer)),
+        (_, Some(key)) if key.starts_with("sk-ant-oat") => Some((Some(Auth::Bearer), key)),
+        (Some(bearer), Some(key)) if bearer == key => Some((None, key)),
+        (Some(bearer), Some(_)) if bearer.starts_with("sk-ant-") => Some((Some(Auth::Bearer), bearer)),
+        (_, Some(key)) => Some((Some(Auth::XApiKey), key)),
+        (Some(bearer), None) => Some((Some(Auth::Bearer), bearer)),
         (None, None) => None,
     }
 }
@@ -148,25 +155,41 @@ mod tests {
     use bytes::BytesMut;
     use http1::{Limits, Scan};
 
-    fn decide(fields: &str, remote: &str, own_user: bool, open: bool, always_stored: bool) -> Result<Payer, u16> {
+    /// Whose key is spent by a caller with a provider that takes callers' keys.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Payer {
+        Own(Option<Auth>, Secret),
+        Stored,
+    }
+
+    fn decide(fields: &str, remote: &str, own_user: bool, open: bool) -> Result<Means, u16> {
         let text = format!("POST /v1/messages HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let head = RequestHead::take(&mut BytesMut::from(&*text), &mut Scan::default(), &Limits::default());
         let peer = Peer::known(remote.parse().unwrap(), "127.0.0.1:54548".parse().unwrap(), own_user);
         let token = Secret::new("cco-token-0123456789");
-        let rules = Rules { token: Some(&token), open, always_stored, form: Auth::XApiKey };
-        payer(&head.unwrap().unwrap(), &peer, &rules).map_err(|refusal| {
+        let rules = Rules { token: Some(&token), open };
+        means(&head.unwrap().unwrap(), &peer, &rules, |_| true).map_err(|refusal| {
             assert_eq!(refusal.retry, Retry::Never);
             refusal.kind.status()
         })
     }
 
+    fn payer(means: Means) -> Payer {
+        means.own.map_or(Payer::Stored, |own| Payer::Own(own.form, own.key))
+    }
+
+    #[track_caller]
+    fn check(fields: &str, remote: &str, own_user: bool, open: bool, want: Result<Payer, u16>) {
+        assert_eq!(decide(fields, remote, own_user, open).map(payer), want, "{fields}");
+    }
+
     #[track_caller]
     fn local(fields: &str, want: Result<Payer, u16>) {
-        assert_eq!(decide(fields, "127.0.0.1:40000", false, false, false), want, "{fields}");
+        check(fields, "127.0.0.1:40000", false, false, want);
     }
 
     fn own(form: Auth, key: &str) -> Result<Payer, u16> {
-        Ok(Payer::Own(form, Secret::new(key)))
+        Ok(Payer::Own(Some(form), Secret::new(key)))
     }
 
     #[test]
@@ -180,7 +203,7 @@ mod tests {
 
     #[test]
     fn of_two_forms_one_goes_up() {
-        local("x-api-key: k\r\nauthorization: Bearer k\r\n", own(Auth::XApiKey, "k"));
+        local("x-api-key: k\r\nauthorization: Bearer k\r\n", Ok(Payer::Own(None, Secret::new("k"))));
         local("x-api-key: k\r\nauthorization: Bearer sk-ant-api03-y\r\n", own(Auth::Bearer, "sk-ant-api03-y"));
         local("x-api-key: k\r\nauthorization: Bearer other\r\n", own(Auth::XApiKey, "k"));
         local("x-api-key: cco\r\nauthorization: Bearer other\r\n", own(Auth::Bearer, "other"));
@@ -204,7 +227,7 @@ mod tests {
         local("x-api-key: cco-token-0123456789\r\nauthorization: Bearer sk-ant-oat01-x\r\n", Ok(Payer::Stored));
         local("x-api-key: k\r\nauthorization: Bearer cco-token-0123456789\r\n", Ok(Payer::Stored));
         let placeholder = "x-api-key: cco\r\nauthorization: Bearer sk-ant-oat01-x\r\n";
-        assert_eq!(decide(placeholder, "127.0.0.1:1", true, false, false), Ok(Payer::Stored));
+        check(placeholder, "127.0.0.1:1", true, false, Ok(Payer::Stored));
         // Who may not spend it has a key of its own.
         local(placeholder, own(Auth::Bearer, "sk-ant-oat01-x"));
     }
@@ -212,12 +235,12 @@ mod tests {
     #[test]
     fn a_credential_of_another_kind_is_not_taken_for_none() {
         for fields in ["authorization: Basic dTpw\r\n", "authorization: sk-ant-api03-x\r\n"] {
-            assert_eq!(decide(fields, "127.0.0.1:1", true, true, false), Err(401), "{fields}");
+            check(fields, "127.0.0.1:1", true, true, Err(401));
             local(&format!("{fields}x-api-key: k\r\n"), own(Auth::XApiKey, "k"));
             local(&format!("{fields}x-cco-token: cco-token-0123456789\r\n"), Ok(Payer::Stored));
         }
         for fields in ["authorization:\r\n", "authorization: Bearer\r\n"] {
-            assert_eq!(decide(fields, "127.0.0.1:1", true, false, false), Ok(Payer::Stored), "{fields}");
+            check(fields, "127.0.0.1:1", true, false, Ok(Payer::Stored));
         }
     }
 
@@ -225,23 +248,33 @@ mod tests {
     fn without_a_key_only_our_own_user_spends_the_stored_one() {
         for fields in ["", "x-api-key: cco\r\n", "authorization: Bearer cco\r\n", "x-api-key:\r\n"] {
             local(fields, Err(401));
-            assert_eq!(decide(fields, "127.0.0.1:1", true, false, false), Ok(Payer::Stored), "{fields}");
-            assert_eq!(decide(fields, "127.0.0.1:1", false, true, false), Ok(Payer::Stored), "{fields}");
+            check(fields, "127.0.0.1:1", true, false, Ok(Payer::Stored));
+            check(fields, "127.0.0.1:1", false, true, Ok(Payer::Stored));
         }
     }
 
     #[test]
-    fn where_the_provider_always_uses_its_own_key_the_caller_needs_a_right_to_it() {
-        assert_eq!(decide("x-api-key: k\r\n", "127.0.0.1:1", false, false, true), Err(401));
-        assert_eq!(decide("x-api-key: k\r\n", "127.0.0.1:1", true, false, true), Ok(Payer::Stored));
+    fn beside_an_own_key_stored_ones_may_be_spent_by_whoever_has_the_right() {
+        let stored = |fields: &str, own_user, open| {
+            let means = decide(fields, "127.0.0.1:1", own_user, open).unwrap();
+            assert!(means.own.is_some(), "{fields}");
+            means.stored
+        };
+        let key = "x-api-key: k\r\n";
+        assert_eq!(
+            [stored(key, false, false), stored(key, true, false), stored(key, false, true)],
+            [false, true, true]
+        );
+        assert!(stored("x-api-key: k\r\nx-cco-token: cco-token-0123456789\r\n", false, false));
+        assert!(!stored("x-api-key: k\r\nx-cco-token: other\r\n", false, false));
     }
 
     #[test]
     fn over_a_network_nothing_goes_without_the_token() {
-        assert_eq!(decide("x-api-key: k\r\n", "10.0.0.9:1", false, true, false), Err(401));
-        assert_eq!(decide("", "10.0.0.9:1", true, true, false), Err(401));
-        assert_eq!(decide("x-api-key: cco-token-0123456789\r\n", "10.0.0.9:1", false, false, false), Ok(Payer::Stored));
+        check("x-api-key: k\r\n", "10.0.0.9:1", false, true, Err(401));
+        check("", "10.0.0.9:1", true, true, Err(401));
+        check("x-api-key: cco-token-0123456789\r\n", "10.0.0.9:1", false, false, Ok(Payer::Stored));
         let both = "x-cco-token: cco-token-0123456789\r\nx-api-key: k\r\n";
-        assert_eq!(decide(both, "10.0.0.9:1", false, false, false), own(Auth::XApiKey, "k"));
+        check(both, "10.0.0.9:1", false, false, own(Auth::XApiKey, "k"));
     }
 }

@@ -4,25 +4,29 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http1::RequestHead;
-use ledger::record::{Fingerprint, Id, Outcome};
+use ledger::record::{self, Fingerprint, Id};
 use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
+use wire::protocol::Protocol;
 
 use crate::client::Client;
-use crate::client::inbound::{NoBody, Operation, read_held};
+use crate::client::inbound::{HeldBody, NoBody, Operation, read_held};
 use crate::client::respond::Answer;
-use crate::config::KeyMode;
-use crate::error::{ErrorKind, Refusal, Retry};
+use crate::error::Refusal;
 use crate::gateway::{Gateway, Worker};
+use crate::health::{Outcome, Slot, Why};
 use crate::io::Io;
-use crate::provider::Provider;
-use crate::recorder::Draft;
-use crate::relay::{Ended, Framed, Limits, Relay};
+use crate::party::{Guess, Party};
+use crate::recorder::{Draft, now_us};
+use crate::relay::{Ended, Framed, IDLE, Limits, Relay};
+use crate::retry::{self, Owner, Refused};
+use crate::route::{Facts, OwnKey, Purse};
 use crate::server::account::{self, Closing, outcome, refused};
-use crate::server::answer::{answer_head, framed, is_json, view};
-use crate::server::caller::{self, Payer, Rules};
-use crate::server::request::{authorization, prepare};
+use crate::server::answer::{Told, answer_head, framed, is_json};
+use crate::server::caller::{self, Means, Rules};
+use crate::server::dispatch::{Asked, Dispatched, What};
+use crate::signals::Signals;
 
 /// A non-stream answer may take this long, whatever `timeoutSecs` says: models think.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
@@ -52,6 +56,21 @@ pub(super) struct Exchange {
     pub(super) status: u16,
     pub(super) attempts: u32,
     pub(super) first_byte: Option<Duration>,
+}
+
+/// What an answer that ended badly after it had begun says of its target.
+fn failed(ended: &Ended, error: Option<&str>, slot: Slot) -> Option<Outcome> {
+    match ended {
+        Ended::Truncated(_) => Some(Outcome::Failed(Why::Broken)),
+        Ended::Timeout(IDLE) => Some(Outcome::Failed(Why::Late)),
+        Ended::UpstreamError => {
+            let data = serde_json::json!({ "type": "error", "error": { "type": error? } });
+            let refused = Refused::of_event(data.to_string().as_bytes(), &Signals::default());
+            let owner = if slot == Slot::Client { Owner::Client } else { Owner::Ours };
+            Some(Outcome::of(&retry::Failure::FirstEvent(refused), owner))
+        }
+        _ => None,
+    }
 }
 
 /// Why an exchange has no answer of an upstream's.
@@ -96,7 +115,7 @@ pub(super) async fn exchange<S: Io>(
             keep
         }
         Err(Failure::Gone) => {
-            drop(this.settle(Outcome::ClientDisconnected, None));
+            drop(this.settle(record::Outcome::ClientDisconnected, None));
             this.log(head, "client_disconnected", None, gateway);
             false
         }
@@ -124,41 +143,40 @@ impl Exchange {
         worker: &Rc<Worker>,
     ) -> Result<(Ended, bool), Failure> {
         let gateway = &*worker.gateway;
-        // Who asks, and whose key travels on.
-        let provider = gateway.target()?;
-        self.provider.clone_from(&provider.name);
-        self.open(head, provider, gateway);
-        let token = gateway.token.get();
-        let rules = Rules {
-            token: token.as_deref(),
-            open: gateway.open_stored_keys,
-            always_stored: provider.key_mode == KeyMode::Stored,
-            form: provider.kind.auth,
-        };
-        let payer = caller::payer(head, &client.peer, &rules)?;
-        let auth = authorization(provider, &payer)?;
-        if let Some(record) = self.record() {
-            record.credential = Some(Fingerprint::of(auth.1.expose()));
-            record.parties.notional = matches!(&payer, Payer::Own(_, key) if key.expose().starts_with("sk-ant-oat"));
-        }
-
-        // What is asked. A body that another attempt may need is held; any other goes up while it arrives.
-        let body = if self.operation.is_held() {
-            match read_held(client, head, &gateway.held, gateway.max_body).await {
-                Ok(body) => Some(body),
-                Err(NoBody::Refused(refusal)) => return Err(refusal.into()),
-                Err(NoBody::Gone) => return Err(Failure::Gone),
+        let routing = &gateway.routing;
+        self.open(head, gateway);
+        let (means, body) = match self.admit(client, head, gateway).await {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                self.know_party(&Party::of(head, None, Guess::Never));
+                return Err(why);
             }
-        } else {
-            None
         };
-        if let Some(body) = &body {
-            self.model.clone_from(&body.envelope.model);
-            self.stream = body.envelope.stream == Some(true);
-        }
-        self.know(head, body.as_ref(), provider);
 
-        // Up, and the head of the answer. From here on a crash leaves a trace.
+        // Whom it goes to.
+        let key_id = means.own.as_ref().map(|own| Fingerprint::of(own.key.expose()));
+        let text = body.as_ref().map(|body| (&body.text[..], &body.envelope));
+        let mut facts = Facts::of(head, text, Protocol::AnthropicMessages, self.operation, routing.rules.guess());
+        facts.key_id = key_id.as_ref().map(Fingerprint::as_str);
+        facts.in_flight = gateway.counters.totals().1.saturating_sub(1);
+        facts.unix = now_us() / 1_000_000;
+        let own = means.own.as_ref().map(|own| own.key.expose());
+        let own = own.map(|key| OwnKey { home: routing.rules.home_of_key(key), id: routing.subscriptions.id(key) });
+        let purse = Purse { own, stored: means.stored };
+        self.know_party(&facts.party);
+        self.know(head, body.as_ref());
+        routing.budget.deposit();
+        // The last bits of the id are random; the product's first ones depend on all of them.
+        let chance = (self.key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let view = gateway.view(chance);
+        let Ok(plan) = routing.rules.plan(&facts, &purse, &view) else {
+            return Err(routing.rules.refusal(&facts, &purse, &view).into());
+        };
+        if let (Some(first), Some(record)) = (plan.targets.first(), self.record()) {
+            record.parties.provider = Some(routing.rules.name(first.provider).into());
+        }
+
+        // Up, and the beginning of an answer. From here on a crash leaves a trace.
         if let Some(start) = self.start() {
             gateway.recorder.begin(start).await?;
         }
@@ -167,56 +185,100 @@ impl Exchange {
         if let (Some(bodies), Some(owner), Some(body)) = (bodies, &owner, &body) {
             bodies.request(owner, head, &body.bytes);
         }
-        let request = prepare(head, self.operation, provider, auth, body.as_ref());
-        let patience = self.patience(head, provider);
-        let (answer, mut source) = self.attempt(client, head, worker, provider, request, body, patience).await?;
-        self.status = answer.status;
-        self.first_byte = Some(self.started.elapsed());
-        if (300..400).contains(&answer.status) && answer.status != 304 {
-            let message = format!(
-                "the provider `{}` answered with a redirect ({}), which is not followed: check its `baseUrl`",
-                self.provider, answer.status
-            );
-            return Err(Refusal::new(ErrorKind::BadGateway, message).retry(Retry::Never).into());
-        }
+        let (session, idle, max_stream) = (plan.session, plan.changes.idle_timeout, plan.changes.max_stream);
+        let prompt_bytes = facts.prompt_bytes();
+        let asked = Asked { head, body: body.as_ref(), facts: &facts, means: &means, purse: &purse, chance };
+        let mut won = match self.dispatch(client, worker, &asked, plan).await? {
+            Dispatched::Won(won) => won,
+            Dispatched::Lost(lost) => {
+                if let (What::Answer(answer, body), Some((bodies, owner))) = (&lost.what, bodies.zip(owner))
+                    && let Some(mut tape) = bodies.answer(owner, answer)
+                {
+                    tape.keep(body);
+                }
+                return self.hand_over(client, head, worker, *lost).await;
+            }
+        };
+        drop(facts);
+        drop(body);
 
         // Down.
-        if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(&answer) {
-            return self.batch_object(client, head, worker, provider, answer, source).await;
+        let (answer, provider) = (&won.answer, won.provider);
+        self.status = answer.status;
+        self.first_byte = Some(self.started.elapsed());
+        if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(answer) {
+            return self.batch_object(client, head, worker, provider, won.answer, won.source).await;
         }
-        let view = view(self.operation, head, &answer, self.stream).tapped(gateway.recorder.live(), Id(self.key));
-        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled() && !source.sending().0.is_uploading();
-        let framed = framed(head, &answer, &view);
+        let keep_alive =
+            head.keep_alive && !worker.phases.drain.is_cancelled() && !won.source.sending().0.is_uploading();
+        let framed = framed(head, answer, &won.view);
         let keep_alive = keep_alive && framed != Framed::Close;
-        client.out.push(answer_head(&answer, &view, framed, keep_alive, &self.id, head.method() == "HEAD"));
+        let told = Told { keep_alive, ..self.told(&provider.name, won.final_word) };
+        client.out.push(answer_head(answer, &won.view, framed, &told, head.method() == "HEAD"));
         let limits = Limits {
             ping: gateway.ping,
-            idle: provider.timeouts.idle,
-            end: self.started + provider.timeouts.max_stream,
+            idle: idle.unwrap_or(provider.timeouts.idle),
+            end: self.started + max_stream.unwrap_or(provider.timeouts.max_stream),
         };
         let upstream_id = answer.get("request-id").and_then(|id| std::str::from_utf8(id).ok());
-        let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &answer));
+        let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, answer));
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();
-        let said = account::limits(&answer);
-        let mut closing = Closing { draft, status, started, first_byte, upstream_id, limits: said, tape };
-        let report = Relay::new(client, &mut source, framed, view, limits, &self.id, &mut closing).run().await;
+        let said = account::limits(answer);
+        let mut closing = Closing { draft, status, started, first_byte, upstream_id, limits: said, tape, seen: None };
+        let mut relay = Relay::new(client, &mut won.source, framed, won.view, limits, &self.id, &mut closing);
+        relay.begin_with(won.beginning);
+        let report = relay.run().await;
+        let seen = closing.seen.take().unwrap_or_default();
         gateway.counters.relayed(report.payload);
+        if let Some(failed) = failed(&report.ended, seen.error.as_deref(), won.slot) {
+            won.pass.record(routing.now(), failed);
+        }
+        if let Some(session) = session
+            && seen.prompt > 0
+        {
+            routing.affinity.measure(routing.now(), session, (prompt_bytes, seen.prompt), seen.warm, seen.keeps);
+        }
         if !report.aborted {
-            source.release(&worker.pool, &provider.base.origin);
+            won.source.release(&worker.pool, &provider.base.origin);
         } else if framed == Framed::Close {
             client.reset();
         }
         Ok((report.ended, keep_alive && !report.aborted))
     }
 
-    /// How long the head of the answer may take once the request has gone up.
-    fn patience(&self, head: &RequestHead, provider: &Provider) -> Duration {
+    /// Who asks and what it may spend, and what is asked. A body that another attempt may need is held; any other goes
+    /// up while it arrives.
+    async fn admit<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        gateway: &Gateway,
+    ) -> Result<(Means, Option<HeldBody>), Failure> {
+        let token = gateway.token.get();
+        let rules = Rules { token: token.as_deref(), open: gateway.open_stored_keys };
+        let asks = |key: &str| gateway.has_keys_beside(gateway.routing.rules.home_of_key(key));
+        let means = caller::means(head, &client.peer, &rules, asks)?;
+        if !self.operation.is_held() {
+            return Ok((means, None));
+        }
+        let body = match read_held(client, head, &gateway.held, gateway.max_body).await {
+            Ok(body) => body,
+            Err(NoBody::Refused(refusal)) => return Err(refusal.into()),
+            Err(NoBody::Gone) => return Err(Failure::Gone),
+        };
+        self.model.clone_from(&body.envelope.model);
+        self.stream = body.envelope.stream == Some(true);
+        Ok((means, Some(body)))
+    }
+
+    /// How long the head of the answer may take once the request has gone up; `limit` is that of a stream.
+    pub(super) fn patience(&self, head: &RequestHead, limit: Duration) -> Duration {
         if self.stream {
-            return provider.timeouts.head;
+            return limit;
         }
         let clients = CLIENTS_PATIENCE.iter().filter_map(|name| seconds(head.get(name)?)).max();
-        provider.timeouts.head.max(WHOLE_ANSWER).max(clients.unwrap_or_default())
+        limit.max(WHOLE_ANSWER).max(clients.unwrap_or_default())
     }
 
     fn log(&self, head: &RequestHead, outcome: &'static str, cause: Option<&str>, gateway: &Gateway) {

@@ -5,5 +5,6 @@ mod answer;
 mod attempt;
 pub mod caller;
 pub mod connection;
+mod dispatch;
 mod exchange;
 mod request;

@@ -129,10 +129,13 @@ fn until(at_ms: i64, unix_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(at_ms.saturating_sub(unix_ms)).unwrap_or(0)).min(LONGEST)
 }
 
-/// A moment as a date or as seconds since 1970.
-fn moment(value: &str, unix_ms: i64) -> Option<Duration> {
-    let seconds = value.parse().ok().or_else(|| date::rfc3339(value))?;
-    Some(until(i64::checked_mul(seconds, 1000)?, unix_ms))
+/// Seconds since 1970 of a date as RFC 3339 writes it, or of such seconds.
+pub fn moment(value: &str) -> Option<i64> {
+    value.parse().ok().or_else(|| date::rfc3339(value))
+}
+
+fn until_moment(value: &str, unix_ms: i64) -> Option<Duration> {
+    Some(until(i64::checked_mul(moment(value)?, 1000)?, unix_ms))
 }
 
 /// A length of time as `6m0s`, `1h2m`, `8.64s` or `120ms` write it.
@@ -168,7 +171,7 @@ impl Part {
         match field {
             "limit" => self.limit = value.parse().ok(),
             "remaining" => self.remaining = value.parse().ok(),
-            "reset" => self.reset = span(value).or_else(|| moment(value, unix_ms)),
+            "reset" => self.reset = span(value).or_else(|| until_moment(value, unix_ms)),
             _ => {}
         }
     }
@@ -205,9 +208,9 @@ impl Windows {
         };
         match (field, slot) {
             ("status", None) => self.whole = Some(rejected),
-            ("reset", None) => self.whole_reset = moment(value, unix_ms),
+            ("reset", None) => self.whole_reset = until_moment(value, unix_ms),
             ("status", Some(slot)) => self.windows[slot].0 = Some(rejected),
-            ("reset", Some(slot)) => self.windows[slot].1 = moment(value, unix_ms),
+            ("reset", Some(slot)) => self.windows[slot].1 = until_moment(value, unix_ms),
             ("utilization", Some(_)) => {
                 if let Ok(used) = value.parse::<f64>() {
                     self.used = self.used.max(Some((used.clamp(0.0, 10.0) * 1e3) as u32));

@@ -234,13 +234,27 @@ pub fn every_row<T: std::fmt::Debug>(table: &[T], check: impl AsyncFn(&T)) {
     assert!(failed.is_empty(), "of {} rows these failed, in this order:\n{}", table.len(), failed.join("\n"));
 }
 
+/// No target is tried again.
+pub fn once(settings: &mut Value) {
+    for provider in settings["providers"].as_object_mut().expect("there are some").values_mut() {
+        provider["maxRetries"] = 0.into();
+    }
+}
+
 /// Leaves the settings as they are.
 pub fn plain(_: &mut Value) {}
 
 impl House {
     fn new(settings: &Value, size: usize) -> Self {
         let (config, _) = config::parse(&settings.to_string(), &Paths::default()).expect("good settings");
-        let env = Env::fixed([("ANTHROPIC_API_KEY", STORED_KEY), ("TOKEN", TOKEN), ("OTHER_KEY", "sk-other-key")]);
+        let env = Env::fixed([
+            ("ANTHROPIC_API_KEY", STORED_KEY),
+            ("TOKEN", TOKEN),
+            ("OTHER_KEY", "sk-other-key"),
+            ("KEY_B", "sk-key-b"),
+            ("KEY_C", "sk-key-c"),
+            ("KEY_D", "sk-key-d"),
+        ]);
         let next = Arc::new(Mutex::new(VecDeque::new()));
         let dialed = Arc::new(Mutex::new(Vec::new()));
         let (far_end, mut accepted) = mpsc::channel(64);

@@ -2,11 +2,11 @@
 //! answers, on a fresh connection and on one that was used before.
 
 use crate::common::client::{Client, Ended, Reply, messages};
-use crate::common::pipes::{House, every_row, in_house, plain};
+use crate::common::pipes::{House, every_row, in_house, once};
 
 /// What the client is to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
+pub(crate) enum Want {
     /// The upstream's status and bytes, as a whole answer.
     Verbatim(u16),
     /// Status 200, all whole events that the upstream sent, and one error event of ours.
@@ -20,7 +20,7 @@ use Want::{ErrorEvent, Ours, Short, Verbatim};
 
 /// What becomes of the upstream's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+pub(crate) enum Then {
     Pooled,
     Closed,
     /// The upstream closes at about the same time: either is right.
@@ -29,7 +29,7 @@ enum Then {
 use Then::{Any, Closed, Pooled};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(crate) enum Mode {
     Stream,
     Whole,
 }
@@ -37,9 +37,9 @@ use Mode::{Stream, Whole};
 
 /// Mode, what the simulator does (its script, then its faults), what the client gets, after how many seconds, own pings
 /// before that, the upstream's connection, how the exchange is counted.
-type Row = (Mode, &'static str, &'static str, Want, std::ops::Range<u64>, usize, Then, &'static str);
+pub(crate) type Row = (Mode, &'static str, &'static str, Want, std::ops::Range<u64>, usize, Then, &'static str);
 
-const FAULTS: &[Row] = &[
+pub(crate) const FAULTS: &[Row] = &[
     // Statuses pass as they are.
     (Stream, "", "400", Verbatim(400), 0..1, 0, Pooled, "upstream_error"),
     (Stream, "", "401", Verbatim(401), 0..1, 0, Pooled, "upstream_error"),
@@ -154,7 +154,7 @@ const FAULTS: &[Row] = &[
 const PING: &str = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
 
 /// The simulator numbers its requests.
-fn unnumbered(bytes: &[u8]) -> String {
+pub(crate) fn unnumbered(bytes: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     let mut from = 0;
     while let Some(at) = text[from..].find("req_sim_") {
@@ -170,7 +170,7 @@ fn whole_events(text: &str) -> &str {
     &text[..ends.into_iter().flatten().max().unwrap_or(0)]
 }
 
-fn check_answer(row: &Row, got: &Reply, direct: &Reply) {
+pub(crate) fn check_answer(row: &Row, got: &Reply, direct: &Reply) {
     let (_, _, faults, want, within, pings, ..) = row;
     assert!(within.contains(&got.after.as_secs()), "after {:?}", got.after);
     if *faults == "long-line" {
@@ -262,7 +262,7 @@ async fn check_next(house: &House, client: Client, got: &Reply) {
 }
 
 /// The faults of a row for a client that asks the simulator itself, and has no time limits.
-fn comparable((.., faults, want, _, _, _, _): &Row) -> String {
+pub(crate) fn comparable((.., faults, want, _, _, _, _): &Row) -> String {
     let faults = match *faults {
         "stall" => "cut=4ev".to_string(),
         "endless" | "long-line" => String::new(),
@@ -275,7 +275,7 @@ fn comparable((.., faults, want, _, _, _, _): &Row) -> String {
 
 async fn check(row: &Row, pooled: bool) {
     let (mode, script, faults, .., then, outcome) = row;
-    in_house(plain, async |house| {
+    in_house(once, async |house| {
         let marked = format!("x-sim: events=20 size=40 {script}\r\n");
         let faulty = if faults.is_empty() { String::new() } else { format!("x-sim-fault: {faults}\r\n") };
         let request = messages(*mode == Stream, &(marked.clone() + &faulty));

@@ -7,6 +7,7 @@ mod common;
 
 mod access;
 mod desync;
+mod failover;
 mod faults;
 mod framing;
 mod gone;

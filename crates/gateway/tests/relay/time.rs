@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::common::client::{Client, Ended, Reply, get, messages, post};
 use crate::common::pipes::{
-    House, Step, Upstream, every_row, in_house, in_house_with_pipes_of, peer, plain, send, wait,
+    House, Step, Upstream, every_row, in_house, in_house_with_pipes_of, once, peer, plain, send, wait,
 };
 
 /// The head of a stream.
@@ -189,7 +189,7 @@ fn a_head_is_awaited_as_long_as_its_request_deserves() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_not_made_is_given_up() {
-    in_house(plain, async |house| {
+    in_house(once, async |house| {
         house.next_upstream(Upstream::Never);
         let reply = house.client().ask(messages(true, "")).await;
         assert_eq!((reply.status, reply.refusal().0.as_str()), (504, "timeout_error"));
@@ -208,7 +208,7 @@ async fn an_upstream_that_cannot_be_reached_is_named_with_its_cause() {
         (Cause::CertificateWrongName, 502),
         (Cause::ProxyUnreachable, 502),
     ] {
-        in_house(plain, async |house| {
+        in_house(once, async |house| {
             house.next_upstream(Upstream::Fails(cause));
             let mut client = house.client();
             let reply = client.ask(messages(false, "")).await;

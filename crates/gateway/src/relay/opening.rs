@@ -1,0 +1,129 @@
+//! The beginning of a stream that its client has not begun to get: another target may still be asked for it.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use wire::meter::Progress;
+use wire::sse::Splitter;
+
+use super::Events;
+use crate::client::{Client, Interrupted};
+use crate::io::Io;
+use crate::upstream::UpstreamBody;
+
+/// Bytes that are held back; what is longer without any content is let go as it is.
+const HELD: usize = 64 * 1024;
+
+/// What was read of a stream and held back.
+#[derive(Debug, Default)]
+pub struct Beginning {
+    /// As it came.
+    pub(super) raw: Vec<Bytes>,
+    /// Of that, what may be sent.
+    pub(super) ready: Vec<Bytes>,
+    /// When its first content came.
+    pub(super) first_content: Option<Instant>,
+    size: usize,
+}
+
+/// What a stream begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// With something good, or with nothing for so long that it is kept as it is.
+    Good,
+    /// With an error: the data of that event.
+    Failed(Vec<u8>),
+    /// It ended, or broke off, before any content; why.
+    Empty(String),
+    /// It was silent for too long.
+    Silent,
+}
+
+impl Beginning {
+    /// Everything that was read, in one piece.
+    pub fn bytes(&self) -> Bytes {
+        self.raw.concat().into()
+    }
+
+    fn take(&mut self, fresh: &mut Vec<Bytes>, events: &mut Events) {
+        self.size += fresh.iter().map(Bytes::len).sum::<usize>();
+        self.raw.extend(fresh.iter().cloned());
+        events.pass(fresh, &mut self.ready);
+        if self.first_content.is_none() && events.has_content() {
+            self.first_content = Some(Instant::now());
+        }
+    }
+
+    /// What it begins with, if that is clear.
+    fn opened(&self, events: &Events) -> Option<Opened> {
+        match events.progress() {
+            Progress::Failed if !events.has_content() => Some(Opened::Failed(self.last_data())),
+            Progress::Failed | Progress::Ended => Some(Opened::Good),
+            _ if events.has_content() || self.size > HELD => Some(Opened::Good),
+            Progress::Nothing | Progress::Begun => None,
+        }
+    }
+
+    /// The data of the last event.
+    fn last_data(&self) -> Vec<u8> {
+        let mut last = Vec::new();
+        let mut splitter = Splitter::new(HELD);
+        for piece in &self.raw {
+            splitter.push(piece, |event| {
+                if event.name() == Some(b"error")
+                    && let Some(data) = event.data()
+                {
+                    last = data.into_owned();
+                }
+            });
+        }
+        last
+    }
+}
+
+/// Reads until it is clear what a stream begins with. Comments and pings say nothing; after `keep_after` of nothing else
+/// the stream is kept, and after `idle` of silence it is not.
+pub async fn open<S: Io>(
+    client: &mut Client<S>,
+    source: &mut UpstreamBody,
+    events: &mut Events,
+    idle: Duration,
+    keep_after: Duration,
+) -> Result<(Opened, Beginning), Interrupted> {
+    let mut beginning = Beginning::default();
+    let mut fresh = Vec::new();
+    let kept = Instant::now() + keep_after;
+    let mut silent = Instant::now() + idle;
+    let opened = std::future::poll_fn(|cx| {
+        loop {
+            match source.poll_read(&mut fresh, cx) {
+                Poll::Ready(Ok(end)) => {
+                    silent = Instant::now() + idle;
+                    beginning.take(&mut fresh, events);
+                    if let Some(opened) = beginning.opened(events) {
+                        return Poll::Ready(Ok(opened));
+                    }
+                    if end {
+                        let why = "it ended its stream before the first content";
+                        return Poll::Ready(Ok(Opened::Empty(why.into())));
+                    }
+                }
+                Poll::Ready(Err(why)) => return Poll::Ready(Ok(Opened::Empty(why.to_string()))),
+                Poll::Pending => break,
+            }
+        }
+        // An upstream may answer before it has read everything, and wait for the rest.
+        let (sender, connection) = source.sending();
+        let _ = sender.poll_write(&mut connection.io, cx);
+        match client.poll_interrupted(kept.min(silent), cx) {
+            Poll::Ready(Interrupted::Deadline) if silent < kept => Poll::Ready(Ok(Opened::Silent)),
+            Poll::Ready(Interrupted::Deadline) => Poll::Ready(Ok(Opened::Good)),
+            Poll::Ready(why) => Poll::Ready(Err(why)),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let opened = opened.await?;
+    Ok((opened, beginning))
+}
