@@ -12,6 +12,7 @@ mod load;
 mod logging;
 mod logs;
 mod prices;
+mod providers;
 mod route;
 mod serve;
 mod sessions;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Command::Token => token::run(),
         Command::Config(options) => configure::run(&options),
         Command::Route(options) => route::run(&options),
+        Command::Providers(options) => providers::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
     }

@@ -19,7 +19,7 @@ use crate::config::{Config, KeyMode, NanoUsd, Network, ProviderConfig};
 use crate::configured::Configured;
 use crate::credential::{Keeper, LiveKey};
 use crate::error::{ErrorKind, Refusal, Retry};
-use crate::health::{Health, Time};
+use crate::health::{Health, Slot, Time};
 use crate::net::Dial;
 use crate::provider::Provider;
 use crate::recorder::{Recorder, now_us};
@@ -179,7 +179,12 @@ fn identity(provider: &ProviderConfig) -> String {
 
 impl Keys for Gateway {
     fn stored(&self, provider: u16) -> u64 {
-        self.provider(provider).map_or(0, Provider::known_keys)
+        let Some(known) = self.provider(provider) else { return 0 };
+        // What was held against a key does not hold against the one that has taken its place.
+        for (at, _) in known.keys.iter().enumerate().filter(|(_, key)| key.has_changed()) {
+            self.routing.health.forgive(provider, Slot::Stored(u8::try_from(at).unwrap_or(u8::MAX)));
+        }
+        known.known_keys()
     }
 
     fn why_none(&self, provider: u16) -> Option<String> {
@@ -409,5 +414,39 @@ impl Desk {
             *latest = (generation, worker);
         }
         latest.1.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::inbound::Operation;
+    use crate::config::{Paths, parse};
+    use crate::health::{Entry, Look, Outcome, Place, Why};
+
+    #[test]
+    fn what_was_learned_stays_with_those_who_are_still_there() {
+        let provider = |name: &str| {
+            format!(r#""{name}": {{ "providerType": "anthropic-compatible", "baseUrl": "https://{name}.test" }}"#)
+        };
+        let routing = |names: &[&str]| {
+            let providers: Vec<String> = names.iter().map(|name| provider(name)).collect();
+            let text =
+                format!(r#"{{ "providers": {{ {} }}, "routing": {{ "defaultProvider": "b" }} }}"#, providers.join(","));
+            parse(&text, &Paths::default()).unwrap().0
+        };
+        let before = Routing::new(&routing(&["a", "b", "c"]));
+        let place = |provider| Place { provider, slot: Slot::Client, model: "m", operation: Operation::Generation };
+        for provider in [0, 2] {
+            for _ in 0..3 {
+                let mut pass = before.health.enter(before.now(), &place(provider), 0, Entry::LastResort).unwrap();
+                pass.record(before.now(), Outcome::Failed(Why::Broken));
+            }
+        }
+        let after = before.again(&routing(&["c", "b"]));
+        let look = |provider| after.health.look(after.now(), &place(provider), 0).look;
+        assert!(matches!(look(0), Look::Open(..)), "`c` has moved");
+        assert_eq!(look(1), Look::Well);
+        assert!(Arc::ptr_eq(&before.budget, &after.budget) && Arc::ptr_eq(&before.subscriptions, &after.subscriptions));
     }
 }

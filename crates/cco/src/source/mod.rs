@@ -55,6 +55,11 @@ impl Failure {
         Self { cause: Some(cause.to_string()), ..self }
     }
 
+    /// It was no exchange that is missing.
+    pub(crate) fn unlisted(self) -> Self {
+        Self { help: None, ..self }
+    }
+
     pub(crate) fn help(self, help: &'static str) -> Self {
         Self { help: Some(help), ..self }
     }
@@ -199,6 +204,15 @@ impl Source {
             term::note("the newest records may be missing: the store is behind, see `cco daemon status`");
         }
         Ok(value)
+    }
+
+    /// What the gateway says of itself.
+    pub(crate) fn answer(&self, target: &str) -> Result<Value, Failure> {
+        let Self::Gateway(socket) = self else {
+            return Err(Failure::new("no gateway is running here").help("start one with `cco serve`"));
+        };
+        serde_json::from_slice(&answered(http::ask(socket, "GET", target)?)?)
+            .map_err(|why| Failure::new("the gateway's answer cannot be read").because(why))
     }
 
     /// The answer to a question, as bytes.

@@ -1,6 +1,13 @@
-//! `cco route` as a user runs it: a configuration and a request in, targets, reasons and exit codes out.
+//! Routing with the real program: `cco route` as a user runs it (a configuration and a request in, targets, reasons and
+//! exit codes out), a chain of providers, and `cco providers`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[expect(dead_code, unused_imports, reason = "what these tests leave out others need")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod failover;
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -10,6 +10,7 @@ mod prometheus;
 mod shape;
 mod state;
 mod subscribe;
+mod upstreams;
 
 use http1::RequestHead;
 use serde_json::json;
@@ -30,6 +31,7 @@ enum What {
     Alive,
     Health,
     Providers,
+    ResetProvider,
     Metrics,
     Reset,
     Prometheus,
@@ -76,6 +78,7 @@ pub const ROUTES: &[Route] = &[
     get("/health", Access::Anyone, What::Alive),
     get("/gateway/health", Access::Machine, What::Health),
     get("/gateway/providers", Access::Machine, What::Providers),
+    post("/gateway/providers/reset", Access::Admin, What::ResetProvider),
     get("/gateway/metrics", Access::Machine, What::Metrics),
     post("/gateway/metrics/reset", Access::Admin, What::Reset),
     get("/metrics", Access::Machine, What::Prometheus),
@@ -115,7 +118,8 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
         What::Probe => Answer::text("cco\n"),
         What::Alive => Answer::json(&json!({ "status": "healthy" })),
         What::Health => Answer::json(&state::health(gateway)),
-        What::Providers => Answer::json(&state::providers(gateway)),
+        What::Providers => Answer::json(&upstreams::providers(gateway)),
+        What::ResetProvider => Answer::json(&upstreams::reset(gateway, head.target())?),
         What::Metrics => Answer::json(&metrics::read(gateway, is_admin(head, peer, gateway)).await?),
         What::Reset => Answer::json(&metrics::reset(gateway).await?),
         What::Prometheus => prometheus::scrape(gateway).await,

@@ -13,7 +13,7 @@ use crate::gateway::Gateway;
 use crate::provider::Provider;
 
 /// Whether a request can be sent there: with a key of ours or the caller's.
-fn is_usable(provider: &Provider) -> bool {
+pub(super) fn is_usable(provider: &Provider) -> bool {
     provider.key_mode == KeyMode::Client || provider.has_key()
 }
 
@@ -132,23 +132,4 @@ fn ledger(gateway: &Gateway) -> Value {
         "unsettled": recorder.unsettled(),
         "unpriced": recorder.unpriced(),
     })
-}
-
-pub(super) fn providers(gateway: &Gateway) -> Value {
-    let rows: Vec<Value> = gateway
-        .providers
-        .iter()
-        .map(|p| {
-            json!({
-                "name": p.name,
-                "type": p.kind.name,
-                "base_url": p.base.to_string(),
-                "usable": is_usable(p),
-                "key": if p.has_key() { "stored" } else { "none" },
-                "key_mode": match p.key_mode { KeyMode::Client => "client", KeyMode::Stored => "stored" },
-                "serves": gateway.target().is_ok_and(|t| t.name == p.name),
-            })
-        })
-        .collect();
-    json!({ "providers": rows, "disabled": gateway.disabled })
 }

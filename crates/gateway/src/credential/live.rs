@@ -1,7 +1,7 @@
 //! Keys that change while the gateway runs: read from memory by every request, looked after by threads of their own.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -33,6 +33,8 @@ pub struct LiveKey {
     known: RwLock<Known>,
     sign: Mutex<Sign>,
     used: AtomicBool,
+    /// How often it has become another one.
+    changes: AtomicU32,
 }
 
 #[derive(Clone)]
@@ -81,6 +83,7 @@ impl LiveKey {
             known: RwLock::new(Known { key, error }),
             sign: Mutex::new(sign),
             used: AtomicBool::new(false),
+            changes: AtomicU32::new(0),
         }
     }
 
@@ -93,7 +96,13 @@ impl LiveKey {
             known: RwLock::new(Known { key: Some(Arc::new(key)), error: None }),
             sign: Mutex::new(Sign::Fixed),
             used: AtomicBool::new(false),
+            changes: AtomicU32::new(0),
         }
+    }
+
+    /// How often it has become another one since it was first looked up.
+    pub fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// The key, to be looked at.
@@ -161,10 +170,14 @@ impl LiveKey {
                     let kept = before.key.is_some();
                     warn!(target: "cco::keys", owner, %error, kept, "the key cannot be looked up");
                 }
-                Known { key: before.key, error: Some(error) }
+                Known { key: before.key.clone(), error: Some(error) }
             }
         };
+        let is_other = now.key != before.key;
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = now;
+        if is_other {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The stored credential that was given out since the last call.

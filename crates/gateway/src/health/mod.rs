@@ -204,6 +204,13 @@ impl Health {
         self.table(provider).map_or_else(Default::default, |table| table.report(now))
     }
 
+    /// Forgets what is known of one of a provider's keys.
+    pub fn forgive(&self, provider: u16, slot: Slot) {
+        if let Some(mut table) = self.table(provider) {
+            table.forgive(slot);
+        }
+    }
+
     /// Forgets what is known of a provider: everything is tried anew.
     pub fn reset(&self, provider: u16) {
         if let Some(mut table) = self.table(provider) {

@@ -159,6 +159,13 @@ impl Table {
         }
     }
 
+    pub(super) fn forgive(&mut self, slot: Slot) {
+        self.refused.retain(|refusals| refusals.slot != slot);
+        for known in self.targets.values_mut().filter(|known| known.slot == slot) {
+            (known.circuit, known.quotas) = (Circuit::default(), Quotas::default());
+        }
+    }
+
     pub(super) fn reset(&mut self) {
         self.refused.clear();
         for known in self.targets.values_mut() {

@@ -4,6 +4,7 @@ mod probe;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::cap::Cap;
@@ -23,17 +24,25 @@ const KEYS: usize = 63;
 pub struct BoundKey {
     live: Arc<LiveKey>,
     origin: Origin,
+    /// Of its changes, those that somebody has taken notice of.
+    seen: Arc<AtomicU32>,
 }
 
 impl BoundKey {
     /// Binds the key to where it may go.
     pub fn new(live: LiveKey, origin: Origin) -> Self {
-        Self { live: Arc::new(live), origin }
+        Self { live: Arc::new(live), origin, seen: Arc::default() }
     }
 
     /// The key, if this is where it may go and there is one.
     pub fn for_origin(&self, origin: &Origin) -> Option<Arc<Secret>> {
         if self.origin == *origin { self.live.spend() } else { None }
+    }
+
+    /// Whether it has become another one since the last call.
+    pub fn has_changed(&self) -> bool {
+        let changes = self.live.changes();
+        self.seen.load(Ordering::Relaxed) != changes && self.seen.swap(changes, Ordering::Relaxed) != changes
     }
 
     /// What is behind it, as it is now.

@@ -1,7 +1,7 @@
 //! A gateway without sockets: clients and upstreams are pipes in memory, and time moves only when everybody waits.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -102,7 +102,8 @@ impl Seen {
 struct Pipes {
     next: Arc<Mutex<VecDeque<Upstream>>>,
     dialed: Arc<Mutex<Vec<Origin>>>,
-    far: mpsc::Sender<(DuplexStream, Upstream)>,
+    far: mpsc::Sender<(DuplexStream, Upstream, CancellationToken)>,
+    up: Arc<Mutex<HashMap<String, CancellationToken>>>,
     size: usize,
 }
 
@@ -110,6 +111,10 @@ impl Dial for Pipes {
     fn dial<'a>(&'a self, origin: &'a Origin, _limit: Duration) -> BoxFuture<'a, Result<Stream, DialError>> {
         Box::pin(async move {
             self.dialed.lock().unwrap().push(origin.clone());
+            let up = self.up.lock().unwrap().entry(origin.host.clone()).or_default().clone();
+            if up.is_cancelled() {
+                return Err(DialError { origin: origin.clone(), cause: Cause::Refused, detail: String::new() });
+            }
             let next = self.next.lock().unwrap().pop_front();
             match next.unwrap_or(Upstream::Sim) {
                 Upstream::Never => std::future::pending().await,
@@ -117,7 +122,7 @@ impl Dial for Pipes {
                 Upstream::Given(stream) => Ok(stream),
                 served => {
                     let (near, far) = tokio::io::duplex(self.size);
-                    self.far.send((far, served)).await.expect("the house stands");
+                    self.far.send((far, served, up)).await.expect("the house stands");
                     Ok(Stream::pipe(near))
                 }
             }
@@ -138,6 +143,7 @@ pub struct House {
     hear: CancellationToken,
     next: Arc<Mutex<VecDeque<Upstream>>>,
     dialed: Arc<Mutex<Vec<Origin>>>,
+    up: Arc<Mutex<HashMap<String, CancellationToken>>>,
     book: Arc<Notebook>,
     /// Connections of clients.
     near: TaskTracker,
@@ -258,7 +264,8 @@ impl House {
         let next = Arc::new(Mutex::new(VecDeque::new()));
         let dialed = Arc::new(Mutex::new(Vec::new()));
         let (far_end, mut accepted) = mpsc::channel(64);
-        let dialer = Pipes { next: next.clone(), dialed: dialed.clone(), far: far_end, size };
+        let up = Arc::new(Mutex::new(HashMap::new()));
+        let dialer = Pipes { next: next.clone(), dialed: dialed.clone(), far: far_end, up: up.clone(), size };
         let book = Arc::new(Notebook::default());
         let (gateway, _) =
             setup::gateway(&config, &env, "test", Arc::new(dialer), Recorder::to(book.clone())).expect("good settings");
@@ -277,12 +284,13 @@ impl House {
             hear: hear.clone(),
             next,
             dialed,
+            up,
             book,
             near: TaskTracker::new(),
             far: far.clone(),
         };
         this.far.spawn_local(async move {
-            while let Some((io, upstream)) = accepted.recv().await {
+            while let Some((io, upstream, up)) = accepted.recv().await {
                 match upstream {
                     Upstream::Raw(steps) => {
                         let at = seen.borrow().len();
@@ -296,7 +304,15 @@ impl House {
                             .await;
                         });
                     }
-                    _ => drop(far.spawn_local(sim.clone().serve_stream(io, "pipe"))),
+                    _ => {
+                        let serve = sim.clone().serve_stream(io, "pipe");
+                        drop(far.spawn_local(async move {
+                            tokio::select! {
+                                _ = serve => {}
+                                () = up.cancelled() => {}
+                            }
+                        }));
+                    }
                 }
             }
         });
@@ -311,6 +327,16 @@ impl House {
     /// The same, scripted.
     pub fn script(&self, steps: impl IntoIterator<Item = Step>) {
         self.next_upstream(Upstream::Raw(steps.into_iter().collect()));
+    }
+
+    /// A host goes down, with all that it was doing.
+    pub fn take_down(&self, host: &str) {
+        self.up.lock().unwrap().entry(host.to_string()).or_default().cancel();
+    }
+
+    /// It is there again.
+    pub fn bring_back(&self, host: &str) {
+        self.up.lock().unwrap().remove(host);
     }
 
     /// What was recorded so far, in the order of its end.

@@ -532,3 +532,60 @@ async fn several_keys_of_one_provider_are_a_pool() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_streams_while_the_first_provider_dies_and_comes_back() {
+    const BEGUN: usize = 250;
+    const WAITING: usize = 250;
+    in_house(two, async |house| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..BEGUN + WAITING {
+            let mut client = house.client();
+            // Half of them have begun when it happens, of the others not even the head is there.
+            let request = request(true, if n < BEGUN { "every=1000" } else { "fault=delay-head=8000" });
+            tasks.spawn_local(async move { (n, client.ask(request).await) });
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(house.gateway.counters.totals().1, (BEGUN + WAITING) as u64);
+        house.take_down("upstream.test");
+        let down = tokio::time::Instant::now();
+        let (mut told, mut served) = (0, 0);
+        while let Some(done) = tasks.join_next().await {
+            let (n, reply) = done.unwrap();
+            assert_eq!((reply.status, reply.ended), (200, Ended::Whole));
+            if n < BEGUN {
+                let (whole, error) = reply.text().split_once("event: error\ndata: ").expect("an error event");
+                assert!(whole.ends_with("\n\n") && error.contains("\"type\":\"api_error\""), "{error}");
+                assert!(reply.after < Duration::from_secs(5), "at once");
+                told += 1;
+            } else {
+                check_served(&reply, "second", "2");
+                served += 1;
+            }
+        }
+        assert_eq!((told, served), (BEGUN, WAITING));
+        assert_eq!(house.gateway.held.used(), 0);
+        // While it is down nobody notices, and after it has come back it is found within the time of its circuit.
+        let mut client = house.client();
+        while down.elapsed() < Duration::from_secs(60) {
+            let reply = client.ask(stream()).await;
+            assert_eq!((reply.status, reply.header("x-cco-provider")), (200, Some("second")), "{}", reply.text());
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let tried = house
+            .records()
+            .iter()
+            .flat_map(|r| &*r.attempts)
+            .filter(|a| a.error.as_deref() == Some("connect_refused"))
+            .count();
+        assert!(tried < 20, "it is left alone meanwhile: {tried} attempts");
+        house.bring_back("upstream.test");
+        let back = tokio::time::Instant::now();
+        while client.ask(stream()).await.header("x-cco-provider") != Some("anthropic") {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(back.elapsed() < Duration::from_secs(121), "{:?}", back.elapsed());
+        check_served(&client.ask(stream()).await, "anthropic", "1");
+    })
+    .await;
+}

@@ -16,8 +16,10 @@ use ledger::store::{Reader, StoreError};
 
 use self::page::{Kind, Page};
 use super::shape;
+use super::upstreams::known;
 use crate::client::respond::Answer;
 use crate::gateway::Gateway;
+use crate::health::State;
 use crate::recorder::{Histogram, OTHER, Recorder};
 
 const PROVIDER: &str = "gen_ai_provider_name";
@@ -36,6 +38,7 @@ const REQUESTS: usize = 500;
 pub(super) async fn scrape(gateway: &Gateway) -> Answer {
     let mut page = Page::default();
     process(&mut page, gateway);
+    upstreams(&mut page, gateway);
     recorder(&mut page, &gateway.recorder);
     if let Some(ledger) = gateway.recorder.ledger() {
         let sums = ledger.read(|reader| Sums::read(reader)).await;
@@ -76,6 +79,46 @@ fn process(page: &mut Page, gateway: &Gateway) {
     page.one("cco_log_dropped_total", Counter, "Lines of the program's log that were dropped.", dropped);
     page.one("cco_held_bytes", Gauge, "Bytes of request bodies that are held.", gateway.held.used());
     page.one("cco_held_limit_bytes", Gauge, "Bytes that may be held (`server.maxHeldMb`).", gateway.held.limit());
+}
+
+fn upstreams(page: &mut Page, gateway: &Gateway) {
+    use Kind::{Counter, Gauge};
+    let each = || gateway.providers.iter().map(|provider| (&*provider.name, provider, provider.cap.counts()));
+    page.family("cco_provider_running", Gauge, "Requests that have their turn at a provider.");
+    for (name, _, counts) in each() {
+        page.sample("cco_provider_running", &[("provider", name)], counts.running);
+    }
+    page.family("cco_provider_waiting", Gauge, "Requests that wait for their turn at a provider.");
+    for (name, _, counts) in each() {
+        page.sample("cco_provider_waiting", &[("provider", name)], counts.waiting);
+    }
+    page.family("cco_provider_turned_away_total", Counter, "Requests beyond a provider's `maxQueued`.");
+    for (name, _, counts) in each() {
+        page.sample("cco_provider_turned_away_total", &[("provider", name)], counts.refused);
+    }
+    let known: Vec<_> = each().map(|(name, provider, _)| (name, known(gateway, provider))).collect();
+    page.family("cco_circuit_state", Gauge, "0: requests go through, 1: one finds out, 2: the target is left alone.");
+    for (name, (circuits, _)) in &known {
+        for circuit in circuits {
+            let key = circuit.slot.to_string();
+            let labels = [
+                ("provider", *name),
+                ("model", &*circuit.model),
+                ("operation", circuit.operation.recorded().as_str()),
+                ("key", &key),
+            ];
+            let state = match circuit.state {
+                State::Closed => 0,
+                State::HalfOpen => 1,
+                State::Open(_) => 2,
+            };
+            page.sample("cco_circuit_state", &labels, state);
+        }
+    }
+    page.family("cco_refused_keys", Gauge, "Keys of ours that a provider does not accept.");
+    for (name, (_, keys)) in &known {
+        page.sample("cco_refused_keys", &[("provider", name)], keys.len());
+    }
 }
 
 fn recorder(page: &mut Page, recorder: &Recorder) {
