@@ -8,6 +8,7 @@ mod load;
 mod mock;
 mod plan;
 mod process;
+mod records;
 mod rows;
 mod run;
 mod subject;

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::Fault;
 use crate::process::{Running, used};
+use crate::records;
 use crate::rows::{LOADS, Load};
-use crate::subject::{Places, Subject, ensure_nginx, start};
+use crate::subject::{Places, Subject, bodies, ensure_nginx, start};
 use crate::table::table;
 
 /// The core of mock and load, and that of the gateway under test.
@@ -36,11 +37,16 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
     /// Only these loads
-    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(LOADS.iter().map(|l| l.name)))]
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
     /// How often a measurement is repeated at most while other programs use the machine
     #[arg(long, default_value_t = 4)]
     patience: u32,
+}
+
+/// Everything that can be asked for by its name.
+fn names() -> impl Iterator<Item = &'static str> {
+    LOADS.iter().map(|load| load.name).chain(records::NAMES)
 }
 
 /// Measures, prints the table and writes all of it as JSON.
@@ -60,10 +66,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let me = std::env::current_exe()?;
     let (mock, address) = mock(&me, Some(THEIRS))?;
     let (free_mock, free_address) = mock_unpinned(&me)?;
-    let wanted = |load: &&Load| options.only.is_empty() || options.only.iter().any(|name| name == load.name);
+    let wanted = |wanted: &str| options.only.is_empty() || options.only.iter().any(|name| name == wanted);
     let mut rows = Vec::new();
     for round in 0..rounds {
-        for load in LOADS.iter().filter(wanted) {
+        for load in LOADS.iter().filter(|load| wanted(load.name)) {
             for subject in load.subjects.iter().copied().filter(|s| nginx.is_ok() || !s.is_nginx()) {
                 let (mock, address) = if subject.is_pinned() { (&mock, address) } else { (&free_mock, free_address) };
                 let bench = Bench { me: &me, options, places: &places, mock, address };
@@ -73,6 +79,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
                 rows.push(row);
             }
         }
+    }
+    let (mut of_records, [journal, queries]) = (Vec::new(), records::NAMES);
+    if wanted(journal) {
+        of_records.push(records::journal(&places)?);
+    }
+    if wanted(queries) {
+        of_records.extend(records::queries(&places, options.quick)?);
     }
     let (text, data) = table(&rows);
     println!("\n{text}");
@@ -88,6 +101,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     for row in faulty {
         println!("errors: {} {}: {}", row["load"], row["subject"], row["first_error"]);
     }
+    for row in rows.iter().filter(|row| row["bodies"].is_object()) {
+        let bodies = &row["bodies"];
+        println!(
+            "{}, round {}: bodies kept {}, skipped {}",
+            row["load"], row["round"], bodies["kept"], bodies["skipped"]
+        );
+    }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let all = json!({
         "unix_time": now,
@@ -98,6 +118,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
         "quick": options.quick,
         "table": data,
         "rows": rows,
+        "records": of_records,
     });
     let file = options.out.join(format!("bench-{now}.json"));
     fs::write(&file, serde_json::to_string_pretty(&all)?)?;
@@ -169,7 +190,11 @@ impl Bench<'_> {
         if !status.success() {
             return Err(format!("the load `{}` on {} failed: {status}", load.what, subject.name()).into());
         }
-        Ok(serde_json::from_str(&text)?)
+        let mut row: Value = serde_json::from_str(&text)?;
+        if subject == Subject::CcoBodies {
+            row["bodies"] = bodies(gateway.address)?;
+        }
+        Ok(row)
     }
 
     /// Several starts, and the memory of what then waits.

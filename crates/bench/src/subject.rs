@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Fault;
 use crate::process::Running;
@@ -114,6 +114,26 @@ fn free_port() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
+/// What became of the bodies of requests and answers, as the gateway's metrics tell it.
+pub(crate) fn bodies(gateway: SocketAddr) -> Result<Value, Fault> {
+    let mut stream = TcpStream::connect(gateway)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: {gateway}\r\nconnection: close\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    let sum = |name: &str| counted(&page, name).ok_or_else(|| format!("the gateway's metrics tell no `{name}`"));
+    Ok(json!({ "kept": sum("cco_bodies_stored_total")?, "skipped": sum("cco_bodies_skipped_total")? }))
+}
+
+/// The sum of a counter over all of its labels; `None`: it is not on the page.
+fn counted(page: &str, name: &str) -> Option<u64> {
+    let samples = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
+        rest.rsplit_once(' ')?.1.trim().parse::<f64>().ok()
+    });
+    samples.map(|n| n as u64).reduce(|a, b| a + b)
+}
+
 /// Whether one small request comes back whole.
 fn answers(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
@@ -196,5 +216,16 @@ pub(crate) fn ensure_nginx() -> Result<String, String> {
             String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or_default()
         )),
         (Err(e), None) => Err(format!("nginx is not installed, and there is no apt-get: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_labels_and_missed_where_it_is_not() {
+        let page = "# TYPE a_total counter\na_total{why=\"x y\"} 3\na_total{why=\"z\"} 4\na_total_more 9\nb 0\n";
+        assert_eq!([counted(page, "a_total"), counted(page, "b"), counted(page, "c")], [Some(7), Some(0), None]);
     }
 }

@@ -6,7 +6,7 @@ use gateway::admin::ask::encoded;
 
 use crate::cli::look::{Audit, AuditCommand, Purge};
 use crate::source::{self, Failure, Source};
-use crate::term;
+use crate::{term, text};
 
 /// Does what was asked for.
 pub(crate) fn run(options: &Audit) -> ExitCode {
@@ -33,8 +33,13 @@ fn purge(options: &Purge) -> Result<(), Failure> {
     let query = format!("{}&{}", encoded(word, value), encoded("zone", &zone.text()));
     let told = term::patiently("removing", || source.change(&format!("/gateway/audit/purge?{query}")))?;
     let n = |name: &str| told[name].as_u64().unwrap_or(0);
-    let bodies = if options.all { "all bodies".into() } else { format!("{} bodies", n("bodies")) };
-    term::line(format_args!("removed: {} records, {bodies} ({} bytes of the disk)", n("records"), n("bytes")));
+    let bodies = match n("bodies") {
+        _ if options.all => "all bodies".into(),
+        1 => "1 body".into(),
+        n => format!("{n} bodies"),
+    };
+    let records = text::of(told["records"].as_i64().unwrap_or(0), "record");
+    term::line(format_args!("removed: {records}, {bodies} ({} bytes of the disk)", n("bytes")));
     for (name, what) in [
         ("busy", "files hold some of it and are being written by another process: purge again when that has ended"),
         ("unreadable", "places could not be read: what was to go may be in them"),

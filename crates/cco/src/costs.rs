@@ -12,6 +12,8 @@ use crate::text::{self, Side, Table};
 
 /// Characters of the longest bar.
 const BAR: usize = 24;
+/// Rows that people are shown where nobody says how many.
+const ROWS: u32 = 50;
 
 /// Columns of comma-separated values behind the key.
 pub(crate) const CSV: &[&str] = &[
@@ -35,10 +37,14 @@ fn costs(options: &Costs) -> Result<(), Failure> {
     let zone = source::here();
     let mut words = source::words(&options.look, &zone)?;
     words.push(("by", options.by.clone()));
+    let form = options.look.form;
+    // Days are all shown, and files hold everything; nobody reads a thousand sessions.
+    if options.look.limit.is_none() && options.by != "day" && !form.json && !form.csv {
+        words.push(("limit", ROWS.to_string()));
+    }
     let told = Source::open()?.json(&source::target("/gateway/costs", &words, &zone))?;
     let key = options.by.replace('-', "_");
     let groups = told["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let form = options.look.form;
     if form.json {
         groups.iter().all(term::heard);
         return Ok(());
@@ -127,7 +133,10 @@ pub(crate) fn cached(group: &Value) -> String {
 /// What the sums do not show.
 pub(crate) fn remarks(total: &Value) {
     if let Some(unpriced) = total["unpriced"].as_i64().filter(|n| *n > 0) {
-        term::note(format_args!("{unpriced} requests are not in the cost: their model has no price (`cco prices`)"));
+        term::note(format_args!(
+            "not in the cost: {} of models without a price (`cco prices`)",
+            text::of(unpriced, "request")
+        ));
     }
     if let Some(notional) = total["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0) {
         let notional = text::usd(notional);

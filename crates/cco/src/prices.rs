@@ -114,7 +114,8 @@ fn recompute(options: &Recompute) -> Result<(), Failure> {
         progress.at(seen, all);
     }
     drop(progress);
-    term::line(format_args!("{seen} exchanges were priced again, {changed} cost something else now"));
+    let seen = text::of(i64::try_from(seen).unwrap_or(i64::MAX), "exchange");
+    term::line(format_args!("priced again: {seen}, of which {changed} cost something else now"));
     if changed > 0
         && let Source::Gateway(_) = source
     {

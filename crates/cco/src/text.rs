@@ -72,6 +72,12 @@ pub(crate) fn count(n: i64) -> String {
     format!("{scaled:.decimals$}{unit}")
 }
 
+/// So many of something.
+pub(crate) fn of(n: i64, what: &str) -> String {
+    let end = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{end}")
+}
+
 /// A part of a whole.
 pub(crate) fn percent(part: f64) -> String {
     format!("{:.0} %", part * 100.0)
@@ -199,6 +205,11 @@ mod tests {
     fn counts_have_three_digits_or_so() {
         let shown = [0, 999, 1000, 12_345, 123_456, 999_499, 999_500, 12_345_678, 5_000_000_000].map(count);
         assert_eq!(shown, ["0", "999", "1.00k", "12.3k", "123k", "999k", "1.00M", "12.3M", "5.00G"]);
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|n| of(n, "record")), ["0 records", "1 record", "2 records"]);
     }
 
     #[test]

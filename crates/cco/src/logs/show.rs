@@ -33,7 +33,7 @@ pub(super) fn show(options: &Show) -> Result<(), Failure> {
         return Ok(());
     }
     if !told["refused"].is_null() {
-        refused(&told["refused"]);
+        refused(&told["refused"], &source::here());
         return Ok(());
     }
     let record = record(&told["record"]).ok_or_else(|| Failure::new("the record cannot be read by this version"))?;
@@ -82,12 +82,12 @@ fn body(bytes: &[u8], raw: bool) -> Result<(), Failure> {
 }
 
 /// What was refused before it became an exchange.
-fn refused(told: &Value) {
+fn refused(told: &Value, zone: &Zone) {
     let text = |name: &str| text::line(told[name].as_str().unwrap_or("-")).into_owned();
     term::line(format_args!("cause: cco refused the request before it became an exchange: {}", text("error")));
     term::line("help:  correct the request as the message says, and send it again\n");
     field("id", &text("id"));
-    field("time", &text("time"));
+    field("time", &told["time"].as_str().and_then(source::micros).map_or("-".into(), |us| source::clock(us, zone)));
     field("asked", format!("{} {}", text("method"), text("path")).trim());
     field("status", &told["status"].to_string());
 }

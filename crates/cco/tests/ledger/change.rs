@@ -39,7 +39,7 @@ async fn what_is_purged_is_gone_for_good() {
     let output = cco(home.path(), &["audit", "purge", "--session", "canary-s1"]).await;
     assert!(printed(&output).starts_with("removed: 2 records, 8 bodies ("), "{}", printed(&output));
     let output = cco(home.path(), &["audit", "purge", &made[2][28..]]).await;
-    assert!(printed(&output).starts_with("removed: 1 records, 4 bodies ("), "{}", printed(&output));
+    assert!(printed(&output).starts_with("removed: 1 record, 4 bodies ("), "{}", printed(&output));
     assert_eq!(ids(home.path()).await, made[3..]);
     stop(gateway).await;
     for gone in ["canary-s1", "canary-s2"] {
@@ -48,14 +48,14 @@ async fn what_is_purged_is_gone_for_good() {
     assert!(holds(home.path(), "canary-s3"));
     // Without a gateway.
     let output = cco(home.path(), &["audit", "purge", &made[3]]).await;
-    assert!(printed(&output).starts_with("removed: 1 records, 4 bodies ("), "{}", printed(&output));
+    assert!(printed(&output).starts_with("removed: 1 record, 4 bodies ("), "{}", printed(&output));
     assert!(text(&output.stderr).starts_with("note: no gateway is running here"), "{}", text(&output.stderr));
     assert_eq!(ids(home.path()).await, made[4..]);
     assert!(!holds(home.path(), "canary-s3"));
     let output = cco(home.path(), &["audit", "purge", "--before", "2h"]).await;
     assert!(printed(&output).starts_with("removed: 0 records, 0 bodies ("), "{}", printed(&output));
     let output = cco(home.path(), &["audit", "purge", "--all", "--yes"]).await;
-    assert!(printed(&output).starts_with("removed: 1 records, all bodies ("), "{}", printed(&output));
+    assert!(printed(&output).starts_with("removed: 1 record, all bodies ("), "{}", printed(&output));
     assert_eq!(ids(home.path()).await, Vec::<String>::new());
     assert!(!holds(home.path(), "canary-s4"));
 }
@@ -107,11 +107,11 @@ async fn history_is_priced_again_at_the_prices_of_now() {
         json!({ "pricingOverrides": { "my-own": { "inputPerMillion": 10, "outputPerMillion": 20 } } });
     std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
     let output = cco(home.path(), &["prices", "recompute"]).await;
-    assert_eq!(printed(&output), "4 exchanges were priced again, 0 cost something else now\n");
+    assert_eq!(printed(&output), "priced again: 4 exchanges, of which 0 cost something else now\n");
     stop(gateway).await;
     // Without one, those of the file.
     let output = cco(home.path(), &["prices", "recompute", "--model", "my-*"]).await;
-    assert_eq!(printed(&output), "3 exchanges were priced again, 3 cost something else now\n");
+    assert_eq!(printed(&output), "priced again: 3 exchanges, of which 3 cost something else now\n");
     assert_eq!(costs().await, [sonnet.clone(), ("my-own".into(), 0.036, 0)]);
     // And by one that knows others.
     config["costTracking"] =
@@ -119,7 +119,7 @@ async fn history_is_priced_again_at_the_prices_of_now() {
     std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
     let gateway = Gateway::start_in(home.path(), &[], &[]).await;
     let output = cco(home.path(), &["prices", "recompute", "--since", "1h"]).await;
-    let want = "4 exchanges were priced again, 3 cost something else now\ntogether: $0.0066, before $0.0390\n";
+    let want = "priced again: 4 exchanges, of which 3 cost something else now\ntogether: $0.0066, before $0.0390\n";
     assert_eq!(printed(&output), want);
     assert_eq!(costs().await, [sonnet, ("my-own".into(), 0.0036, 0)]);
     stop(gateway).await;

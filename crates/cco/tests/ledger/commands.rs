@@ -258,7 +258,7 @@ total       $3.50                                   4  16.0k    75 %  200  + $1.
 ";
     assert_eq!(printed(&output), want);
     let said = text(&output.stderr);
-    assert!(said.contains("note: 1 requests are not in the cost: their model has no price"), "{said}");
+    assert!(said.contains("note: not in the cost: 1 request of models without a price"), "{said}");
     assert!(said.contains("note: $1.75 of a subscription's use is not in the cost"), "{said}");
     // An hour to the east all of it was a day later.
     let output = cco_at(home.path(), "CET-1CEST,M3.5.0,M10.5.0/3", &["costs", "--json"]).await;
@@ -272,6 +272,31 @@ my-own              $0                                   1  4.00k    75 %   50
 total               $0                                   2  8.00k    75 %  100  + $1.75 by subscription
 ";
     assert_eq!(printed(&output), want);
+}
+
+#[tokio::test]
+async fn people_are_shown_the_dearest_rows_and_programs_all() {
+    let mut records: Vec<_> = (0..60).map(|n| sample::record(40 * n)).collect();
+    for (n, record) in records.iter_mut().enumerate() {
+        record.parties.model = Some(format!("model-{n:02}").into());
+        (record.parties.notional, record.parties.simulated) = (false, false);
+        record.cost = Some(ledger::money::NanoUsd(n as i64 * 10_000_000));
+        used(record);
+    }
+    let home = recorded(&records);
+    let rows = |output: &std::process::Output| {
+        let names = printed(output).matches("model-").count();
+        (names, text(&output.stderr).contains("there are more rows than these"))
+    };
+    let output = cco(home.path(), &["costs", "--by", "model"]).await;
+    assert_eq!(rows(&output), (50, true));
+    let shown = printed(&output);
+    assert!(shown.contains("\nmodel-59  $0.5900") && !shown.contains("model-09"), "{shown}");
+    assert!(shown.contains("\ntotal      $17.70"), "{shown}");
+    assert_eq!(rows(&cco(home.path(), &["costs", "--by", "model", "--limit", "55"]).await), (55, true));
+    for form in ["--json", "--csv"] {
+        assert_eq!(rows(&cco(home.path(), &["costs", "--by", "model", form]).await), (60, false), "{form}");
+    }
 }
 
 #[tokio::test]

@@ -234,6 +234,11 @@ impl Settle for Closing<'_> {
             if let Some(metered) = seen.metered {
                 measure(record, metered, status);
             }
+            // The try that was answered lasts as long as its answer, and ends as that does.
+            if let Some(last) = record.attempts.last_mut() {
+                last.outcome = outcome;
+                last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
+            }
         })
     }
 }

@@ -68,6 +68,8 @@ async fn a_whole_stream_is_recorded_with_what_it_used_and_what_that_cost() {
     let seconds = |us: Option<u64>| us.unwrap() / 1_000_000;
     assert_eq!((seconds(record.first_byte_us), seconds(record.first_token_us), seconds(record.duration_us)), (2, 3, 6));
     assert_eq!((record.bytes_in, record.attempts.len()), (body.len() as u64, 1));
+    let attempt = &record.attempts[0];
+    assert_eq!((attempt.outcome, seconds(Some(attempt.started_us + attempt.duration_us))), (Outcome::Success, 6));
     assert!(!format!("{record:?}").contains("0123456789abcd"), "a key is in the record");
 }
 
@@ -108,6 +110,9 @@ fn every_end_has_its_outcome_and_what_was_used_until_then_is_not_for_free() {
     every_row(&rows, async |(steps, streamed, outcome, output, estimated, priced)| {
         let record = record_of(steps.clone(), messages(*streamed, "")).await;
         assert_eq!(record.outcome, *outcome);
+        if let Some(last) = record.attempts.last() {
+            assert_eq!(last.outcome, *outcome, "{record:?}");
+        }
         assert_eq!(record.usage.as_ref().map(|usage| usage.tokens.output), *output);
         assert_eq!(record.estimated_output, *estimated);
         assert_eq!(record.cost.is_some(), *priced, "{record:?}");

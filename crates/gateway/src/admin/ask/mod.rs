@@ -379,6 +379,11 @@ fn join(to: &mut Value, more: Value) {
     }
 }
 
+/// A number without a fraction as one that has none.
+fn whole(n: f64) -> Value {
+    if n.fract() == 0.0 && n.abs() < 1e15 { (n as i64).into() } else { n.into() }
+}
+
 fn limits(reader: &mut dyn Reader) -> Result<Value, Wrong> {
     let one = |last: &ledger::query::LastLimits| {
         let windows: Vec<Value> = last
@@ -388,9 +393,9 @@ fn limits(reader: &mut dyn Reader) -> Result<Value, Wrong> {
             .map(|window| {
                 json!({
                     "name": window.name,
-                    "limit": window.limit,
-                    "remaining": window.remaining,
-                    "used": window.used,
+                    "limit": window.limit.map(whole),
+                    "remaining": window.remaining.map(whole),
+                    "used": window.used.map(|part| whole((part * 1e6).round() / 1e6)),
                     "resets": window.resets_us.map(shape::time),
                     "status": window.status,
                 })
