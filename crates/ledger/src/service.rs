@@ -177,19 +177,25 @@ impl Ledger {
 
     /// Waits until the store has what was written when this was called, at most this long; `false` if it has not.
     pub async fn caught_up(&self, most: Duration) -> bool {
+        // A store that is not there will not be there in a second.
+        let failing = lock(&self.inner.error).as_ref().is_some_and(|why| *why != StoreError::Busy);
+        self.loaded(if failing { Duration::ZERO } else { most }).await
+    }
+
+    /// Waits until everything that was written before this call is in the store, whatever is wrong with it now.
+    async fn loaded(&self, most: Duration) -> bool {
         let position = self.journal.position().0;
         let has_it = |reached: &Reached| reached.recovered && reached.position >= position;
         let mut reached = self.reached.clone();
         if has_it(&reached.borrow_and_update()) {
             return true;
         }
-        // A store that is not there will not be there in a second.
-        if lock(&self.inner.error).as_ref().is_some_and(|why| *why != StoreError::Busy) {
+        if most.is_zero() {
             return false;
         }
         self.inner.shared.nudge(true);
-        let caught_up = reached.wait_for(has_it);
-        tokio::time::timeout(most, caught_up).await.is_ok_and(|waited| waited.is_ok())
+        let loaded = reached.wait_for(has_it);
+        tokio::time::timeout(most, loaded).await.is_ok_and(|waited| waited.is_ok())
     }
 
     /// Asks the store, on a thread of its own, once it knows what was in the journal at the call.
@@ -258,10 +264,11 @@ impl Ledger {
         // On a full disk, even removing needs room; and what is in the live segment must not come back.
         self.journal.make_room();
         let rotated = self.journal.rotate().await;
-        if !self.caught_up(BARRIER).await || rotated.is_err() {
-            return Err(StoreError::Unavailable(
-                "the journal could not be loaded before the removal: try again".into(),
-            ));
+        // A store that failed for want of room is tried again at the next turn.
+        if !self.loaded(BARRIER + LONGEST_PAUSE).await || rotated.is_err() {
+            let help = if self.journal.health().low_space { "free some megabytes of its disk" } else { "try again" };
+            let why = format!("the journal could not be loaded before the removal: {help}");
+            return Err(StoreError::Unavailable(why));
         }
         segment::forget_damaged(&self.inner.folder).map_err(|why| StoreError::Other(why.to_string()))?;
         let (what, mut removed) = (Arc::new(what), 0);

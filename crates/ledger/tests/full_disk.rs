@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::journal::{JournalOptions, Unwritten, free_space};
+use ledger::offline::Offline;
 use ledger::query::Filter;
 use ledger::retention::Retention;
 use ledger::sample::{EPOCH_US, STEP_US, record};
@@ -177,8 +178,11 @@ async fn purge_when_full() {
     drop(ledger);
     assert_eq!(stored(&home), 100);
 
-    // The same by a command that comes when nobody else is there.
+    // The same by a command that comes when nobody else is there; it looks first.
     fill(&home);
+    let mut offline = Offline::open(&Sqlite::new(home.join("ledger.db")), &home.join("journal")).unwrap();
+    assert_eq!(offline.reader.rows(&Filter { limit: Some(1000), ..Filter::default() }).unwrap().len(), 100);
+    drop(offline);
     let ledger = open(&home, 4_000_000);
     assert_eq!(ledger.purge(Purge::All).await, Ok(100), "{:?}", ledger.health());
     ledger.close();

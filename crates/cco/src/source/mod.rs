@@ -5,9 +5,10 @@ mod zone;
 
 use std::fmt;
 use std::io::{self, BufRead};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway::admin::ask::{Bodied, Question, Told, Wrong, Zone, encoded};
 use gateway::admin::change::Change;
@@ -86,6 +87,9 @@ impl From<Wrong> for Failure {
     }
 }
 
+/// How long a question to the files may take.
+const PATIENT: Duration = Duration::from_secs(120);
+
 /// What to do where no exchange is meant, or several.
 const LISTED: &str = "`cco logs` lists what there is";
 
@@ -124,7 +128,10 @@ pub(crate) enum Source {
 pub(crate) struct Files {
     env: Env,
     config: Config,
-    offline: Offline,
+    store: Sqlite,
+    journal: PathBuf,
+    /// Closed while something is changed: on a full disk only one can be there.
+    offline: Option<Offline>,
     bodies: Option<archive::Reader>,
     /// For changes: opened at the first.
     keeper: Option<Keeper>,
@@ -173,16 +180,17 @@ impl Source {
             Err(_) => {}
         }
         let config = configuration(&env);
-        let store = Sqlite::new(setup::store_path(&config, &home));
-        let offline =
-            Offline::open(&store, &setup::journal_path(&home)).map_err(|why| Failure::from(Wrong::from(why)))?;
+        // Nobody waits for the store but who asks.
+        let store = Sqlite::new(setup::store_path(&config, &home)).question(PATIENT);
+        let journal = setup::journal_path(&home);
+        let offline = opened(&store, &journal)?;
         term::note(format_args!("no gateway is running here: this is from the files in `{}`", home.display()));
         if let Some(why) = &offline.stale {
             term::note(format_args!("the newest records may be missing: {why}"));
         }
         let (folder, key) = setup::archive_paths(&home);
         let bodies = archive::Reader::open(&folder, &key).ok();
-        Ok(Self::Files(Box::new(Files { env, config, offline, bodies, keeper: None })))
+        Ok(Self::Files(Box::new(Files { env, config, store, journal, offline: Some(offline), bodies, keeper: None })))
     }
 
     /// The gateway of this home, if it answers.
@@ -224,12 +232,20 @@ impl Source {
     }
 
     fn told(&mut self, target: &str) -> Result<Told, Failure> {
+        term::patiently("reading", || self.told_at_last(target))
+    }
+
+    fn told_at_last(&mut self, target: &str) -> Result<Told, Failure> {
         match self {
             Self::Gateway(socket) => answered(http::ask(socket, "GET", target)?).map(Told::Bytes),
             Self::Files(files) => {
                 let question = Question::of(target).expect("commands ask what can be asked")?;
                 let bodied = files.bodies.as_ref().map_or(Bodied::None, Bodied::Files);
-                Ok(question.ask(&mut *files.offline.reader, &bodied)?)
+                let offline = match &mut files.offline {
+                    Some(offline) => offline,
+                    closed => closed.insert(opened(&files.store, &files.journal)?),
+                };
+                Ok(question.ask(&mut *offline.reader, &bodied)?)
             }
         }
     }
@@ -270,6 +286,11 @@ impl Source {
     }
 }
 
+fn opened(store: &Sqlite, journal: &Path) -> Result<Offline, Failure> {
+    let opened = term::patiently("reading", || Offline::open(store, journal));
+    opened.map_err(|why| Wrong::from(why).into())
+}
+
 /// The body of an answer, or what its error says.
 fn answered(answer: http::Answer) -> Result<Vec<u8>, Failure> {
     let status = answer.status;
@@ -289,6 +310,7 @@ fn answered(answer: http::Answer) -> Result<Vec<u8>, Failure> {
 
 impl Files {
     fn change(&mut self, target: &str) -> Result<Value, Failure> {
+        self.offline = None;
         let keeper = match &mut self.keeper {
             Some(keeper) => keeper,
             None => {

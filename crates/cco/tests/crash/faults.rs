@@ -246,6 +246,11 @@ fn a_full_disk_stops_requests_where_the_user_wants_it_so() {
 }
 
 #[test]
+fn a_full_disk_can_be_looked_at_and_emptied_with_and_without_a_gateway() {
+    on_a_small_disk("faults::fill_up_and_purge", "136m");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_told_and_stops_no_request() {
     on_a_small_disk("faults::read_only", "1m");
 }
@@ -319,6 +324,53 @@ async fn fill_up_and_heal() {
     gateway.stop().await;
     assert_eq!((rows(&home).len(), segments(&home)), (all.len(), 0));
     check_store(&home);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, on a file system of its own"]
+async fn fill_up_and_purge() {
+    let (upstream, home) = (upstream().await, home());
+    let mut gateway = start(&home, &upstream, json!({})).await;
+    let all = ask_many(&gateway, "one", 20).await;
+    stored(&home, &all).await;
+    let cco = async |args: &[&str]| {
+        let mut command = binary();
+        command.args(args).env("CCO_HOME", &home).env("HOME", &home);
+        let output = soon(command.output()).await.unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // The bodies come later than the records.
+    while metric(&gateway, "cco_bodies_stored_total").await < 80 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for (left, purge, removed) in [
+        (20, &["audit", "purge", "last", "--yes"][..], "removed: 1 record, 4 bodies ("),
+        (19, &["audit", "purge", "--all", "--yes"], "removed: 19 records, all bodies ("),
+    ] {
+        fill(&home.join("filler"));
+        assert_eq!(cco(&["logs", "--json"]).await.lines().count(), left);
+        assert!(cco(&["costs", "--csv"]).await.contains(&format!(",{left},0,")));
+        assert!(cco(&["logs", "show", "last", "--request"]).await.contains("Hello."));
+        let said = cco(purge).await;
+        assert!(said.starts_with(removed), "{said}");
+        assert_eq!(rows(&home).len(), if left == 20 { 19 } else { 0 });
+        if left == 20 {
+            // The reserve is taken again once there is room, and only then.
+            std::fs::remove_file(home.join("filler")).unwrap();
+            soon(async {
+                while !home.join("journal/ballast").exists() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await;
+            gateway.stop().await;
+        }
+    }
+    let packs = std::fs::read_dir(home.join("archive"))
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "pack"));
+    assert_eq!(packs.count(), 0);
 }
 
 #[tokio::test]

@@ -171,15 +171,34 @@ impl Sqlite {
         Ok(())
     }
 
+    fn open_beside_others(&self) -> rusqlite::Result<(Connection, u32)> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags)?;
+        db.busy_timeout(self.busy)?;
+        let form = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok((db, form))
+    }
+
+    /// To look, while nobody else can.
+    fn open_alone(&self) -> rusqlite::Result<(Connection, u32)> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags)?;
+        db.busy_timeout(self.busy)?;
+        db.execute_batch("PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON")?;
+        let form = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok((db, form))
+    }
+
     /// Only to look: nothing is made that is not there.
     fn open_to_read(&self) -> Result<Connection, StoreError> {
         if !self.path.exists() {
             return Err(StoreError::Missing(self.path.clone()));
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&self.path, flags)?;
-        db.busy_timeout(self.busy)?;
-        let form: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        let (db, form) = match self.open_beside_others() {
+            // On a full disk there is no room for what those who read share. Who is alone does without it.
+            Err(why) if is_no_room(&why) => self.open_alone()?,
+            opened => opened?,
+        };
         let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
         let known = self.form();
         if form > known {
@@ -226,6 +245,12 @@ fn ensure(path: &Path) -> std::io::Result<()> {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     }
     Ok(())
+}
+
+/// Whether it failed for want of a file, or of room in one.
+fn is_no_room(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::DiskFull | ErrorCode::CannotOpen))
 }
 
 /// Ends a question that takes too long.

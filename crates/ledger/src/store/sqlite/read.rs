@@ -521,10 +521,14 @@ fn by_session(
 
 fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
     let epoch = if filter.since_reset { Some(epoch(db)?.0) } else { None };
+    let pieces = pieces(filter, keys, epoch);
+    if let ([Key::Session], [(Source::Session, meant)]) = (keys, &*pieces) {
+        return of_sessions(db, filter, epoch, meant);
+    }
     let mut answer = Groups::default();
     let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
     let mut cut = false;
-    for (source, meant) in pieces(filter, keys, epoch) {
+    for (source, meant) in pieces {
         let mut rows = 0;
         piece(db, source, &meant, keys, zone, &mut |group| {
             rows += 1;
@@ -551,6 +555,34 @@ fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Res
     answer.more |= answer.groups.len() > most;
     answer.groups.truncate(most);
     Ok(answer)
+}
+
+/// The sums of the dearest sessions. There can be a million: which these are is asked first, in few columns, and only
+/// then what they came to.
+fn of_sessions(db: &Connection, filter: &Filter, epoch: Option<i64>, meant: &Where) -> Result<Groups, StoreError> {
+    let most = filter.limit.map_or(GROUPS, |limit| limit as usize);
+    let sql = format!(
+        "SELECT session FROM {} WHERE {} GROUP BY session \
+         ORDER BY sum(CASE kind WHEN 0 THEN cost ELSE 0 END) DESC, sum(cost) DESC, sum(requests) DESC, session LIMIT {}",
+        Source::Session.table(),
+        meant.sql(),
+        most + 1
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let sessions = statement.query_map(params_from_iter(&meant.values), |row| row.get(0))?;
+    let mut sessions: Vec<String> = sessions.collect::<Result<_, _>>()?;
+    let more = sessions.len() > most;
+    sessions.truncate(most);
+    let mut groups = within_sessions(db, filter, epoch, &sessions, &[Key::Session])?;
+    sort(&mut groups, &[Key::Session]);
+    let mut all = Totals::default();
+    if more {
+        // The list was cut: its sum must not be.
+        all = totals(db, filter, &[], UTC)?.totals;
+    } else {
+        groups.iter().for_each(|group| all.add(&group.totals));
+    }
+    Ok(Groups { groups, totals: all, more })
 }
 
 /// Days in order, anything else by what it cost.
