@@ -220,6 +220,7 @@ impl Settle for Closing<'_> {
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
             record.status = Some(status);
+            // The try that was answered lasts as long as its answer, and ends as that does.
             if let Some(last) = record.attempts.last_mut() {
                 last.outcome = outcome;
                 last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
@@ -233,11 +234,6 @@ impl Settle for Closing<'_> {
             record.first_token_us = seen.first_token.map(|at| micros(at - started));
             if let Some(metered) = seen.metered {
                 measure(record, metered, status);
-            }
-            // The try that was answered lasts as long as its answer, and ends as that does.
-            if let Some(last) = record.attempts.last_mut() {
-                last.outcome = outcome;
-                last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
             }
         })
     }
