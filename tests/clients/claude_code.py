@@ -236,4 +236,41 @@ def every_turn_arrived_once_and_byte_for_byte():
     return f"{all_arrived_unchanged(recorder.since(0), journal.entries())} requests compared"
 
 
+@check
+def its_loop_goes_on_when_the_first_provider_does_not():
+    # The project chooses who comes first; behind each stands the one that is well.
+    upstream = {"busy": 4, "hanging": 4, "cutting": 4, "failing": 4, "down": 2}
+    for project, requests in upstream.items():
+        session = Session("", BY_KEY | {"ANTHROPIC_CUSTOM_HEADERS": f"x-cco-project: {project}"}, "--allowedTools", "Read")
+        read = json.dumps({"file_path": str(session.folder / "note.txt")})
+        session.prompt = says(f'tool=Read input={read} then text="The end."')
+        session.ask(file=("note.txt", "the word is heliotrope\n")).answered("The end.")
+        true("heliotrope" in session.tool_results()[0], f"{project}: {session.tool_results()}")
+        equal(len(session.sent()), 2, f"turns of the client, {project}")
+        arrived = session.arrived()
+        equal(len(arrived), requests, f"requests upstream, {project}")
+        own = [entry for entry in arrived if entry.has_credential("x-api-key", OWN_KEY)]
+        equal((len(own), len([entry for entry in own if entry.header("x-sim-fault")])), (2, 0), "where the user's key went")
+    return ", ".join(f"{project}: {requests}" for project, requests in upstream.items())
+
+
+@check
+def its_agents_go_where_the_rules_send_them():
+    mine = {"scout": {"description": "Looks around.", "prompt": "agent-type=scout You look around."}}
+    for kind, more, auth in (
+        ("Explore", [], {"CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1"}),
+        ("scout", ["--agents", json.dumps(mine)], {}),
+    ):
+        agent = json.dumps({
+            "description": "look around",
+            "prompt": 'Look around. [[sim text="The inner answer is marigold."]]',
+            "subagent_type": kind,
+            "run_in_background": False,
+        })  # fmt: skip
+        session = Session(says(f'tool=Agent|Task input={agent} then text="The outer end."'), BY_KEY | auth, *more)
+        session.ask().answered("The outer end.")
+        lanes = [(bool(entry.header("x-claude-code-agent-id")), entry.header("x-lane")) for entry in session.arrived()]
+        equal(lanes, [(False, None), (True, kind), (False, None)], f"lanes of the turns ({kind})")
+
+
 sys.exit(check.run())

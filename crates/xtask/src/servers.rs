@@ -8,6 +8,8 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::{Fault, Places, shell};
 
 /// How long a server may take until it says where it listens.
@@ -46,11 +48,7 @@ impl Servers {
         let (upstream, simulator) = Running::start(simulate, home.join("simulate.log"), "simulator listening on ")?;
 
         let config = home.join("config.json");
-        let text = serde_json::json!({
-            "server": { "token": "env:CCO_TEST_TOKEN" },
-            "providers": { "anthropic": { "baseUrl": upstream, "apiKeyRef": "env:CCO_TEST_STORED_KEY" } },
-        });
-        fs::write(&config, format!("{text:#}\n")).map_err(io)?;
+        fs::write(&config, format!("{:#}\n", configuration(&upstream))).map_err(io)?;
         let mut serve = Self::command(&cco, home);
         serve.env("CCO_TEST_TOKEN", GATEWAY_TOKEN).env("CCO_TEST_STORED_KEY", STORED_KEY);
         serve.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config);
@@ -77,6 +75,49 @@ impl Servers {
             Some(format!("the server of `{}` ended by itself: {status}", running.log.display()))
         })
     }
+}
+
+/// Providers that fail, each chosen by the project of its name: its fault, and where it is if not at the simulator.
+const SHAKY: &[(&str, &str, Option<&str>)] = &[
+    ("busy", "529", None),
+    ("hanging", "no-bytes", None),
+    ("cutting", "cut=0", None),
+    ("failing", "error-first", None),
+    // Nobody listens there.
+    ("down", "500", Some("http://127.0.0.1:9")),
+];
+
+/// Agents whose requests go by lanes of their own.
+const LANES: &[&str] = &["Explore", "scout"];
+
+/// One provider that is as it should be, which all requests come to in the end.
+fn configuration(upstream: &str) -> Value {
+    let provider = |base: &str, name: &str, value: &str| {
+        json!({
+            "providerType": "anthropic-compatible",
+            "baseUrl": base,
+            "apiKeyRef": "env:CCO_TEST_STORED_KEY",
+            "headers": { name: value },
+            "timeoutSecs": 1,
+        })
+    };
+    let mut config = json!({
+        "server": { "token": "env:CCO_TEST_TOKEN" },
+        "providers": { "anthropic": { "baseUrl": upstream, "apiKeyRef": "env:CCO_TEST_STORED_KEY" } },
+        "routing": { "agentRules": {}, "rules": [] },
+    });
+    for (name, fault, base) in SHAKY {
+        config["providers"][name] = provider(base.unwrap_or(upstream), "x-sim-fault", fault);
+        let rule = json!({ "when": { "project": name }, "use": { "providers": [name] } });
+        config["routing"]["rules"].as_array_mut().expect("it is a list").push(rule);
+    }
+    for agent in LANES {
+        let name = format!("lane-{agent}");
+        config["providers"][&name] = provider(upstream, "x-lane", agent);
+        config["providers"][&name]["timeoutSecs"] = 60.into();
+        config["routing"]["agentRules"][agent] = name.into();
+    }
+    config
 }
 
 impl Running {
