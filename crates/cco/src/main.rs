@@ -1,6 +1,7 @@
 //! The binary: reads the command line, runs one command, returns its exit code.
 
 mod audit;
+mod background;
 mod cli;
 mod configure;
 mod costs;
@@ -15,10 +16,13 @@ mod prices;
 mod providers;
 mod route;
 mod serve;
+mod service;
 mod sessions;
 mod simulate;
 mod simulated;
 mod source;
+mod status;
+mod successor;
 mod term;
 mod text;
 mod token;
@@ -33,6 +37,9 @@ use cli::{Cli, Command};
 
 /// `YYYY.MM.DD+<hash>`, with `-dirty` where the tree was changed.
 const VERSION: &str = env!("CCO_VERSION");
+
+/// Another gateway of this home is there, or is starting (`EX_TEMPFAIL` of sysexits.h).
+const EXIT_BUSY: u8 = 75;
 
 /// No gateway is running.
 const EXIT_NOT_RUNNING: u8 = 3;
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Command::Run(options) => launch::run(&options),
         Command::Env(options) => launch::env(&options),
         Command::Setup(options) => launch::setup(&options),
+        Command::Daemon(options) => background::run(&options),
+        Command::Status(options) => status::run(&options),
         Command::Credentials(options) => credentials::run(&options),
         Command::Logs(options) => logs::run(&options),
         Command::Costs(options) => costs::run(&options),

@@ -2,25 +2,36 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use gateway::advice;
 use gateway::client::Phases;
-use gateway::config::Env;
+use gateway::config::{Env, NOTIFY_SOCKET};
 use gateway::daemon::Server;
 use gateway::gateway::Current;
-use gateway::net::{self, OwnSocket};
+use gateway::net::{self, Listener, OwnSocket};
 use gateway::reload::Reloader;
 use gateway::setup;
+use gateway::system::{self, Lock, Parent};
 use tracing::{info, warn};
 
-use crate::{EXIT_CONFIG, VERSION, cli, credentials, load, logging, term};
+use crate::{EXIT_BUSY, EXIT_CONFIG, VERSION, cli, credentials, load, logging, successor, term};
 
 /// Descriptors that are not client connections' or their upstreams': files, log, listener.
 const RESERVED_FDS: u64 = 64;
 
 /// Serves until it is told to stop.
 pub(crate) fn run(options: &cli::Serve) -> ExitCode {
+    let (parent, mut inherited) = match options.parent.then(Inherited::take).transpose() {
+        Ok(taken) => taken.unzip(),
+        Err(why) => {
+            term::error("whoever started this process has gone", Some(&why), Some("use `cco daemon start`"));
+            return ExitCode::FAILURE;
+        }
+    };
     let env = Env::process();
     let loaded = match load::configuration(options.config.as_deref(), &env) {
         Ok(loaded) => loaded,
@@ -41,6 +52,10 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         term::error(format!("the configuration cannot be used{faults}"), None, Some("correct it and start again"));
         return ExitCode::from(EXIT_CONFIG);
     }
+    let place = match place(&env, &mut inherited, options.log_file) {
+        Ok(place) => place,
+        Err(code) => return code,
+    };
     let made = setup::dialer(&loaded.config, &env).and_then(|dialer| {
         let (recorder, mut notes) = setup::recorder(&loaded.config, &env)?;
         let (gateway, more) = setup::gateway(&loaded.config, &env, VERSION, dialer, recorder)?;
@@ -54,12 +69,26 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let log = logging::start(&loaded.config.log);
+    let file = options.log_file.then(|| env.home().map(|home| setup::log_path(&home))).flatten();
+    if let Some(folder) = file.as_deref().and_then(Path::parent)
+        && system::folder(folder).is_err()
+    {
+        let help = "make it a folder of your own that nobody else may write to";
+        term::error(format!("the log cannot be kept in `{}`", folder.display()), None, Some(help));
+        return ExitCode::FAILURE;
+    }
+    let log = logging::start(&loaded.config.log, file.as_deref());
+    if file.is_some() {
+        // Nobody reads stderr any more.
+        std::panic::set_hook(Box::new(|panic| tracing::error!(target: "cco::panic", "{panic}")));
+    }
     gateway.counters.log_dropped.set(log.dropped());
     logging::notes(&loaded.notes);
     logging::notes(&notes);
     logging::notes(&advice::models(&loaded.config, advice::today()));
-    let listener = match net::listen(listen) {
+    let handed_over = inherited.as_mut().and_then(|inherited| inherited.listener(listen));
+    let is_heir = inherited.is_some_and(|inherited| inherited.is_heir);
+    let listener = match handed_over.map_or_else(|| net::listen(listen), Ok) {
         Ok(listener) => listener,
         Err(error) => {
             let (cause, help) = cannot_listen(listen, &error);
@@ -78,12 +107,20 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         );
     }
     let bound = listener.local_addr().unwrap_or(listen);
-    // Set once, here.
-    let _ = gateway.counters.listening.set(bound);
     let current = Current::new(gateway);
+    let process = current.get().process.clone();
+    let _ = process.address.set(bound);
+    if let Some(file) = file {
+        let _ = process.log.set(file);
+        // Only a service has a successor: who serves on a terminal wants to see it end.
+        if let Err(why) = successor::raise(&current, &listener, place.as_ref()) {
+            warn!("this process cannot be replaced by another one: {why}");
+        }
+    }
     let server = Server {
         listener,
-        own: own_socket(&env),
+        own: own_socket(&env, is_heir),
+        place,
         current: current.clone(),
         phases: Phases::default(),
         workers: options.workers.map_or_else(default_workers, usize::from),
@@ -96,6 +133,15 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     let ready = || {
         term::line(format_args!("listening on http://{bound}"));
         info!(version = VERSION, address = %bound, workers, config = file.as_deref().unwrap_or("defaults"), "serving");
+        if let Some(manager) = env.read(&NOTIFY_SOCKET) {
+            let message = format!("MAINPID={}\nREADY=1\n", std::process::id());
+            if let Err(why) = system::notify(&manager, &message) {
+                warn!("the system's manager cannot be told that the gateway is ready: {why}");
+            }
+        }
+        if let Some(parent) = parent {
+            parent.tell(&serde_json::json!({ "pid": std::process::id(), "address": bound }).to_string());
+        }
     };
     match server.run_until_signalled(ready) {
         Ok(()) => {
@@ -109,12 +155,64 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     }
 }
 
+/// What a process got from the one that started it.
+struct Inherited {
+    /// Listener and lock of a gateway whose place this one takes.
+    files: Vec<OwnedFd>,
+    is_heir: bool,
+}
+
+impl Inherited {
+    fn take() -> io::Result<(Parent, Self)> {
+        system::leave_session();
+        let (parent, files) = Parent::of_stdin()?;
+        let is_heir = !files.is_empty();
+        Ok((parent, Self { files, is_heir }))
+    }
+
+    /// The listener, unless another address is wanted by now.
+    fn listener(&mut self, wanted: SocketAddr) -> Option<Listener> {
+        let listener = Listener::from(self.files.drain(..).next()?);
+        let address = listener.local_addr().ok()?;
+        (wanted.port() == 0 || wanted == address).then_some(listener)
+    }
+
+    fn lock(&mut self) -> Option<Lock> {
+        (self.files.len() > 1).then(|| Lock::handed_over(self.files.remove(1)))
+    }
+}
+
+/// The place of the gateway of this home: there is one. Who only serves in the foreground may do without it.
+fn place(env: &Env, inherited: &mut Option<Inherited>, is_service: bool) -> Result<Option<Arc<Lock>>, ExitCode> {
+    if let Some(lock) = inherited.as_mut().and_then(Inherited::lock) {
+        return Ok(Some(Arc::new(lock)));
+    }
+    let Some(home) = env.home() else { return Ok(None) };
+    let locked = match system::folder(&home) {
+        Ok(()) => system::try_lock(&setup::lock_path(&home)),
+        Err(_) => Err(io::Error::other("the folder is not ours alone, or cannot be written")),
+    };
+    match locked {
+        Ok(Some(lock)) => Ok(Some(Arc::new(lock))),
+        _ if !is_service => Ok(None),
+        Ok(None) => {
+            let help = "`cco status` shows it";
+            term::error(format!("another gateway serves `{}` already", home.display()), None, Some(help));
+            Err(ExitCode::from(EXIT_BUSY))
+        }
+        Err(why) => {
+            let help = "name a folder of your own in `CCO_HOME`";
+            term::error(format!("`{}` cannot be used", home.display()), Some(&why), Some(help));
+            Err(ExitCode::FAILURE)
+        }
+    }
+}
+
 /// Where commands of our own user ask. Without it they read the files.
-fn own_socket(env: &Env) -> Option<OwnSocket> {
+fn own_socket(env: &Env, is_heir: bool) -> Option<OwnSocket> {
     let path = setup::own_socket(&env.home()?);
-    OwnSocket::bind(&path)
-        .inspect_err(|why| warn!("commands cannot ask this gateway over `{}`: {why}", path.display()))
-        .ok()
+    let bind = if is_heir { OwnSocket::take_over } else { OwnSocket::bind };
+    bind(&path).inspect_err(|why| warn!("commands cannot ask this gateway over `{}`: {why}", path.display())).ok()
 }
 
 fn default_workers() -> usize {

@@ -57,6 +57,7 @@ impl Simulated {
         let server = Server {
             listener,
             own: None,
+            place: None,
             current: Current::new(state),
             phases: phases.clone(),
             workers: 1,

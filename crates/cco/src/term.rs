@@ -49,6 +49,11 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "note: {text}");
 }
 
+/// A line on stderr, as another process said it.
+pub(crate) fn report(text: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// What went wrong, why, and what to do, on stderr.
 pub(crate) fn error(what: impl Display, cause: Option<&dyn Display>, help: Option<&str>) {
     let mut out = std::io::stderr().lock();

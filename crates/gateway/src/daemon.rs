@@ -23,6 +23,7 @@ use crate::gateway::{Counters, Current, Desk};
 use crate::io::Io;
 use crate::net;
 use crate::server::connection::serve_resettable;
+use crate::system::Lock;
 
 /// Accepted connections that may wait for a worker to take them.
 const HANDED_OVER: usize = 1024;
@@ -40,6 +41,8 @@ pub struct Server {
     pub listener: std::net::TcpListener,
     /// The socket of our own user, if there is one.
     pub own: Option<net::OwnSocket>,
+    /// What is locked as long as this home is served from here.
+    pub place: Option<Arc<Lock>>,
     /// The configuration in use.
     pub current: Arc<Current>,
     /// The steps of a shutdown: cancelled from outside.
@@ -103,6 +106,10 @@ impl Server {
             let accepted = tokio::select! {
                 biased;
                 () = phases.drain.cancelled() => break,
+                () = current.retired().cancelled() => {
+                    info!("another process has taken over: running streams may finish here");
+                    break;
+                }
                 () = stop.cancelled() => {
                     info!("stopping: running streams may finish, a second signal ends them at once");
                     phases.drain.cancel();
@@ -153,9 +160,12 @@ impl Server {
         }
         drop((listener, own));
         // Whoever comes now finds nobody here, and may take the place.
-        drop(self.own);
+        drop((self.own, self.place));
         let threads: Vec<_> = remotes.into_iter().map(|remote| remote.thread).collect();
-        drain(here, threads, &phases, current.get().drain).await;
+        let gateway = current.get();
+        let limit = if current.retired().is_cancelled() { gateway.restart_drain } else { gateway.drain };
+        drop(gateway);
+        drain(here, threads, &phases, limit).await;
         Ok(())
     }
 }
@@ -306,10 +316,11 @@ impl Local {
         let desk = this.desk.clone();
         this.tasks.spawn_local(async move {
             let mut ticks = tokio::time::interval(SWEEP);
-            let drain = desk.worker().phases.drain.clone();
-            while !drain.is_cancelled() {
+            let (drain, retired) = (desk.phases.drain.clone(), desk.retired().clone());
+            while !drain.is_cancelled() && !retired.is_cancelled() {
                 tokio::select! {
                     () = drain.cancelled() => {}
+                    () = retired.cancelled() => {}
                     // A thread without requests gives up here what a reload has replaced.
                     _ = ticks.tick() => desk.worker().pool.sweep(),
                 }

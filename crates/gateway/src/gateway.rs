@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,6 +20,7 @@ use crate::credential::{Keeper, LiveKey};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::health::{Health, Slot, Time};
 use crate::net::Dial;
+use crate::process::Process;
 use crate::provider::Provider;
 use crate::recorder::{Recorder, now_us};
 use crate::retry::Budget;
@@ -70,12 +70,16 @@ pub struct Gateway {
     pub refused: Arc<Refused>,
     /// Where all this is from, and whether the file still says so.
     pub configured: Arc<Configured>,
+    /// What is known of this process.
+    pub process: Arc<Process>,
     /// How upstreams are reached.
     pub network: Network,
     /// Client connections at a time.
     pub max_connections: usize,
     /// How long running answers may finish at the end of the program.
     pub drain: Duration,
+    /// How long they may when another process has taken this one's place.
+    pub restart_drain: Duration,
     /// Cancelled by whoever asks for the end: running answers may finish.
     pub stop: CancellationToken,
     /// Whom requests go to.
@@ -210,8 +214,6 @@ pub struct Counters {
     pub connections_refused: AtomicU64,
     /// Connections open now.
     pub connections: AtomicU64,
-    /// Where it listens, once it does.
-    pub listening: OnceLock<SocketAddr>,
     /// Lines of the program's log that were dropped.
     pub log_dropped: Gauge,
     /// By outcome; the outcomes are a short closed list.
@@ -333,6 +335,9 @@ pub struct Current {
     gateway: Mutex<Arc<Gateway>>,
     /// How many there were before: threads see by it that there is another one.
     generation: AtomicU64,
+    /// Another process has taken this one's place: nothing is accepted here any more, and connections end after their
+    /// next answer, not while they wait, so that no request meets a closed door.
+    retired: CancellationToken,
 }
 
 impl Current {
@@ -342,12 +347,24 @@ impl Current {
     }
 
     fn of(gateway: Arc<Gateway>) -> Arc<Self> {
-        Arc::new(Self { gateway: Mutex::new(gateway), generation: AtomicU64::new(0) })
+        let (gateway, generation) = (Mutex::new(gateway), AtomicU64::new(0));
+        Arc::new(Self { gateway, generation, retired: CancellationToken::new() })
     }
 
     /// The one in use.
     pub fn get(&self) -> Arc<Gateway> {
         self.gateway.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another process takes over from here.
+    pub fn retire(&self) {
+        self.retired.cancel();
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Cancelled once another process has taken over.
+    pub fn retired(&self) -> &CancellationToken {
+        &self.retired
     }
 
     /// Puts another one in its place.
@@ -377,10 +394,15 @@ impl Worker {
     }
 
     /// The same thread's for another gateway. Connections are kept if they were made in the same way.
-    fn again(&self, gateway: Arc<Gateway>) -> Self {
+    fn again(&self, current: &Current) -> Self {
+        let (gateway, mut phases) = (current.get(), self.phases.clone());
         let same = Arc::ptr_eq(&self.gateway.dialer, &gateway.dialer);
         let pool = if same { self.pool.clone() } else { Rc::default() };
-        Self { gateway, pool, phases: self.phases.clone() }
+        if current.retired.is_cancelled() {
+            // For answers that begin now it is as if the process ended.
+            phases.drain = current.retired.clone();
+        }
+        Self { gateway, pool, phases }
     }
 }
 
@@ -388,6 +410,8 @@ impl Worker {
 #[derive(Debug)]
 pub struct Desk {
     current: Arc<Current>,
+    /// The steps of a shutdown, for connections.
+    pub phases: Phases,
     latest: RefCell<(u64, Rc<Worker>)>,
 }
 
@@ -397,12 +421,19 @@ impl Desk {
         // The number first: a gateway that comes in between is then seen at the first look.
         let generation = current.generation.load(Ordering::Acquire);
         let worker = Rc::new(Worker::new(current.get(), phases));
-        Self { current, latest: RefCell::new((generation, worker)) }
+        let phases = worker.phases.clone();
+        Self { current, phases, latest: RefCell::new((generation, worker)) }
     }
 
     /// One whose worker never changes.
     pub fn fixed(worker: Rc<Worker>) -> Self {
-        Self { current: Current::of(worker.gateway.clone()), latest: RefCell::new((0, worker)) }
+        let (current, phases) = (Current::of(worker.gateway.clone()), worker.phases.clone());
+        Self { current, phases, latest: RefCell::new((0, worker)) }
+    }
+
+    /// Cancelled once another process has taken over.
+    pub fn retired(&self) -> &CancellationToken {
+        &self.current.retired
     }
 
     /// The worker for the gateway that is in use now.
@@ -410,7 +441,7 @@ impl Desk {
         let generation = self.current.generation.load(Ordering::Acquire);
         let mut latest = self.latest.borrow_mut();
         if latest.0 != generation {
-            let worker = Rc::new(latest.1.again(self.current.get()));
+            let worker = Rc::new(latest.1.again(&self.current));
             *latest = (generation, worker);
         }
         latest.1.clone()

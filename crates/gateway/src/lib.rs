@@ -20,6 +20,7 @@ pub mod live;
 pub mod net;
 pub mod origin;
 pub mod party;
+pub mod process;
 pub mod provider;
 pub mod recorder;
 pub mod relay;

@@ -22,6 +22,7 @@ use crate::configured::Configured;
 use crate::credential::{self, CredentialError, Keeper, Resolver};
 use crate::gateway::{Counters, Gateway, Refused, Routing};
 use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
+use crate::process::Process;
 use crate::provider::Provider;
 use crate::recorder::{Billing, Bodies, Recorder};
 use crate::secret::Secret;
@@ -169,6 +170,16 @@ pub fn own_socket(home: &Path) -> PathBuf {
     home.join("cco.sock")
 }
 
+/// What is locked as long as a gateway serves this home.
+pub fn lock_path(home: &Path) -> PathBuf {
+    home.join("cco.lock")
+}
+
+/// Where the log of the gateway of this home goes when it runs in the background.
+pub fn log_path(home: &Path) -> PathBuf {
+    home.join("log").join("cco.log")
+}
+
 /// Where the store of this configuration is.
 pub fn store_path(config: &Config, home: &Path) -> PathBuf {
     config.audit.db_path.clone().unwrap_or_else(|| home.join("ledger.db"))
@@ -220,6 +231,7 @@ struct Kept {
     counters: Arc<Counters>,
     refused: Arc<Refused>,
     configured: Arc<Configured>,
+    process: Arc<Process>,
     stop: CancellationToken,
 }
 
@@ -239,6 +251,7 @@ pub fn gateway(
         counters: Arc::default(),
         refused: Arc::default(),
         configured: Arc::default(),
+        process: Arc::default(),
         stop: CancellationToken::new(),
     };
     let (gateway, notes) = joined(config, env, dialer, Arc::new(recorder), kept, None)?;
@@ -262,6 +275,7 @@ pub fn again(old: &Gateway, config: &Config, env: &Env) -> Result<(Gateway, Vec<
         counters: old.counters.clone(),
         refused: old.refused.clone(),
         configured: old.configured.clone(),
+        process: old.process.clone(),
         stop: old.stop.clone(),
     };
     joined(config, env, dialer, Arc::new(recorder), kept, Some(old))
@@ -318,7 +332,7 @@ fn joined(
     }
     let server = &config.server;
     let held = old.map(|old| &old.held).filter(|held| held.limit() == server.max_held).cloned();
-    let Kept { version, started, admin_token, counters, refused, configured, stop } = kept;
+    let Kept { version, started, admin_token, counters, refused, configured, process, stop } = kept;
     let gateway = Gateway {
         version,
         started,
@@ -339,9 +353,11 @@ fn joined(
         counters,
         refused,
         configured,
+        process,
         network: config.network.clone(),
         max_connections: server.max_connections,
         drain: server.drain,
+        restart_drain: server.restart_drain,
         stop,
         routing: old.map_or_else(|| Routing::new(config), |old| old.routing.again(config)),
     };

@@ -12,6 +12,7 @@ use gateway::origin::{BadUrl, BaseUrl};
 use gateway::secret::Secret;
 
 pub(crate) mod config;
+pub(crate) mod daemon;
 pub(crate) mod launch;
 pub(crate) mod look;
 
@@ -37,6 +38,10 @@ pub(crate) enum Command {
     Env(launch::ForShell),
     /// Send a client to the gateway from now on
     Setup(launch::Setup),
+    /// Start, stop and replace the gateway in the background
+    Daemon(daemon::Daemon),
+    /// Whether the gateway runs, and how it is
+    Status(daemon::Status),
     /// Keep keys safely, show and test them
     Credentials(Credentials),
     /// The last exchanges, or one of them with what went wrong
@@ -88,6 +93,12 @@ pub(crate) struct Serve {
     /// Threads that serve [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
+    /// Write the log to log/cco.log in $CCO_HOME instead of stderr, as a service does
+    #[arg(long)]
+    pub(crate) log_file: bool,
+    /// Stdin leads to the process that started this one and waits for it
+    #[arg(long, hide = true)]
+    pub(crate) parent: bool,
 }
 
 /// `cco credentials`

@@ -1,7 +1,11 @@
-//! The program's log: human on a terminal, one JSON object a line otherwise, written by a thread of its own.
+//! The program's log: human on a terminal, one JSON object a line otherwise, on stderr or in files that give way to each
+//! other, written by a thread of its own.
 
 mod json;
+mod rotate;
 mod sink;
+
+use std::path::Path;
 
 use gateway::config::{Format, Level, Log, Note, NoteLevel};
 use tracing::level_filters::LevelFilter;
@@ -9,16 +13,22 @@ use tracing::subscriber::set_global_default;
 use tracing::{Subscriber, info, warn};
 
 use crate::term;
+use rotate::Rotating;
 use sink::{Sink, Writer};
 
 /// Keeps the log alive; what waits is written when it is dropped.
 pub(crate) struct Logging(Option<Writer>);
 
-/// Starts the log. Of a process's calls only the first counts.
-pub(crate) fn start(log: &Log) -> Logging {
-    let Ok((sink, writer)) = Writer::start(std::io::stderr()) else { return Logging(None) };
+/// Starts the log, in this file or on stderr. Of a process's calls only the first counts.
+pub(crate) fn start(log: &Log, file: Option<&Path>) -> Logging {
+    let started = match file {
+        Some(file) => Writer::start(Rotating::new(file, log.max_bytes as u64, log.files)),
+        None => Writer::start(std::io::stderr()),
+    };
+    let Ok((sink, writer)) = started else { return Logging(None) };
+    let on_terminal = file.is_none() && term::stderr_is_terminal();
     let human = match log.format {
-        Format::Auto => term::stderr_is_terminal(),
+        Format::Auto => on_terminal,
         Format::Human => true,
         Format::Json => false,
     };
@@ -31,7 +41,7 @@ pub(crate) fn start(log: &Log) -> Logging {
     };
     let _ = if human {
         let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(move || sink.clone());
-        set_global_default(builder.with_ansi(term::stderr_is_terminal()).finish())
+        set_global_default(builder.with_ansi(on_terminal).finish())
     } else {
         set_global_default(json_subscriber(sink, level))
     };

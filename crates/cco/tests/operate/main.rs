@@ -10,4 +10,5 @@ mod common;
 mod home;
 
 mod configure;
+mod daemon;
 mod reload;

@@ -39,6 +39,7 @@ enum What {
     Change,
     Subscribe,
     Reload,
+    Restart,
     Drain,
 }
 
@@ -93,6 +94,7 @@ pub const ROUTES: &[Route] = &[
     post("/gateway/prices/recompute", Access::Admin, What::Change),
     get("/api/streams/subscribe", Access::Admin, What::Subscribe),
     post("/gateway/reload", Access::Admin, What::Reload),
+    post("/gateway/restart", Access::Admin, What::Restart),
     post("/gateway/drain", Access::Admin, What::Drain),
 ];
 
@@ -131,9 +133,10 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
             return Ok(Reply::Live(gateway.recorder.live().watch().ok_or_else(full)?));
         }
         What::Reload => Answer::json(&state::reload(gateway).await?),
+        What::Restart => Answer::json(&state::restart(gateway).await?),
         What::Drain => {
             gateway.stop.cancel();
-            Answer::json(&json!({ "stopping": true }))
+            Answer::json(&json!({ "stopping": true, "pid": std::process::id() }))
         }
     }))
 }

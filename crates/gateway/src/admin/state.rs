@@ -27,7 +27,8 @@ pub(super) fn health(gateway: &Gateway) -> Value {
         "status": if serves { "healthy" } else { "unhealthy" },
         "providers": usable,
         "version": gateway.version,
-        "listening": gateway.counters.listening.get().map(ToString::to_string),
+        "listening": gateway.process.address.get().map(ToString::to_string),
+        "process": process(gateway),
         "uptime_secs": gateway.started.elapsed().unwrap_or_default().as_secs(),
         "requests": { "total": requests, "running": running, "by_outcome": gateway.counters.outcomes() },
         "relayed_bytes": relayed_bytes,
@@ -54,6 +55,27 @@ fn config(gateway: &Gateway) -> Value {
         "reloads": state.reloads,
         "needs_restart": state.waiting,
     })
+}
+
+/// What there is to know of the process.
+fn process(gateway: &Gateway) -> Value {
+    let started = gateway.started.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+    json!({
+        "pid": std::process::id(),
+        "address": gateway.process.address.get(),
+        "log": gateway.process.log.get(),
+        "started": shape::time(started),
+    })
+}
+
+/// Has another process take this one's place.
+pub(super) async fn restart(gateway: &Gateway) -> Result<Value, Refusal> {
+    let refused = |message: String| Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never);
+    let nobody = || refused("this gateway cannot be restarted from here, or is being restarted".into());
+    match gateway.process.succeed().await.ok_or_else(nobody)? {
+        Ok(said) => Ok(serde_json::from_str(&said).unwrap_or_default()),
+        Err(why) => Err(refused(format!("the new process does not start, the old one serves on: {why}"))),
+    }
 }
 
 /// Loads the configuration again and tells what came of it.

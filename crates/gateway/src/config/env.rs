@@ -64,6 +64,12 @@ pub const DBUS_SESSION_BUS_ADDRESS: Variable = Variable {
 /// Where the session's bus is when the variable before does not say it.
 pub const XDG_RUNTIME_DIR: Variable =
     Variable { names: &["XDG_RUNTIME_DIR"], meaning: "set by the session: the folder of its message bus" };
+/// Where the system's manager listens.
+pub const NOTIFY_SOCKET: Variable =
+    Variable { names: &["NOTIFY_SOCKET"], meaning: "set by systemd: where a service says that it is ready" };
+/// Where users keep their configurations.
+pub const XDG_CONFIG_HOME: Variable =
+    Variable { names: &["XDG_CONFIG_HOME"], meaning: "folder of the systemd user unit (default: `~/.config`)" };
 
 /// Every variable that is read under its own name. Beside these, a credential reference `env:NAME` reads `NAME`.
 pub const VARIABLES: &[Variable] = &[
@@ -78,6 +84,8 @@ pub const VARIABLES: &[Variable] = &[
     CREDENTIALS_DIRECTORY,
     DBUS_SESSION_BUS_ADDRESS,
     XDG_RUNTIME_DIR,
+    NOTIFY_SOCKET,
+    XDG_CONFIG_HOME,
 ];
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;

@@ -141,7 +141,7 @@ section! {
         /// How long running answers may finish at the end of the program, in seconds.
         drain: Duration = "drainSecs", secs(0.0..=86_400.0).or(30), Now;
         /// How long running answers may finish in the old process after a restart, in seconds.
-        restart_drain: Duration = "restartDrainSecs", secs(0.0..=604_800.0).or(3600), Later;
+        restart_drain: Duration = "restartDrainSecs", secs(0.0..=604_800.0).or(3600), Now;
         /// After this much silence of the upstream, in seconds, a stream gets a `ping` of ours.
         ping: Duration = "pingSecs", secs(0.05..=3600.0).or(15), Now;
     }
@@ -459,10 +459,10 @@ section! {
         ]).or("info"), Now;
         /// "human" or "json"; "auto" is for people on a terminal and JSON otherwise.
         format: Format = "format", choice(&[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)]).or("auto"), Now;
-        /// The size at which a new file is begun, in MiB.
-        max_bytes: usize = "maxMb", mebibytes(0.001..=1_048_576.0).or(10), Later;
+        /// The size at which a new file is begun, in MiB; where the log goes to a file.
+        max_bytes: usize = "maxMb", mebibytes(0.001..=1_048_576.0).or(10), Now;
         /// How many files are kept.
-        files: u32 = "files", integer(1..=1000).or(5), Later;
+        files: u32 = "files", integer(1..=1000).or(5), Now;
     }
 }
 

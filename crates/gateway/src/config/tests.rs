@@ -644,12 +644,19 @@ fn a_key_without_effect_is_noted_when_it_is_changed_and_only_then() {
         "the reference sets nothing but its examples"
     );
     let notes = |text: &str| good(text).1;
-    assert_eq!(notes(r#"{ "log": { "files": 5, "maxMb": 10 } }"#), [""; 0], "the default, written out");
+    assert_eq!(
+        notes(r#"{ "routing": { "replaySecs": 0, "continueOnBreak": false } }"#),
+        [""; 0],
+        "the default, written out"
+    );
     assert_eq!(
         notes(
-            r#"{ "log": { "files": 1, "maxMb": 3 }, "translation": { "onLoss": "refuse" }, "server": { "pingSecs": 3 } }"#
+            r#"{ "routing": { "replaySecs": 1, "continueOnBreak": true }, "translation": { "onLoss": "refuse" }, "server": { "pingSecs": 3 } }"#
         ),
-        ["translation: `onLoss` has no effect in this version", "log: `maxMb`, `files` have no effect in this version"]
+        [
+            "routing: `replaySecs`, `continueOnBreak` have no effect in this version",
+            "translation: `onLoss` has no effect in this version"
+        ]
     );
 }
 

@@ -56,8 +56,17 @@ pub struct OwnSocket {
 }
 
 impl OwnSocket {
+    /// Listens at this path, in the place of the gateway that hands over to this one.
+    pub fn take_over(path: &Path) -> Result<Self, NoSocket> {
+        Self::bind_over(path, |_| Ok(false))
+    }
+
     /// Listens at this path. What a gateway left there that is gone is replaced; one that answers keeps its place.
     pub fn bind(path: &Path) -> Result<Self, NoSocket> {
+        Self::bind_over(path, answers)
+    }
+
+    fn bind_over(path: &Path, answers: fn(&Path) -> io::Result<bool>) -> Result<Self, NoSocket> {
         if path.as_os_str().len() > LONGEST {
             return Err(NoSocket::TooLong);
         }

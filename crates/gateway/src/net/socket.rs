@@ -17,6 +17,9 @@ pub const SEND_BUFFER: usize = 256 * 1024;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+/// What clients connect to.
+pub type Listener = TcpListener;
+
 /// Opens a listener, ready to be given to the runtime. The port may have been in use a moment ago, but nobody can
 /// listen on it beside us. A listener on `[::]` takes IPv4 as well.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {

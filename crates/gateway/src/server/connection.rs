@@ -24,7 +24,7 @@ pub async fn serve_connection<S: Io>(io: S, peer: Peer, worker: Rc<Worker>) {
 
 /// The same where the connection can be made to end with a reset: `reset` arranges for that.
 pub async fn serve_resettable<S: Io>(io: S, peer: Peer, desk: Rc<Desk>, reset: fn(&S)) {
-    let mut client = Client::new(io, peer, &desk.worker().phases, reset);
+    let mut client = Client::new(io, peer, &desk.phases, reset);
     loop {
         let came = client.next_head().await;
         // A request keeps the configuration that held when it came.

@@ -222,9 +222,34 @@ fn name_it(temporary: &Path, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Opens a file of ours to write at its end; it is made where it is not there.
+pub fn append(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Whether an open file is the one that has this name.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
+    (open.dev(), open.ino()) == (named.dev(), named.ino())
+}
+
 /// A lock among processes; given back when it is dropped, and by the kernel when its holder dies.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "closing the file gives the lock back")] File);
+pub struct Lock(File);
+
+impl Lock {
+    /// The same lock in another process, which holds it as long as one of the two lives.
+    pub fn handed_over(file: std::os::fd::OwnedFd) -> Self {
+        Self(file.into())
+    }
+}
+
+impl std::os::fd::AsFd for Lock {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Waits until no other process holds the lock of this file, which is made where it is not there.
 pub fn lock(path: &Path) -> io::Result<Lock> {

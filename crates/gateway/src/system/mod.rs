@@ -1,12 +1,16 @@
-//! What only Unix has: files that are ours alone, locks, a process closed to others, helpers that can be ended with all
+//! What only Unix has: files that are ours alone, locks, open files that are handed to another process, a process closed to others, helpers that can be ended with all
 //! their children, a terminal without echo, the socket of the session bus.
 
 mod bus;
 mod files;
+mod handover;
 mod process;
 mod terminal;
 
 pub use bus::{BusStream, connect};
-pub use files::{Flaw, Lock, Refusal, Stamp, create, folder, lock, quoted, read, read_given, replace, stamp, try_lock};
+pub use files::{
+    Flaw, Lock, Refusal, Stamp, append, create, folder, is_at, lock, quoted, read, read_given, replace, stamp, try_lock,
+};
+pub use handover::{Parent, Stillborn, Successor, is_alive, leave_session, notify};
 pub use process::{close_to_others, end_group, own_group, run_in_front};
 pub use terminal::{Hidden, Terminal};

@@ -295,7 +295,7 @@ fn server(workers: usize, max_connections: usize) -> (Server, std::net::SocketAd
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     let (current, phases) = (Current::new(gateway), Phases::default());
-    (Server { own: None, listener, current, phases, workers, max_connections }, address)
+    (Server { own: None, place: None, listener, current, phases, workers, max_connections }, address)
 }
 
 #[tokio::test]

@@ -1,0 +1,115 @@
+//! What the system's manager is told, so that the gateway starts with the login: a user unit of systemd, or an agent of
+//! launchd.
+
+use std::path::{Path, PathBuf};
+
+use gateway::config::{Env, XDG_CONFIG_HOME};
+
+/// What the manager calls it.
+pub(crate) const UNIT: &str = "cco.service";
+#[cfg(target_os = "macos")]
+pub(crate) const AGENT: &str = "dev.cco.gateway";
+
+/// The file that the manager reads.
+pub(crate) fn file(env: &Env) -> Option<PathBuf> {
+    if cfg!(target_os = "macos") {
+        return Some(env.user_home()?.join("Library/LaunchAgents/dev.cco.gateway.plist"));
+    }
+    let folder = env.read(&XDG_CONFIG_HOME).map(PathBuf::from).or_else(|| Some(env.user_home()?.join(".config")))?;
+    Some(folder.join("systemd/user").join(UNIT))
+}
+
+/// Its content.
+pub(crate) fn text(program: &Path, home: &Path) -> String {
+    if cfg!(target_os = "macos") { agent(program, home) } else { unit(program, home) }
+}
+
+/// The unit. It forbids what neither the gateway nor a helper of `exec:` needs; a helper may be any program, so that its
+/// files and its memory stay as they are.
+pub(crate) fn unit(program: &Path, home: &Path) -> String {
+    format!(
+        "\
+[Unit]
+Description=cco, an LLM gateway
+Documentation=man:cco(1)
+
+[Service]
+Type=notify
+# A new process that takes over says so itself.
+NotifyAccess=all
+ExecStart={program} serve --log-file
+ExecReload=/bin/kill -HUP $MAINPID
+Environment={home}
+Restart=on-failure
+RestartSec=1
+# A faulty configuration does not become better by trying again.
+RestartPreventExitStatus=78
+TimeoutStopSec=infinity
+KillMode=mixed
+UMask=0077
+LimitCORE=0
+LimitNOFILE=65536
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=default.target
+",
+        program = quoted(&program.display().to_string()),
+        home = quoted(&format!("CCO_HOME={}", home.display())),
+    )
+}
+
+/// A word as systemd reads it.
+fn quoted(word: &str) -> String {
+    let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
+    format!("\"{word}\"")
+}
+
+/// The agent.
+pub(crate) fn agent(program: &Path, home: &Path) -> String {
+    let escaped = |path: &Path| {
+        let text = path.display().to_string();
+        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    };
+    format!(
+        "\
+<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+<!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">
+<plist version=\"1.0\">
+<dict>
+  <key>Label</key><string>dev.cco.gateway</string>
+  <key>ProgramArguments</key>
+  <array><string>{}</string><string>serve</string><string>--log-file</string></array>
+  <key>EnvironmentVariables</key>
+  <dict><key>CCO_HOME</key><string>{}</string></dict>
+  <key>RunAtLoad</key><true/>
+  <key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>
+  <key>AbandonProcessGroup</key><true/>
+  <key>Umask</key><integer>63</integer>
+</dict>
+</plist>
+",
+        escaped(program),
+        escaped(home),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_as_each_manager_reads_them() {
+        let text = unit(Path::new("/opt/my tools/cco"), Path::new("/home/a%b\"c/.cco"));
+        assert!(text.contains("ExecStart=\"/opt/my tools/cco\" serve --log-file\n"), "{text}");
+        assert!(text.contains("Environment=\"CCO_HOME=/home/a%%b\\\"c/.cco\"\n"), "{text}");
+        let text = agent(Path::new("/opt/a&b/cco"), Path::new("/Users/<me>/.cco"));
+        assert!(text.contains("<string>/opt/a&amp;b/cco</string>"), "{text}");
+        assert!(text.contains("<string>/Users/&lt;me&gt;/.cco</string>"), "{text}");
+    }
+}

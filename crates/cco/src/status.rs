@@ -1,0 +1,161 @@
+//! `cco status`: whether the gateway of this home runs, and how it is.
+
+use std::process::ExitCode;
+
+use gateway::config::Env;
+use serde_json::{Value, json};
+
+use crate::source::{self, Failure, Source};
+use crate::{EXIT_NOT_RUNNING, cli, term, text};
+
+/// Prints it.
+pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
+    let env = Env::process();
+    let Ok(mut gateway) = Source::gateway(&env) else {
+        not_running(options.json);
+        return ExitCode::from(EXIT_NOT_RUNNING);
+    };
+    match Told::by(&mut gateway) {
+        Ok(told) if options.json => term::line(told.json()),
+        Ok(told) => told.lines().iter().for_each(term::line),
+        Err(why) => return source::ended(Err(why)),
+    }
+    ExitCode::SUCCESS
+}
+
+fn not_running(as_json: bool) {
+    if as_json {
+        return term::line(json!({ "running": false }));
+    }
+    term::line("❌ Daemon Status:");
+    term::line("   Running: false");
+    term::line("   Start it: cco daemon start");
+}
+
+/// What a gateway says of itself.
+pub(crate) struct Told {
+    health: Value,
+    /// The sums of today.
+    today: Value,
+    limits: Value,
+    providers: Value,
+}
+
+impl Told {
+    /// Asks it.
+    pub(crate) fn by(gateway: &mut Source) -> Result<Self, Failure> {
+        let health = gateway.json("/gateway/health")?;
+        let zone = source::here();
+        let since = [("by", "provider".to_owned()), ("since", "today".to_owned())];
+        // Without a ledger there are neither sums nor limits; the rest is worth telling all the same.
+        let today = gateway.json(&source::target("/gateway/costs", &since, &zone)).unwrap_or_default();
+        let limits = gateway.json("/gateway/limits").unwrap_or_default();
+        let providers = gateway.json("/gateway/providers")?;
+        Ok(Self { health, today, limits, providers })
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        u32::try_from(self.health["process"]["pid"].as_u64()?).ok()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        self.health["process"]["address"].as_str().unwrap_or("")
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.address().rsplit_once(':')?.1.parse().ok()
+    }
+
+    /// The file of its configuration.
+    pub(crate) fn file(&self) -> &str {
+        self.health["config"]["file"].as_str().unwrap_or("none: the defaults")
+    }
+
+    /// The file of its log.
+    pub(crate) fn log(&self) -> &str {
+        self.health["process"]["log"].as_str().unwrap_or("stderr of its process")
+    }
+
+    fn version(&self) -> &str {
+        self.health["version"].as_str().unwrap_or("")
+    }
+
+    fn json(&self) -> Value {
+        let health = &self.health;
+        json!({
+            "running": true,
+            "pid": self.pid(),
+            "port": self.port(),
+            "address": self.address(),
+            "version": self.version(),
+            "started": health["process"]["started"],
+            "uptime_secs": health["uptime_secs"],
+            "running_requests": health["requests"]["running"],
+            "today": self.today["total"],
+            "config": health["config"],
+            "log": health["process"]["log"],
+            "health": health["status"],
+            "ledger": health["ledger"]["state"],
+            "providers": self.providers["providers"],
+            "limits": self.limits["limits"],
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let health = &self.health;
+        let number = |value: &Value| text::count(value.as_i64().unwrap_or(0));
+        // `2025-12-02T06:03:55.000Z` as people read it.
+        let started = health["process"]["started"].as_str().unwrap_or("");
+        let started = format!("{} UTC", started.get(..19).unwrap_or(started).replace('T', " "));
+        let mut lines = vec![
+            "✅ Daemon Status:".to_owned(),
+            format!("   PID: {}", self.pid().map_or_else(|| "unknown".into(), |pid| pid.to_string())),
+            "   Running: true".into(),
+            format!("   Port: {}", self.port().unwrap_or(0)),
+            format!("   Version: {}", self.version()),
+            format!("   Started at: {started}"),
+            format!("   Uptime: {}", text::span(health["uptime_secs"].as_i64().unwrap_or(0))),
+            format!("   Requests in flight: {}", number(&health["requests"]["running"])),
+        ];
+        let total = &self.today["total"];
+        if total.is_object() {
+            lines.push(format!(
+                "   Today: {} requests, {}",
+                number(&total["requests"]),
+                text::usd(total["cost_usd"].as_f64().unwrap_or(0.0))
+            ));
+        }
+        lines.push(format!("   Config: {}", text::line(self.file())));
+        if let Some(why) = health["config"]["cause"].as_str() {
+            lines.push("   The file has faults, and what held before holds on:".to_owned());
+            lines.extend(why.lines().map(|line| format!("      {}", text::line(line))));
+        }
+        for key in health["config"]["needs_restart"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            lines.push(format!("   Waits for `cco daemon restart`: {key}"));
+        }
+        lines.push(format!("   Log: {}", text::line(self.log())));
+        if health["ledger"]["state"] != "good" {
+            let why = health["ledger"]["cause"].as_str().unwrap_or("off");
+            lines.push(format!("   Ledger: {}", text::line(why)));
+        }
+        for provider in self.providers["providers"].as_array().into_iter().flatten() {
+            let text = |name: &str| text::line(provider[name].as_str().unwrap_or("")).into_owned();
+            let usable = if provider["usable"] == true { "" } else { ", no key" };
+            lines.push(format!("   Provider {}: {}{usable}", text("name"), text("base_url")));
+        }
+        for limit in self.limits["limits"].as_array().into_iter().flatten() {
+            let windows = limit["windows"].as_array().map_or(0, Vec::len);
+            let provider = limit["provider"].as_str().unwrap_or("");
+            lines.push(format!("   Limits of {}: {windows} known, see `cco limits`", text::line(provider)));
+        }
+        if self.version() != crate::VERSION {
+            lines.push(format!(
+                "   This command is {}: `cco daemon restart` lets the gateway become the same",
+                crate::VERSION
+            ));
+        }
+        lines
+    }
+}

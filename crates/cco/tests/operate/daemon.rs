@@ -1,0 +1,303 @@
+//! The gateway in the background: started, looked at, replaced under load, killed, stopped.
+
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::common::{Client, Ended, Upstream, contains, soon, streamed, upstream, whole};
+use crate::home::{Home, Said};
+
+/// A home whose gateway is ended with it.
+struct Daemon(Home);
+
+impl Daemon {
+    /// Its only provider is this simulator; the port is any free one.
+    fn new(upstream: &Upstream) -> Self {
+        Self::listening(upstream, "127.0.0.1:0")
+    }
+
+    fn listening(upstream: &Upstream, address: &str) -> Self {
+        let this = Self(Home::new());
+        let config = serde_json::json!({
+            "server": { "listen": address },
+            "providers": { "anthropic": { "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": "" } },
+        });
+        std::fs::write(this.0.file("config.json"), config.to_string()).unwrap();
+        this
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        self.0.command(args).output().unwrap().into()
+    }
+
+    fn start(&self) -> String {
+        self.run(&["daemon", "start"]).done()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.run(&["status", "--json"]).out).unwrap()
+    }
+
+    fn pid(&self) -> u64 {
+        self.status()["pid"].as_u64().unwrap()
+    }
+
+    fn address(&self) -> std::net::SocketAddr {
+        self.status()["address"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = self.status()["pid"].as_u64();
+        let _ = self.0.command(&["daemon", "stop"]).status();
+        if let Some(pid) = pid.filter(|pid| is_alive(*pid)) {
+            let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+/// A process that has ended and was not waited for is not alive.
+fn is_alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+fn signal(name: &str, pid: u64) {
+    assert!(std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_shows_itself_and_stops() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    let none = daemon.run(&["daemon", "status"]);
+    assert_eq!((none.code, none.err.as_str()), (Some(3), ""));
+    assert!(none.out.contains("\n   Running: false\n") && none.out.contains("cco daemon start"), "{}", none.out);
+    assert_eq!(daemon.status(), serde_json::json!({ "running": false }));
+
+    let started = daemon.start();
+    let pid = daemon.pid();
+    let lines: Vec<_> = started.lines().collect();
+    assert_eq!(lines[0], format!("started: PID {pid}, http://{}", daemon.address()));
+    assert!(lines[1].starts_with("log:    ") && lines[1].ends_with("/log/cco.log"), "{started}");
+    assert!(lines[2].starts_with("config: ") && lines[2].ends_with("/config.json"), "{started}");
+    assert!(is_alive(pid));
+
+    let shown = daemon.run(&["status"]).done();
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines[0], "✅ Daemon Status:");
+    assert_eq!(lines[1], format!("   PID: {pid}"));
+    assert_eq!(lines[2], "   Running: true");
+    assert_eq!(lines[3], format!("   Port: {}", daemon.address().port()));
+    assert!(lines[4].starts_with("   Version: 20") && lines[4].contains('+'), "{shown}");
+    let at = lines[5].strip_prefix("   Started at: ").unwrap().strip_suffix(" UTC").unwrap();
+    let form: String = at.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(form, "0000-00-00 00:00:00");
+    assert_eq!(Client::connect(daemon.address()).await.ask(whole("text=ok")).await.status, 200);
+    let shown = daemon.run(&["status"]).done();
+    assert!(
+        shown.contains("   Today: 1 requests, <$0.0001\n") && shown.contains("   Provider anthropic: http://"),
+        "{shown}"
+    );
+    assert!(daemon.start().starts_with(&format!("already running: PID {pid}")));
+    let log = daemon.run(&["daemon", "logs", "--program"]).done();
+    assert!(log.contains("\"message\":\"serving\"") || log.contains("serving"), "{log}");
+
+    // On a slow machine it says in between that streams may finish.
+    let stopped = daemon.run(&["daemon", "stop"]);
+    assert_eq!((stopped.code, stopped.out), (Some(0), format!("stopped: PID {pid}\n")));
+    assert!(!is_alive(pid));
+    assert_eq!(daemon.run(&["daemon", "stop"]).done(), "not running\n");
+    assert!(!daemon.0.file("cco.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_it_from_starting_is_told_at_once() {
+    let upstream = upstream().await;
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let daemon = Daemon::listening(&upstream, &address);
+    let refused = daemon.run(&["daemon", "start"]).failed(1);
+    assert!(refused.contains(&format!("cannot listen on {address}")), "{refused}");
+    assert!(refused.contains("the port is held by") && refused.contains("the gateway did not start"), "{refused}");
+    std::fs::write(daemon.0.file("config.json"), "{ \"servr\": 1 }").unwrap();
+    let refused = daemon.run(&["daemon", "start"]).failed(78);
+    assert!(refused.contains("did you mean `server`?"), "{refused}");
+    assert_eq!(daemon.status()["running"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_starts_at_once_one_starts_it() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    let children: Vec<_> = (0..4).map(|_| daemon.0.command(&["daemon", "start"]).spawn().unwrap()).collect();
+    let said: Vec<Said> = children.into_iter().map(|child| child.wait_with_output().unwrap().into()).collect();
+    let pid = daemon.pid();
+    let mut started = 0;
+    for said in said {
+        let out = said.done();
+        assert!(out.contains(&format!("PID {pid},")), "{out}");
+        started += usize::from(out.starts_with("started: "));
+    }
+    assert_eq!(started, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_killed_leaves_nothing_in_the_way() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    daemon.start();
+    let first = daemon.pid();
+    signal("KILL", first);
+    soon(async {
+        while is_alive(first) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(daemon.0.file("cco.sock").exists(), "it could not clean up");
+    assert_eq!(daemon.run(&["status"]).code, Some(3));
+    assert!(daemon.start().starts_with("started: "));
+    assert_ne!(daemon.pid(), first);
+}
+
+/// Whoever is asked which process runs is the process itself: there is no file with a number in it that could be old.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_number_of_a_process_is_kept_that_could_mean_another_one() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    daemon.start();
+    let pid = daemon.pid().to_string();
+    for entry in std::fs::read_dir(daemon.0.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read(&path).unwrap_or_default();
+        assert_ne!(String::from_utf8_lossy(&text).trim(), pid, "{}", path.display());
+        assert!(!path.to_string_lossy().contains(&pid), "{}", path.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_that_does_not_start_leaves_the_old_one_in_place() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    daemon.start();
+    let pid = daemon.pid();
+    std::fs::write(daemon.0.file("config.json"), "{ nonsense").unwrap();
+    let refused = daemon.run(&["daemon", "restart"]).failed(1);
+    assert!(refused.contains("the old one serves on") && refused.contains("not well-formed"), "{refused}");
+    assert_eq!((daemon.pid(), is_alive(pid)), (pid, true));
+    let shown = daemon.run(&["status"]).done();
+    assert!(shown.contains("The file has faults") || !shown.contains("needs_restart"), "{shown}");
+}
+
+/// `CCO_TEST_RESTARTS` makes it longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_under_load_fail_no_request_and_double_no_record() {
+    const CLIENTS: usize = 6;
+    const STREAMS: usize = 12;
+    #[expect(clippy::disallowed_methods, reason = "how long a test takes is for whoever runs it")]
+    let restarts = std::env::var("CCO_TEST_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let upstream = upstream().await;
+    let daemon = Arc::new(Daemon::new(&upstream));
+    daemon.start();
+    let address = daemon.address();
+    let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..STREAMS {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let mut client = Client::connect(address).await;
+        tasks.spawn(async move {
+            let answer = client.ask(streamed("events=100 every=100")).await;
+            assert_eq!((answer.status, answer.ended), (200, Ended::Whole));
+            assert!(contains(&answer.body, b"event: message_stop") && !contains(&answer.body, b"event: error"));
+        });
+    }
+    for n in 0..CLIENTS {
+        let (over, asked) = (over.clone(), asked.clone());
+        tasks.spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                let mut client = Client::connect(address).await;
+                // Some keep their connections, some do not.
+                for _ in 0..=n * 4 {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let script = if n % 2 == 0 { whole("text=ok") } else { streamed("events=3 every=5") };
+                    let answer = client.ask(script).await;
+                    assert_eq!((answer.status, answer.ended), (200, Ended::Whole), "{:?}", answer.body);
+                    if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+    }
+    let mut pids = vec![daemon.pid()];
+    for n in 0..restarts {
+        let here = daemon.clone();
+        let said = tokio::task::spawn_blocking(move || here.run(&["daemon", "restart"])).await.unwrap().done();
+        let pid = daemon.pid();
+        assert!(said.starts_with(&format!("restarted: PID {pid}, http://{address}\n")), "{n}: {said}");
+        assert_ne!(pids.last(), Some(&pid));
+        pids.push(pid);
+    }
+    over.store(true, Ordering::Relaxed);
+    while let Some(done) = soon(tasks.join_next()).await {
+        done.unwrap();
+    }
+    // What has handed over ends with its last connection.
+    let last = pids.pop().unwrap();
+    soon(async {
+        while pids.iter().any(|pid| is_alive(*pid)) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(is_alive(last));
+    let logs = daemon.run(&["logs", "--json", "--limit", "100000"]).done();
+    let mut ids: Vec<_> =
+        logs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].to_string()).collect();
+    assert!(logs.lines().all(|line| line.contains("\"outcome\":\"success\"")));
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!((ids.len(), all), (all, asked.load(Ordering::Relaxed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unit_is_one_that_systemd_accepts_and_says_when_it_is_ready() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    let unit = daemon.run(&["daemon", "install", "--print"]).done();
+    let exec = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let (program, args) = exec.strip_prefix('"').unwrap().split_once("\" ").unwrap();
+    assert_eq!(program, env!("CARGO_BIN_EXE_cco"));
+    let socket = daemon.0.file("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let args: Vec<_> = args.split(' ').collect();
+    let mut service = daemon.0.command(&args).env("NOTIFY_SOCKET", &socket).spawn().unwrap();
+    let mut message = [0; 256];
+    let length = manager.recv(&mut message).unwrap();
+    assert_eq!(String::from_utf8_lossy(&message[..length]), format!("MAINPID={}\nREADY=1\n", service.id()));
+    // The process that takes over tells the manager that it is the main one now.
+    daemon.run(&["daemon", "restart"]).done();
+    let length = manager.recv(&mut message).unwrap();
+    assert_eq!(String::from_utf8_lossy(&message[..length]), format!("MAINPID={}\nREADY=1\n", daemon.pid()));
+    assert!(service.wait().unwrap().success());
+    let file = daemon.0.file("cco.service");
+    std::fs::write(&file, unit).unwrap();
+    match std::process::Command::new("systemd-analyze")
+        .args(["verify", "--user", "--man=no"])
+        .arg(&file)
+        .env("XDG_RUNTIME_DIR", daemon.0.path())
+        .output()
+    {
+        Ok(said) => assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr)),
+        Err(why) => println!("NOT RUN: systemd-analyze verify: {why}"),
+    }
+}

@@ -1,0 +1,44 @@
+//! This process, as others see it: where it listens, where its log is, and whether another one takes its place.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tokio::sync::oneshot;
+
+/// What became of a wish for a successor: what it says of itself, or why there is none.
+pub type Succession = Result<String, String>;
+
+/// A wish for a successor, and where to say what became of it.
+pub type Wish = oneshot::Sender<Succession>;
+
+/// What is known of this process beside its configuration.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// Where it listens.
+    pub address: OnceLock<SocketAddr>,
+    /// Where its log goes, if that is a file.
+    pub log: OnceLock<PathBuf>,
+    wishes: Mutex<Option<SyncSender<Wish>>>,
+}
+
+impl Process {
+    /// From here on wishes for a successor arrive there, one at a time.
+    pub fn open(&self) -> Receiver<Wish> {
+        let (sender, receiver) = sync_channel(1);
+        *self.wishes.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// Has another process take this one's place, and waits for what becomes of it. `None`: that cannot be done here, or
+    /// is being done.
+    pub async fn succeed(&self) -> Option<Succession> {
+        let (wish, told) = oneshot::channel();
+        {
+            let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+            wishes.as_ref()?.try_send(wish).ok()?;
+        }
+        told.await.ok()
+    }
+}
