@@ -81,8 +81,8 @@ fn list(options: &Logs) -> Result<(), Failure> {
         return search(options, pattern, words, &zone);
     }
     let mut source = Source::open()?;
-    let told = source.json(&source::target("/gateway/audit", &words, &zone))?;
-    let mut records = records(told);
+    let before = if options.follow { newest(&mut source, &zone)? } else { 0 };
+    let mut records = last(&mut source, &words, &zone)?;
     // The last one is what people look for: it stands where their eyes are.
     records.reverse();
     let mut printer = Printer::new(options.look.form, &zone);
@@ -96,7 +96,7 @@ fn list(options: &Logs) -> Result<(), Failure> {
         return Ok(());
     }
     // The next ones, from the last that was recorded on, whether it was shown or not.
-    let mut seq = newest(&mut source, &zone)?.max(records.iter().filter_map(seq_of).max().unwrap_or(0));
+    let mut seq = before.max(records.iter().filter_map(seq_of).max().unwrap_or(0));
     words.retain(|(word, _)| !matches!(*word, "limit" | "since"));
     words.push(("limit", "1000".into()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -114,6 +114,24 @@ fn list(options: &Logs) -> Result<(), Failure> {
             return Ok(());
         }
     }
+}
+
+/// The last records, page by page.
+fn last(source: &mut Source, words: &[(&str, String)], zone: &Zone) -> Result<Vec<Value>, Failure> {
+    let limit = |(word, n): &(&str, String)| if *word == "limit" { n.parse().ok() } else { None };
+    let most: usize = words.iter().find_map(limit).unwrap_or(0);
+    let (mut found, mut progress) = (Vec::new(), Progress::new("reading"));
+    let mut asked = words.to_vec();
+    loop {
+        let told = source.json(&source::target("/gateway/audit", &asked, zone))?;
+        let next = told["next"].as_i64();
+        found.extend(records(told));
+        progress.at(found.len() as u64, most as u64);
+        let Some(next) = next.filter(|_| found.len() < most) else { break };
+        asked.retain(|(word, _)| !matches!(*word, "limit" | "before"));
+        asked.extend([("limit", (most - found.len()).to_string()), ("before", next.to_string())]);
+    }
+    Ok(found)
 }
 
 /// The place of the record that came last.

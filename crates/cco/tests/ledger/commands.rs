@@ -300,6 +300,29 @@ async fn people_are_shown_the_dearest_rows_and_programs_all() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_longer_than_an_answer_comes_whole_and_in_order() {
+    let records: Vec<_> = (0..2300).map(sample::record).collect();
+    let home = recorded(&records);
+    for (limit, want) in [(2500, 2300), (2000, 2000), (1001, 1001)] {
+        let output = cco(home.path(), &["logs", "--json", "--limit", &limit.to_string()]).await;
+        let ids: Vec<String> = lines(printed(&output)).iter().map(|row| row["id"].as_str().unwrap().into()).collect();
+        let all: Vec<String> = (2300 - want..2300).map(|n| sample::id(n).to_string()).collect();
+        assert_eq!(ids, all, "{limit}");
+    }
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    let answer = gateway.ask(crate::get("/gateway/audit?limit=5000", &crate::admin(&gateway))).await.json();
+    assert_eq!(answer["records"].as_array().unwrap().len(), 1000);
+    let next = answer["next"].as_i64().unwrap();
+    let rest = gateway
+        .ask(crate::get(&format!("/gateway/audit?limit=1300&before={next}"), &crate::admin(&gateway)))
+        .await
+        .json();
+    assert_eq!((rest["records"][0]["seq"].as_i64(), rest["next"].is_number()), (Some(next - 1), true));
+    let output = cco(home.path(), &["logs", "--csv", "--limit", "2250"]).await;
+    assert_eq!(printed(&output).lines().count(), 2251);
+}
+
+#[tokio::test]
 async fn sessions_are_trees_of_agents() {
     let mut records: Vec<_> = (0..5).map(sample::record).collect();
     for (record, (session, agent, parent, kind)) in records.iter_mut().zip([

@@ -57,6 +57,21 @@ async fn what_went_wrong_comes_first_then_what_to_do() {
 }
 
 #[tokio::test]
+async fn the_first_start_says_that_bodies_are_kept_and_how_to_turn_that_off() {
+    let upstream = upstream().await;
+    let said = "\"the bodies of requests and answers are kept on this machine, encrypted, for 30 days and up to 2 GB: \
+                `audit.logRequestBodies` and `audit.logResponseBodies` turn it off\"";
+    let kept = home(&upstream, json!({}));
+    let off = home(&upstream, json!({ "audit": { "logRequestBodies": false, "logResponseBodies": false } }));
+    for (home, first) in [(&kept, true), (&kept, false), (&off, false)] {
+        let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+        gateway.log_line(&["\"serving\""]).await;
+        assert_eq!(gateway.log().contains(said), first, "{}", gateway.log());
+        stop(gateway).await;
+    }
+}
+
+#[tokio::test]
 async fn bodies_are_shown_escaped_or_given_byte_for_byte() {
     let upstream = upstream().await;
     let home = home(&upstream, json!({}));

@@ -22,6 +22,8 @@ use crate::recorder::{Bodies, now_us};
 
 /// Records of which one step of a search looks at the bodies.
 const SEARCHED: u32 = 500;
+/// Records in one answer, which is made in memory.
+const PAGE: u32 = 1000;
 /// Keys that sums can be made for at once.
 const KEYS: usize = 3;
 /// Bytes of heads, which are small.
@@ -197,7 +199,11 @@ impl Question {
     pub fn ask(&self, reader: &mut dyn Reader, bodied: &Bodied<'_>) -> Result<Told, Wrong> {
         Ok(Told::Json(match self {
             Self::Records(filter) => {
-                json!({ "records": reader.rows(filter)?.iter().map(shape::row).collect::<Value>() })
+                let page = filter.limit().min(PAGE);
+                let rows = reader.rows(&Filter { limit: Some(page), ..filter.clone() })?;
+                let next = rows.last().filter(|_| rows.len() == page as usize && page < filter.limit());
+                let next = next.map(|row| row.seq);
+                json!({ "records": rows.iter().map(shape::row).collect::<Value>(), "next": next })
             }
             Self::Search(filter, pattern) => search(filter, pattern, reader, bodied)?,
             Self::Record(word) => record(&found(word, reader)?, bodied)?,
