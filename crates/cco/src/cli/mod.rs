@@ -226,7 +226,7 @@ fn backend() -> impl TypedValueParser<Value = Backend> {
 #[derive(Debug, Args)]
 #[command(after_help = "A prompt can hold markers that script the answer, for example:
   [[sim fault=529]]      the answer is an overload
-  [[sim every=50ms]]     the deltas come 50 ms apart
+  [[sim every=50]]     the deltas come 50 ms apart
 All of them: docs/simulator.md.
 
 Examples:
@@ -248,7 +248,7 @@ pub(crate) struct Simulate {
     /// Folder of recorded answers, for the marker `raw=NAME`
     #[arg(long, value_name = "DIR")]
     pub(crate) transcripts: Option<PathBuf>,
-    /// What every answer does that its request does not script, for example "fault=529" or "every=50ms events=20"
+    /// What every answer does that its request does not script, for example "fault=529" or "every=50 events=20"
     #[arg(long, value_name = "SCRIPT")]
     pub(crate) script: Option<String>,
     /// Let the script go for the first N requests only

@@ -25,7 +25,7 @@ impl Found {
             |why: std::io::Error| Failure::new("no gateway of yours answers").because(why).help("cco daemon start");
         let mut gateway = Source::gateway(env).map_err(none)?;
         let health = gateway.json("/gateway/health")?;
-        let listen = health["listening"].as_str().and_then(|text| text.parse().ok());
+        let listen = health["process"]["address"].as_str().and_then(|text| text.parse().ok());
         let listen = listen
             .ok_or_else(|| Failure::new("the gateway that answers is another version's").help("cco daemon restart"))?;
         let providers = gateway.json("/gateway/providers")?;

@@ -27,7 +27,6 @@ pub(super) fn health(gateway: &Gateway) -> Value {
         "status": if serves { "healthy" } else { "unhealthy" },
         "providers": usable,
         "version": gateway.version,
-        "listening": gateway.process.address.get().map(ToString::to_string),
         "process": process(gateway),
         "uptime_secs": gateway.started.elapsed().unwrap_or_default().as_secs(),
         "requests": { "total": requests, "running": running, "by_outcome": gateway.counters.outcomes() },
