@@ -26,6 +26,7 @@ mod successor;
 mod term;
 mod text;
 mod token;
+mod translate;
 mod watch;
 mod when;
 
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         Command::Config(options) => configure::run(&options),
         Command::Route(options) => route::run(&options),
         Command::Providers(options) => providers::run(&options),
+        Command::Translate(options) => translate::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
     }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
+use wire::protocol::Protocol;
 
 use crate::client::Phases;
 use crate::client::peer::Peer;
@@ -277,7 +278,7 @@ fn prepared(stream: &TcpStream, remote: SocketAddr) -> Option<Peer> {
 fn turn_away(stream: &TcpStream) {
     let message = "the gateway has as many connections as it may (`server.maxConnections`): try again";
     let refusal = Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(5));
-    let [head, body] = Answer::refusal(&refusal, "").encode("none", false, false);
+    let [head, body] = Answer::refusal(&refusal, Protocol::AnthropicMessages, "").encode("none", false, false);
     // A fresh socket takes this much at once, or its client does without.
     let _ = stream.try_write(&[head, body].concat());
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use wire::error::ApiError;
 pub use wire::error::ErrorKind;
 
 /// Whether repeating the same request can help, as we tell clients that retry by themselves.
@@ -29,12 +30,16 @@ pub struct Refusal {
     pub close: bool,
     /// The methods that a 405 names as allowed.
     pub allow: Option<&'static str>,
+    /// The field of the request that is at fault, where it is one.
+    pub param: Option<Box<str>>,
+    /// A word for programs, where there is one.
+    pub code: Option<Box<str>>,
 }
 
 impl Refusal {
     /// A refusal that says nothing about retries and keeps the connection.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), retry: Retry::Unsaid, close: false, allow: None }
+        Self { kind, message: message.into(), retry: Retry::Unsaid, close: false, allow: None, param: None, code: None }
     }
 
     /// What everybody is told who still waits when the process ends.
@@ -46,6 +51,12 @@ impl Refusal {
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
+    }
+
+    /// What a translation says to the client.
+    pub fn of(error: &ApiError) -> Self {
+        let (param, code) = (error.param.clone(), error.code.clone());
+        Self { param, code, ..Self::new(error.kind, String::from(&*error.message)) }
     }
 
     /// With the methods that are allowed instead.

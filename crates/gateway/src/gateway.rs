@@ -14,7 +14,7 @@ use wire::usage::{Tokens, Usage};
 use crate::client::Phases;
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
-use crate::config::{Config, KeyMode, NanoUsd, Network, ProviderConfig};
+use crate::config::{Config, KeyMode, NanoUsd, Network, OnLoss, ProviderConfig};
 use crate::configured::Configured;
 use crate::credential::{Keeper, LiveKey};
 use crate::error::{ErrorKind, Refusal, Retry};
@@ -82,6 +82,8 @@ pub struct Gateway {
     pub restart_drain: Duration,
     /// Cancelled by whoever asks for the end: running answers may finish.
     pub stop: CancellationToken,
+    /// What follows where a translation cannot carry something.
+    pub on_loss: OnLoss,
     /// Whom requests go to.
     pub routing: Routing,
 }

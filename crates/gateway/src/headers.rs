@@ -189,6 +189,11 @@ pub fn request_fields(
     if coding == Coding::Identity {
         write::field(out, IDENTITY.0.as_bytes(), IDENTITY.1.as_bytes());
     }
+    own_fields(out, rule, provider);
+}
+
+/// Appends the fields that the configuration adds: those of a rule, and of the provider's those that the rule leaves.
+pub fn own_fields(out: &mut BytesMut, rule: Set<'_>, provider: Set<'_>) {
     let of_provider = provider.iter().filter(|(name, _)| !rule.iter().any(|(set, _)| set == name));
     for (name, value) in rule.iter().chain(of_provider) {
         write::field(out, name.as_bytes(), value.expose().as_bytes());

@@ -32,4 +32,5 @@ pub mod server;
 pub mod setup;
 pub mod signals;
 pub mod system;
+pub mod translation;
 pub mod upstream;

@@ -359,6 +359,7 @@ fn joined(
         drain: server.drain,
         restart_drain: server.restart_drain,
         stop,
+        on_loss: config.translation.on_loss,
         routing: old.map_or_else(|| Routing::new(config), |old| old.routing.again(config)),
     };
     Ok((gateway, notes))

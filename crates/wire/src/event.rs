@@ -123,6 +123,23 @@ pub enum StopReason {
     Other(Box<str>),
 }
 
+impl StopReason {
+    /// As records name it: Anthropic's word, or the upstream's own.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::EndTurn => "end_turn",
+            Self::MaxTokens => "max_tokens",
+            Self::StopSequence => "stop_sequence",
+            Self::ToolUse => "tool_use",
+            Self::PauseTurn => "pause_turn",
+            Self::Refusal => "refusal",
+            Self::ContextWindow => "model_context_window_exceeded",
+            Self::Compaction => "compaction",
+            Self::Other(word) => word,
+        }
+    }
+}
+
 impl Event<'_> {
     /// Whether nothing can follow.
     pub fn is_last(&self) -> bool {

@@ -57,6 +57,11 @@ pub fn openai(model: &str) -> Quirks {
     }
 }
 
+/// The same behind Responses.
+pub fn responses(model: &str) -> Quirks {
+    Quirks { document_urls: true, web_search: true, ..openai(model) }
+}
+
 /// The quirks of the model of that name at Ollama. A server refuses to be asked for thinking by a model that it does not
 /// know to think, and lets those think that it does: so only the models known here are told.
 pub fn ollama(model: &str) -> Quirks {

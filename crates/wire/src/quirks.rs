@@ -71,6 +71,8 @@ pub struct Quirks {
     pub verbosity: bool,
     /// For upstreams whose context has to be reserved (Ollama's `num_ctx`): the model's limit.
     pub context_most: Option<u64>,
+    /// The same: what is reserved whatever a request needs.
+    pub context_fixed: Option<u64>,
 }
 
 /// The role of instructions.
@@ -211,6 +213,7 @@ impl Quirks {
         cache_key: false,
         verbosity: false,
         context_most: None,
+        context_fixed: None,
     };
 
     /// A model of OpenAI's that does not reason.
@@ -247,6 +250,7 @@ impl Quirks {
         cache_key: true,
         verbosity: true,
         context_most: None,
+        context_fixed: None,
     };
 
     /// A model of OpenAI's that reasons.

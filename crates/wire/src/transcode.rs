@@ -36,14 +36,34 @@ pub fn upstream(protocol: Protocol) -> Option<&'static dyn Upstream> {
     }
 }
 
+/// A request that is to be sent in another protocol than it came in.
+#[derive(Debug)]
+pub struct Prepared {
+    /// As it goes to the upstream.
+    pub encoded: Encoded,
+    /// How many tokens its prompt comes to, by estimate.
+    pub input_estimate: u64,
+    /// Whether the client wants a stream.
+    pub stream: bool,
+    /// Whether the client wants the closing chunk with usage.
+    pub stream_usage: bool,
+}
+
 /// A request in the upstream's protocol, or the refusal to send it: a 400 that names the client's field.
-pub fn request(from: &dyn Inbound, to: &dyn Upstream, body: &[u8], target: &Target<'_>) -> Result<Encoded, ApiError> {
+pub fn request(
+    from: &dyn Inbound,
+    to: &dyn Upstream,
+    body: &[u8],
+    target: &Target<'_>,
+    estimator: &dyn Estimator,
+) -> Result<Prepared, ApiError> {
     let request = from.decode_request(body)?;
     let encoded = to.encode_request(&request, target);
-    match encoded.losses.refused() {
-        Some(loss) => Err(refusal(&loss.path, &loss.to_string())),
-        None => Ok(encoded),
+    if let Some(loss) = encoded.losses.refused() {
+        return Err(refusal(&loss.path, &loss.to_string()));
     }
+    let input_estimate = estimate::request(&request, estimator);
+    Ok(Prepared { encoded, input_estimate, stream: request.stream, stream_usage: request.stream_usage })
 }
 
 /// The refusal of a request whose losses the configuration does not allow.
@@ -75,15 +95,21 @@ pub fn estimate(from: &dyn Inbound, body: &[u8], estimator: &dyn Estimator) -> R
     Ok(estimate::request(&from.decode_request(body)?, estimator))
 }
 
-/// A whole answer in the client's protocol, appended to `out`.
+/// The event with which an answer ends that breaks off, appended to `out`.
+pub fn last_word(to: &dyn Inbound, error: ApiError, front: &Front<'_>, out: &mut Vec<u8>) {
+    to.encode_stream(front).event(&Event::Error(error), out);
+}
+
+/// A whole answer in the client's protocol, whole or streamed, appended to `out`; and what it came to.
 pub fn whole(
     from: &dyn Upstream,
     to: &dyn Inbound,
     body: &[u8],
     back: &Back,
     front: &Front<'_>,
+    is_stream: bool,
     out: &mut Vec<u8>,
-) -> Result<(), ApiError> {
+) -> Result<Seen, ApiError> {
     let mut message = from.decode_whole(body, back)?;
     for part in &mut message.parts {
         if let Content::Call(call) = &mut part.content {
@@ -96,8 +122,18 @@ pub fn whole(
             }
         }
     }
-    to.encode_whole(&message, front, out);
-    Ok(())
+    let mut seen = Seen::default();
+    let mut encoder = is_stream.then(|| to.encode_stream(front));
+    message.events(|event| {
+        seen.event(&event);
+        if let Some(encoder) = &mut encoder {
+            encoder.event(&event, out);
+        }
+    });
+    if encoder.is_none() {
+        to.encode_whole(&message, front, out);
+    }
+    Ok(seen)
 }
 
 /// A streamed answer on its way from the upstream's protocol to the client's.

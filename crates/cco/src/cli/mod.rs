@@ -15,6 +15,7 @@ pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod launch;
 pub(crate) mod look;
+pub(crate) mod translate;
 
 /// An LLM gateway that relays streams byte for byte.
 #[derive(Debug, Parser)]
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Route(Route),
     /// Show how the providers are, or try one anew that is left alone
     Providers(Providers),
+    /// Show what a request or an answer becomes in another protocol, and what is lost
+    Translate(translate::Translate),
     /// Run a provider that needs no key
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through

@@ -10,6 +10,7 @@ use http1::{BodyDecoder, Framing, RequestHead, Step};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use wire::envelope::{Envelope, EnvelopeError};
+use wire::protocol::Protocol;
 
 use crate::client::{Client, Interrupted};
 use crate::coding::{self, Coding};
@@ -37,7 +38,7 @@ impl Operation {
     pub fn of(method: &str, path: &str) -> Option<Self> {
         let rest = path.strip_prefix("/v1/")?;
         Some(match (method, rest) {
-            ("POST", "messages") => Self::Generation,
+            ("POST", "messages" | "chat/completions" | "responses") => Self::Generation,
             ("POST", "messages/count_tokens") => Self::CountTokens,
             ("GET", "models") => Self::Models,
             ("GET", _) if rest.starts_with("models/") => Self::Models,
@@ -80,6 +81,20 @@ impl Operation {
             Self::Generation | Self::CountTokens | Self::Batches => headers::Coding::Identity,
             Self::Models | Self::Opaque => headers::Coding::Callers,
         }
+    }
+}
+
+/// What a client speaks, by what it asks for. Both have a list of models: who names Anthropic's version means that one.
+pub fn protocol(head: &RequestHead) -> Protocol {
+    let rest = head.path().strip_prefix("/v1/").unwrap_or_default();
+    let below = |name: &str| rest.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    match rest {
+        _ if below("responses") => Protocol::OpenAiResponses,
+        _ if below("chat") || below("embeddings") => Protocol::OpenAiChat,
+        _ if below("models") && head.get("anthropic-version").is_none() && head.get("x-api-key").is_none() => {
+            if head.get("authorization").is_some() { Protocol::OpenAiChat } else { Protocol::AnthropicMessages }
+        }
+        _ => Protocol::AnthropicMessages,
     }
 }
 
@@ -383,6 +398,10 @@ mod tests {
     fn paths_tell_what_is_asked() {
         for (method, path, want) in [
             ("POST", "/v1/messages", Some(Operation::Generation)),
+            ("POST", "/v1/chat/completions", Some(Operation::Generation)),
+            ("POST", "/v1/responses", Some(Operation::Generation)),
+            ("GET", "/v1/responses/resp_1", Some(Operation::Opaque)),
+            ("POST", "/v1/embeddings", Some(Operation::Opaque)),
             ("GET", "/v1/messages", Some(Operation::Opaque)),
             ("POST", "/v1/messages/count_tokens", Some(Operation::CountTokens)),
             ("GET", "/v1/models", Some(Operation::Models)),

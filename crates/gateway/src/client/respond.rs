@@ -4,10 +4,12 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 use http1::write;
-use wire::anthropic;
+use wire::error::ApiError;
+use wire::protocol::Protocol;
 
-use crate::error::{Refusal, Retry};
+use crate::error::{ErrorKind, Refusal, Retry};
 use crate::headers::{self, REQUEST_ID};
+use crate::translation;
 
 /// An answer that is whole in memory.
 #[derive(Debug, Clone)]
@@ -61,7 +63,7 @@ impl Answer {
     }
 
     /// A refusal in the caller's protocol.
-    pub fn refusal(refusal: &Refusal, request_id: &str) -> Self {
+    pub fn refusal(refusal: &Refusal, protocol: Protocol, request_id: &str) -> Self {
         let mut fields = Vec::new();
         match refusal.retry {
             Retry::Unsaid => {}
@@ -72,9 +74,12 @@ impl Answer {
             fields.push(("allow", methods.into()));
         }
         let message = with_details(&refusal.message, request_id);
-        let body = anthropic::error::body(refusal.kind, &message, request_id).into();
-        let (status, reason) = (refusal.kind.status(), refusal.kind.reason());
-        Self { status, reason, content_type: "application/json", fields, body }
+        let mut error = ApiError::new(refusal.kind, message);
+        (error.param, error.code) = (refusal.param.clone(), refusal.code.clone());
+        let (status, _, body) = translation::error(protocol, &error, request_id);
+        let reason = ErrorKind::of_status(status).reason();
+        let reason = if status == refusal.kind.status() { refusal.kind.reason() } else { reason };
+        Self { status, reason, content_type: "application/json", fields, body: body.into() }
     }
 
     /// Head and body as bytes.

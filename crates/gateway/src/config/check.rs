@@ -1,6 +1,7 @@
 //! What one key alone cannot tell: references between sections, and conditions that join several keys.
 
 use jsonc_parser::ast::Value;
+use wire::protocol::Protocol;
 
 use super::fault::NoteLevel::{Info, Warn};
 use super::keys::{Config, ProviderConfig, Routing, Rule, Server, Use, When};
@@ -119,12 +120,26 @@ fn one_provider(provider: &ProviderConfig, root: Option<&Value<'_>>, reader: &mu
         let message = format!("providers of kind `{}` come with a later version", provider.kind.name);
         if provider.enabled {
             let supported: Vec<_> = catalog::supported().map(|name| format!("\"{name}\"")).collect();
-            let help = format!("set `enabled` to false; this version speaks to {}", supported.join(" and "));
+            let help = format!("set `enabled` to false; this version speaks to {}", supported.join(", "));
             reader.fault(locate(root, &kind), &place(&kind), Wrong::new(message, help));
         } else {
             reader.note(Info, locate(root, &whole), &place(&whole), message);
         }
         return;
+    }
+    if let Some(forced) = provider.protocol
+        && !provider.kind.ways.iter().any(|way| way.protocol == forced)
+    {
+        let path = ["providers", name, "protocol"];
+        let known: Vec<_> = provider.kind.ways.iter().map(|way| format!("\"{}\"", way.protocol.as_str())).collect();
+        let help = format!("write {}, or null", known.join(" or "));
+        let message = format!("kind `{}` does not speak \"{}\"", provider.kind.name, forced.as_str());
+        reader.fault(locate(root, &path), &place(&path), Wrong::new(message, help));
+    }
+    if provider.api_version.is_some() && provider.deployment.is_none() {
+        let path = ["providers", name, "apiVersion"];
+        let wrong = Wrong::new("it needs a `deployment`", "add `deployment`, or leave both out for the v1 API");
+        reader.fault(locate(root, &path), &place(&path), wrong);
     }
     match &provider.base_url {
         None if provider.enabled && !reader.is_faulty(&place(&base).0) => {
@@ -138,7 +153,8 @@ fn one_provider(provider: &ProviderConfig, root: Option<&Value<'_>>, reader: &mu
                 let message = "requests, with their key, go over the network unencrypted: use https";
                 reader.note(Warn, offset, &place(&base), message);
             }
-            if url.path.ends_with("/v1") {
+            let is_anthropic = provider.kind.ways[0].protocol == Protocol::AnthropicMessages;
+            if url.path.ends_with("/v1") && is_anthropic {
                 let message =
                     format!("requests will go to `{url}/v1/…`: leave out the `/v1` at the end if that is one too many");
                 reader.note(Warn, offset, &place(&base), message);

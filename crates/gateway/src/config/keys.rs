@@ -175,10 +175,10 @@ section! {
     }
     /// Whether it may be used.
     enabled: bool = "enabled", boolean().or(true), Now;
-    /// What it is. This version speaks to "anthropic" and "anthropic-compatible"; others are accepted where `enabled` is false.
+    /// What it is. "bedrock" and "vertex" come with a later version and are accepted where `enabled` is false.
     kind: &'static ProviderKind = "providerType", provider_type(entry), Now;
     /// The protocol to speak with it, where it speaks more than one.
-    protocol: Option<Protocol> = "protocol", choice(protocol()).or_null(), Later;
+    protocol: Option<Protocol> = "protocol", choice(protocol()).or_null(), Now;
     /// Where its API is; what is asked for is put behind it. The default is that of the kind, where it has one.
     base_url: Option<BaseUrl> = "baseUrl", base_url().or_null_for(entry.kind.base_url), Now;
     /// Where its key is: a reference or a list of them; the empty text means none.
@@ -204,11 +204,11 @@ section! {
     /// Headers that are added to every request to it.
     headers: Vec<(String, Secret)> = "headers", headers().or(empty()), Now;
     /// Azure: the deployment.
-    deployment: Option<String> = "deployment", words("deployment").or_null(), Later;
+    deployment: Option<String> = "deployment", words("deployment").or_null(), Now;
     /// Azure: the version of its API.
-    api_version: Option<String> = "apiVersion", words("version").or_null(), Later;
+    api_version: Option<String> = "apiVersion", words("version").or_null(), Now;
     /// Ollama: a fixed size of the context in tokens; `null` takes it from the request.
-    num_ctx: Option<u32> = "numCtx", integer(1..=1_000_000_000).or_null(), Later;
+    num_ctx: Option<u32> = "numCtx", integer(1..=1_000_000_000).or_null(), Now;
     /// Requests to it at a time; `null`: any number.
     max_concurrent: Option<usize> = "maxConcurrent", integer(1..=1_000_000).or_null(), Now;
     /// Requests that may wait for their turn.
@@ -376,7 +376,7 @@ section! {
     /// Between different protocols.
     pub struct Translation {
         /// What follows when a translation cannot carry something: "warn" goes on and says so, "refuse" does not.
-        on_loss: OnLoss = "onLoss", choice(&[("warn", OnLoss::Warn), ("refuse", OnLoss::Refuse)]).or("warn"), Later;
+        on_loss: OnLoss = "onLoss", choice(&[("warn", OnLoss::Warn), ("refuse", OnLoss::Refuse)]).or("warn"), Now;
     }
 }
 

@@ -121,7 +121,7 @@ fn all_faults_are_told_at_once_in_the_order_of_the_text() {
   "providers": {
     "anthropic": { "providerType": "antropic", "baseUrl": "api.anthropic.com", "timeoutSecs": 0 },
     "mine": { "providerType": "anthropic-compatible", "headers": { "a b": "c", "x-api-key": "sk-1" } },
-    "gpt": { "providerType": "openai", "enabled": true },
+    "gpt": { "providerType": "vertex", "enabled": true },
   },
   "routing": { "defaultProvider": "antropic", "fallbackChain": "anthropic", "affinity": null },
   "audit": { "onFailure": "stop", "retentionDays": -1, "retentionDays": 30 },
@@ -134,7 +134,7 @@ c.json:3:50: server.pingSecs: must be a number, not a string
 c.json:3:56: server.maxBodyMB: unknown key
   help: did you mean `maxBodyMb`?
 c.json:5:36: providers.anthropic.providerType: no known kind of provider
-  help: did you mean \"anthropic\"? This version speaks to \"anthropic\" or \"anthropic-compatible\"
+  help: did you mean \"anthropic\"? This version speaks to \"anthropic\", \"anthropic-compatible\", \"openai\", \"azure\", \"deepseek\", \"ollama\", \"openrouter\", \"vllm\", \"llamacpp\", \"openai-compatible\"
 c.json:5:59: providers.anthropic.baseUrl: no base URL: not a URL (relative URL without a base)
   help: write for example \"https://api.anthropic.com\"
 c.json:5:95: providers.anthropic.timeoutSecs: out of range
@@ -145,8 +145,8 @@ c.json:6:68: providers.mine.headers.\"a …\": no name for a header
   help: use letters, digits and `-`
 c.json:6:80: providers.mine.headers.x-api-key: a key does not belong in a header of the configuration
   help: use `apiKeyRef`
-c.json:7:30: providers.gpt.providerType: providers of kind `openai` come with a later version
-  help: set `enabled` to false; this version speaks to \"anthropic\" and \"anthropic-compatible\"
+c.json:7:30: providers.gpt.providerType: providers of kind `vertex` come with a later version
+  help: set `enabled` to false; this version speaks to \"anthropic\", \"anthropic-compatible\", \"openai\", \"azure\", \"deepseek\", \"ollama\", \"openrouter\", \"vllm\", \"llamacpp\", \"openai-compatible\"
 c.json:9:35: routing.defaultProvider: `antropic` is not a configured provider
   help: did you mean `anthropic`?
 c.json:9:64: routing.fallbackChain: must be a list, not a string
@@ -275,7 +275,17 @@ fn the_kind_of_a_provider_is_stated_or_its_name_says_it() {
         "string, not null",
         "\"anthropic\"",
     );
-    check_one(&one(r#""ollama": {}"#), (1, 28), "providers.ollama.providerType", "later version", "`enabled` to false");
+    check_one(&one(r#""vertex": {}"#), (1, 28), "providers.vertex.providerType", "later version", "`enabled` to false");
+    let forced = r#""deepseek": { "protocol": "ollama" }"#;
+    check_one(
+        &one(forced),
+        (1, 44),
+        "providers.deepseek.protocol",
+        "does not speak",
+        "\"openai-chat\" or \"anthropic\"",
+    );
+    let dated = r#""azure": { "baseUrl": "https://r.test", "apiVersion": "v" }"#;
+    check_one(&one(dated), (1, 72), "providers.azure.apiVersion", "needs a `deployment`", "v1 API");
     check_one(
         &one(r#""a b": { "providerType": "anthropic" }"#),
         (1, 18),
@@ -290,13 +300,13 @@ fn the_kind_of_a_provider_is_stated_or_its_name_says_it() {
 fn a_provider_of_a_later_kind_may_stand_by_while_it_is_off() {
     let text = r#"{ "providers": {
         "anthropic": {},
-        "azure": { "enabled": false, "providerType": "azure", "deployment": "d", "apiVersion": "v" },
+        "bedrock": { "enabled": false, "providerType": "bedrock" },
     } }"#;
     let (config, notes) = good(text);
-    assert_eq!(config.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["anthropic", "azure"]);
+    assert_eq!(config.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["anthropic", "bedrock"]);
     assert_eq!(config.providers[1].base_url, None);
     assert!(
-        notes.contains(&"providers.azure: providers of kind `azure` come with a later version".to_string()),
+        notes.contains(&"providers.bedrock: providers of kind `bedrock` come with a later version".to_string()),
         "{notes:?}"
     );
 }
@@ -653,10 +663,7 @@ fn a_key_without_effect_is_noted_when_it_is_changed_and_only_then() {
         notes(
             r#"{ "routing": { "replaySecs": 1, "continueOnBreak": true }, "translation": { "onLoss": "refuse" }, "server": { "pingSecs": 3 } }"#
         ),
-        [
-            "routing: `replaySecs`, `continueOnBreak` have no effect in this version",
-            "translation: `onLoss` has no effect in this version"
-        ]
+        ["routing: `replaySecs`, `continueOnBreak` have no effect in this version"]
     );
 }
 

@@ -180,7 +180,7 @@ pub(super) fn provider_type(entry: Entry<'_>) -> Kind<&'static ProviderKind> {
         read: Box::new(|value, place, reader| match value {
             Value::StringLit(name) => catalog::find(&name.value).or_else(|| {
                 let supported: Vec<_> = catalog::supported().map(|name| format!("\"{name}\"")).collect();
-                let list = supported.join(" or ");
+                let list = supported.join(", ");
                 let help = match nearest(&name.value, catalog::CATALOG.iter().map(|kind| kind.name)) {
                     Some(near) => format!("did you mean \"{near}\"? This version speaks to {list}"),
                     None => format!("this version speaks to {list}"),

@@ -1,11 +1,14 @@
 //! A provider that can be spoken to: the row of its kind, its configuration and its key.
 
 mod probe;
+mod way;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use wire::protocol::Protocol;
 
 use crate::cap::Cap;
 use crate::catalog::ProviderKind;
@@ -79,6 +82,14 @@ pub struct Provider {
     pub name: String,
     /// What it is.
     pub kind: &'static ProviderKind,
+    /// The protocol that the configuration forces.
+    pub protocol: Option<Protocol>,
+    /// Azure: the deployment, which is what its models are called.
+    pub deployment: Option<String>,
+    /// Azure: the version of its dated API.
+    pub api_version: Option<String>,
+    /// Ollama: a fixed size of the context.
+    pub num_ctx: Option<u64>,
     /// Under which name the price table knows it.
     pub billed_as: Arc<str>,
     /// Where it lives.
@@ -115,6 +126,11 @@ impl Provider {
             place,
             name: config.name.clone(),
             kind: config.kind,
+            // A dated deployment has nothing but Chat Completions.
+            protocol: config.protocol.or_else(|| config.api_version.as_ref().map(|_| Protocol::OpenAiChat)),
+            deployment: config.deployment.clone(),
+            api_version: config.api_version.clone(),
+            num_ctx: config.num_ctx.map(u64::from),
             billed_as: config.kind.name.into(),
             base,
             keys,

@@ -1,10 +1,14 @@
 //! What a stream of events looks like while it passes: where events end, and how far the answer has come.
 
 use bytes::Bytes;
+use wire::anthropic;
+use wire::error::ErrorKind;
 use wire::meter::{Meter, Metered, Progress};
+use wire::protocol::Protocol;
 use wire::sse::{RawEvent, Splitter};
 
 use crate::live::Tap;
+use crate::translation::{self, Observing};
 
 /// Bytes of an unfinished event that wait for their end. A longer event passes as it comes.
 const TAIL: usize = 256 * 1024;
@@ -22,6 +26,8 @@ pub struct Events {
     meter: Meter,
     /// For those who watch.
     tap: Option<Tap>,
+    /// In place of the meter, where the protocol is not Anthropic's.
+    other: Option<Box<Observing>>,
     tail: Vec<Bytes>,
     tail_len: usize,
     /// Bytes of the unfinished event, those that have passed included.
@@ -33,7 +39,7 @@ pub struct Events {
 impl Default for Events {
     fn default() -> Self {
         let (splitter, meter) = (Splitter::new(KEPT), Meter::default());
-        Self { splitter, meter, tap: None, tail: Vec::new(), tail_len: 0, unfinished: 0, within: false }
+        Self { splitter, meter, tap: None, other: None, tail: Vec::new(), tail_len: 0, unfinished: 0, within: false }
     }
 }
 
@@ -51,24 +57,61 @@ impl Events {
         self.tap = Some(tap);
     }
 
+    /// Of an answer in that protocol.
+    pub fn of(protocol: Protocol) -> Self {
+        let other = (protocol != Protocol::AnthropicMessages).then(|| Box::new(Observing::new(protocol)));
+        Self { other, ..Self::default() }
+    }
+
     /// How far the answer has come.
     pub fn progress(&self) -> Progress {
-        self.meter.progress()
+        self.other.as_ref().map_or_else(|| self.meter.progress(), |other| other.progress())
     }
 
     /// Whether the model has said something.
     pub fn has_content(&self) -> bool {
-        self.meter.has_content()
+        self.other.as_ref().map_or_else(|| self.meter.has_content(), |other| other.has_content())
     }
 
     /// What the answer has come to.
     pub fn metered(&self) -> Metered {
-        self.meter.metered()
+        self.other.as_ref().map_or_else(|| self.meter.metered(), |other| other.metered())
     }
 
     /// Whether the event that ends the answer has been seen.
     pub fn is_over(&self) -> bool {
-        self.meter.is_over()
+        self.progress() >= Progress::Ended
+    }
+
+    /// The upstream's body is over. Some streams have no event that says so.
+    pub fn end(&mut self) {
+        if let Some(other) = &mut self.other {
+            other.end();
+        }
+    }
+
+    /// Whether an answer whose body is over was whole, or cannot be told from one.
+    pub fn was_whole(&self) -> bool {
+        self.is_over() || self.other.as_ref().is_some_and(|other| other.is_lost())
+    }
+
+    /// The error that it ended with, as the data of an event of Anthropic's, where it is not one already.
+    pub(super) fn error_data(&self) -> Option<Vec<u8>> {
+        self.other.as_ref().map(|other| other.error_data())
+    }
+
+    /// An event of ours that ends the stream.
+    pub fn last_word(&self, kind: ErrorKind, message: &str, request_id: &str) -> Bytes {
+        match &self.other {
+            None => anthropic::error::event(kind, message, request_id).into(),
+            Some(other) => translation::last_word(other.protocol(), kind, message, request_id),
+        }
+    }
+
+    /// An event of ours that keeps the stream alive.
+    pub fn ping(&self) -> Bytes {
+        let protocol = self.other.as_ref().map_or(Protocol::AnthropicMessages, |other| other.protocol());
+        translation::ping(protocol)
     }
 
     /// Whether an event of our own may be put in now: the client has whole events only.
@@ -83,15 +126,27 @@ impl Events {
 
     /// Looks at bytes that are relayed in another form (a compressed stream): nothing is held back.
     pub fn look(&mut self, plain: &[u8]) {
-        let Self { splitter, meter, tap, .. } = self;
-        splitter.push(plain, |event| see(meter, tap.as_ref(), &event));
+        let Self { splitter, meter, tap, other, .. } = self;
+        match other {
+            None => {
+                splitter.push(plain, |event| see(meter, tap.as_ref(), &event));
+            }
+            Some(other) => other.push(plain),
+        }
     }
 
     /// Takes the pieces that one read brought; what is to be sent now is appended to `ready`.
     pub fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) {
         for piece in fresh.drain(..) {
-            let Self { splitter, meter, tap, .. } = &mut *self;
-            match splitter.push(&piece, |event| see(meter, tap.as_ref(), &event)) {
+            let Self { splitter, meter, tap, other, .. } = &mut *self;
+            let border = match other {
+                None => splitter.push(&piece, |event| see(meter, tap.as_ref(), &event)),
+                Some(other) => {
+                    other.push(&piece);
+                    splitter.push(&piece, |_| {})
+                }
+            };
+            match border {
                 Some(border) => {
                     ready.append(&mut self.tail);
                     (self.tail_len, self.unfinished, self.within) = (0, 0, false);

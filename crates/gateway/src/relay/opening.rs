@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use wire::meter::Progress;
 use wire::sse::Splitter;
 
-use super::Events;
+use super::View;
 use crate::client::{Client, Interrupted};
 use crate::io::Io;
 use crate::upstream::UpstreamBody;
@@ -47,27 +47,30 @@ impl Beginning {
         self.raw.concat().into()
     }
 
-    fn take(&mut self, fresh: &mut Vec<Bytes>, events: &mut Events) {
+    fn take(&mut self, fresh: &mut Vec<Bytes>, view: &mut View) {
         self.size += fresh.iter().map(Bytes::len).sum::<usize>();
         self.raw.extend(fresh.iter().cloned());
-        events.pass(fresh, &mut self.ready);
-        if self.first_content.is_none() && events.has_content() {
+        view.pass(fresh, &mut self.ready);
+        if self.first_content.is_none() && view.progress().1 {
             self.first_content = Some(Instant::now());
         }
     }
 
     /// What it begins with, if that is clear.
-    fn opened(&self, events: &Events) -> Option<Opened> {
-        match events.progress() {
-            Progress::Failed if !events.has_content() => Some(Opened::Failed(self.last_data())),
-            Progress::Failed | Progress::Ended => Some(Opened::Good),
-            _ if events.has_content() || self.size > HELD => Some(Opened::Good),
-            Progress::Nothing | Progress::Begun => None,
+    fn opened(&self, view: &View) -> Option<Opened> {
+        match view.progress() {
+            (Progress::Failed, false) => Some(Opened::Failed(self.last_data(view))),
+            (Progress::Failed | Progress::Ended, _) => Some(Opened::Good),
+            (_, has_content) if has_content || self.size > HELD => Some(Opened::Good),
+            (Progress::Nothing | Progress::Begun, _) => None,
         }
     }
 
     /// The data of the last event.
-    fn last_data(&self) -> Vec<u8> {
+    fn last_data(&self, view: &View) -> Vec<u8> {
+        if let Some(data) = view.error_data() {
+            return data;
+        }
         let mut last = Vec::new();
         let mut splitter = Splitter::new(HELD);
         for piece in &self.raw {
@@ -88,7 +91,7 @@ impl Beginning {
 pub async fn open<S: Io>(
     client: &mut Client<S>,
     source: &mut UpstreamBody,
-    events: &mut Events,
+    view: &mut View,
     idle: Duration,
     keep_after: Duration,
 ) -> Result<(Opened, Beginning), Interrupted> {
@@ -101,8 +104,8 @@ pub async fn open<S: Io>(
             match source.poll_read(&mut fresh, cx) {
                 Poll::Ready(Ok(end)) => {
                     silent = Instant::now() + idle;
-                    beginning.take(&mut fresh, events);
-                    if let Some(opened) = beginning.opened(events) {
+                    beginning.take(&mut fresh, view);
+                    if let Some(opened) = beginning.opened(view) {
                         return Poll::Ready(Ok(opened));
                     }
                     if end {

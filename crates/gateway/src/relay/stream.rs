@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::record::Id;
 use tokio::time::Instant;
-use wire::anthropic;
 use wire::envelope::Envelope;
 use wire::error::ErrorKind;
 use wire::meter::{self, Metered, Progress};
+use wire::protocol::Protocol;
 
 use super::{Beginning, Events};
 use crate::client::Client;
@@ -20,6 +20,7 @@ use crate::client::respond::with_details;
 use crate::coding::{self, Coding, Decoder, Unpacked};
 use crate::io::Io;
 use crate::live::{Hub, Tap};
+use crate::translation::{self, Streaming};
 use crate::upstream::{UploadError, UpstreamBody};
 
 /// Reads in a row after which the clock, the client and the process are looked at.
@@ -51,6 +52,67 @@ pub enum View {
     Events(Box<Events>),
     /// A compressed one: looked at through a decoder (`None` once that has failed), never touched.
     Coded(Box<Events>, Option<Box<Decoder>>),
+    /// A stream of another protocol, on its way to the client's; unpacked first where it is packed.
+    Translated(Box<Streaming>, Option<Box<Decoder>>),
+}
+
+impl View {
+    /// The same of an answer in that protocol.
+    pub fn speaking(self, protocol: Protocol) -> Self {
+        match self {
+            Self::Whole(whole) => Self::Whole(Whole { protocol, ..whole }),
+            Self::Events(_) => Self::Events(Box::new(Events::of(protocol))),
+            Self::Coded(_, decoder) => Self::Coded(Box::new(Events::of(protocol)), decoder),
+            other => other,
+        }
+    }
+
+    /// Takes the pieces that one read brought; what is to be sent now is appended to `ready`. `false`: they cannot be
+    /// unpacked. Only of a stream into which events can be put.
+    pub(super) fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) -> bool {
+        match self {
+            Self::Events(events) => events.pass(fresh, ready),
+            Self::Translated(streaming, decoder) => {
+                let mut good = true;
+                for piece in fresh.drain(..) {
+                    match decoder {
+                        None => streaming.push(&piece),
+                        Some(machine) => {
+                            let unpacked = machine.push(&piece, |plain| streaming.push(plain));
+                            good &= matches!(unpacked, Unpacked::Plain);
+                        }
+                    }
+                }
+                ready.extend(streaming.take());
+                return good;
+            }
+            Self::Plain | Self::Whole(_) | Self::Coded(..) => ready.append(fresh),
+        }
+        true
+    }
+
+    /// The error that it ended with, as the data of an event of Anthropic's, where it is not one already.
+    pub(super) fn error_data(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Translated(streaming, _) => Some(streaming.error_data()),
+            Self::Events(events) => events.error_data(),
+            Self::Plain | Self::Whole(_) | Self::Coded(..) => None,
+        }
+    }
+
+    /// Whether its beginning can be held back until it is clear what it begins with.
+    pub fn can_wait(&self) -> bool {
+        matches!(self, Self::Events(_) | Self::Translated(..))
+    }
+
+    /// How far the answer has come, and whether the model has said something.
+    pub(super) fn progress(&self) -> (Progress, bool) {
+        match self {
+            Self::Plain | Self::Whole(_) => (Progress::Nothing, false),
+            Self::Events(events) | Self::Coded(events, _) => (events.progress(), events.has_content()),
+            Self::Translated(streaming, _) => (streaming.progress(), streaming.has_content()),
+        }
+    }
 }
 
 impl View {
@@ -103,6 +165,7 @@ pub struct Whole {
     copy: Vec<u8>,
     coding: Option<Coding>,
     cut: bool,
+    protocol: Protocol,
     /// Whether nothing but the end of the connection tells where it ends.
     open_ended: bool,
 }
@@ -113,7 +176,7 @@ const WHOLE: usize = 8 * 1024 * 1024;
 impl Whole {
     /// Of a body with this coding; `open_ended`: one that ends with its connection.
     pub fn new(coding: Option<Coding>, open_ended: bool) -> Self {
-        Self { copy: Vec::new(), coding, cut: false, open_ended }
+        Self { copy: Vec::new(), coding, cut: false, protocol: Protocol::AnthropicMessages, open_ended }
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -137,7 +200,11 @@ impl Whole {
             Some(coding) => coding::decode(coding, &self.copy, WHOLE).map(Cow::Owned),
             None => Some(Cow::Borrowed(&self.copy[..])),
         };
-        meter::whole(plain.as_deref().unwrap_or_default())
+        let plain = plain.as_deref().unwrap_or_default();
+        match self.protocol {
+            Protocol::AnthropicMessages => meter::whole(plain),
+            other => translation::whole_metered(other, plain),
+        }
     }
 }
 
@@ -337,7 +404,14 @@ impl<'a, S: Io> Relay<'a, S> {
             } else if self.ended.is_none() && self.limits.end <= now {
                 self.fail(ErrorKind::UpstreamTimeout, "the stream reached `maxStreamSecs`", Ended::Timeout("too long"));
             } else if ping.is_some_and(|ping| ping <= now) {
-                self.ready.push(Bytes::from_static(anthropic::error::PING));
+                match &mut self.view {
+                    View::Translated(streaming, _) => {
+                        streaming.ping();
+                        self.ready.extend(streaming.take());
+                    }
+                    View::Events(events) => self.ready.push(events.ping()),
+                    View::Plain | View::Whole(_) | View::Coded(..) => {}
+                }
                 self.send();
             }
         }
@@ -393,7 +467,11 @@ impl<'a, S: Io> Relay<'a, S> {
                 self.fresh.iter().for_each(|piece| whole.keep(piece));
                 self.ready.append(&mut self.fresh);
             }
-            View::Events(events) => events.pass(&mut self.fresh, &mut self.ready),
+            view @ (View::Events(_) | View::Translated(..)) => {
+                if !view.pass(&mut self.fresh, &mut self.ready) {
+                    return self.broke("the upstream's stream cannot be unpacked".into());
+                }
+            }
             View::Coded(events, decoder) => {
                 for piece in &self.fresh {
                     let Some(machine) = decoder else { break };
@@ -419,16 +497,27 @@ impl<'a, S: Io> Relay<'a, S> {
         if matches!(&self.view, View::Events(events) if events.is_endless()) {
             self.broke("an event of the upstream's has no end".into());
         }
-        if let View::Events(events) | View::Coded(events, _) = &self.view {
-            if self.first_token.is_none() && events.has_content() {
-                self.first_token = Some(Instant::now());
-            }
-            // The client knows the end when it has this event, whatever the connection does afterwards.
-            match events.progress() {
-                Progress::Ended => self.settle(&Ended::Complete),
-                Progress::Failed => self.settle(&Ended::UpstreamError),
-                Progress::Nothing | Progress::Begun => {}
-            }
+        let (progress, has_content) = self.view.progress();
+        if self.first_token.is_none() && has_content {
+            self.first_token = Some(Instant::now());
+        }
+        // The client knows the end when it has this event, whatever the connection does afterwards.
+        match progress {
+            Progress::Ended => self.settle(&Ended::Complete),
+            Progress::Failed => self.settle(&self.failed()),
+            Progress::Nothing | Progress::Begun => {}
+        }
+    }
+
+    /// How an answer ended that says itself that it failed.
+    fn failed(&self) -> Ended {
+        match &self.view {
+            // So we say where it could not be read.
+            View::Translated(streaming, _) => match streaming.error() {
+                Some(error) if error.kind == ErrorKind::BadGateway => Ended::Truncated(error.message.to_string()),
+                _ => Ended::UpstreamError,
+            },
+            _ => Ended::UpstreamError,
         }
     }
 
@@ -442,6 +531,7 @@ impl<'a, S: Io> Relay<'a, S> {
             View::Plain => None,
             View::Whole(whole) => Some(whole.metered()),
             View::Events(events) | View::Coded(events, _) => Some(events.metered()),
+            View::Translated(streaming, _) => Some(streaming.metered()),
         };
         let (payload, first_token) = (self.payload, self.first_token);
         self.gate = self.settle.settle(Seen { ended, metered, payload, first_token });
@@ -469,13 +559,22 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             View::Whole(_) => true,
             View::Events(events) => {
-                if events.is_over() {
+                events.end();
+                if events.was_whole() {
                     events.release(&mut self.ready);
                 }
-                events.is_over()
+                events.was_whole()
             }
             // A decoder that has failed knows nothing against the stream.
-            View::Coded(events, decoder) => decoder.is_none() || events.is_over(),
+            View::Coded(events, decoder) => {
+                events.end();
+                decoder.is_none() || events.was_whole()
+            }
+            View::Translated(streaming, _) => {
+                streaming.end();
+                self.ready.extend(streaming.take());
+                true
+            }
         };
         if !whole {
             return self.broke("the upstream's stream ended before its last event".into());
@@ -483,12 +582,7 @@ impl<'a, S: Io> Relay<'a, S> {
         self.payload += self.ready.iter().map(|piece| piece.len() as u64).sum::<u64>();
         self.send();
         self.close();
-        let ended = match &self.view {
-            View::Events(events) | View::Coded(events, _) if events.progress() == Progress::Failed => {
-                Ended::UpstreamError
-            }
-            _ => Ended::Complete,
-        };
+        let ended = if self.view.progress().0 == Progress::Failed { self.failed() } else { Ended::Complete };
         self.settle(&ended);
         self.ended = Some(ended);
     }
@@ -507,12 +601,16 @@ impl<'a, S: Io> Relay<'a, S> {
             self.ended = Some(Ended::Complete);
             return;
         }
-        match &self.view {
+        match &mut self.view {
             View::Events(events) if events.at_border() && self.framed != Framed::Length => {
                 self.ready.clear();
-                self.ready.push(
-                    anthropic::error::event(kind, &with_details(message, self.request_id), self.request_id).into(),
-                );
+                self.ready.push(events.last_word(kind, &with_details(message, self.request_id), self.request_id));
+                self.send();
+                self.close();
+            }
+            View::Translated(streaming, _) => {
+                streaming.fail(kind, &with_details(message, self.request_id));
+                self.ready.extend(streaming.take());
                 self.send();
                 self.close();
             }
@@ -524,14 +622,16 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Whether the event that ends the answer has been seen.
     fn is_over(&self) -> bool {
-        match &self.view {
-            View::Plain | View::Whole(_) => false,
-            View::Events(events) | View::Coded(events, _) => events.is_over(),
-        }
+        self.view.progress().0 >= Progress::Ended
     }
 
     fn may_ping(&self) -> bool {
-        self.ended.is_none() && matches!(&self.view, View::Events(e) if e.at_border() && !e.is_over())
+        let can = match &self.view {
+            View::Events(events) => events.at_border(),
+            View::Translated(..) => true,
+            View::Plain | View::Whole(_) | View::Coded(..) => false,
+        };
+        self.ended.is_none() && can && !self.is_over()
     }
 
     /// Ends without a last word: there is nobody who would take it.

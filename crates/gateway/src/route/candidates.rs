@@ -116,7 +116,7 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         if !known.enabled {
             return self.refuse(provider, asked, Verdict::Disabled);
         }
-        if !known.speaks(self.facts.protocol) {
+        if !known.serves(self.facts.protocol, self.facts.operation) {
             return self.refuse(provider, asked, Verdict::OtherProtocol);
         }
         let Ok(model) = resolved else {
@@ -212,7 +212,7 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         self.rules
             .providers
             .get(usize::from(home))
-            .is_some_and(|known| known.enabled && known.speaks(self.facts.protocol))
+            .is_some_and(|known| known.enabled && known.serves(self.facts.protocol, self.facts.operation))
     }
 }
 

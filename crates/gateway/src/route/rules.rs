@@ -8,6 +8,7 @@ use super::Keys;
 use super::facts::Facts;
 use super::model::Names;
 use crate::catalog::ProviderKind;
+use crate::client::inbound::Operation;
 use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig, Rule};
 use crate::glob::Glob;
 use crate::party::Guess;
@@ -39,7 +40,6 @@ pub struct RuleSet {
 pub(super) struct Known {
     pub(super) name: Box<str>,
     pub(super) enabled: bool,
-    pub(super) protocols: &'static [Protocol],
     /// The protocol that is forced.
     pub(super) forced: Option<Protocol>,
     pub(super) names: Names,
@@ -232,19 +232,18 @@ impl Known {
         Self {
             name: config.name.as_str().into(),
             enabled: config.enabled && config.kind.supported,
-            protocols: config.kind.protocols,
             forced: config.protocol,
             names: Names::new(&config.model_aliases, config.default_model.as_deref(), config.kind),
             takes_callers_keys: config.key_mode == KeyMode::Client,
-            keyless: config.kind.name == "ollama",
+            keyless: config.kind.keyless && config.api_keys.is_empty(),
             no_key: no_key.into(),
             kind: config.kind,
         }
     }
 
-    /// Whether it can be spoken to in this protocol.
-    pub(super) fn speaks(&self, protocol: Protocol) -> bool {
-        self.forced.map_or_else(|| self.protocols.contains(&protocol), |forced| forced == protocol)
+    /// Whether it can do this for a client of that protocol: what is asked of a model is translated, anything else is not.
+    pub(super) fn serves(&self, protocol: Protocol, operation: Operation) -> bool {
+        operation.is_held() || self.kind.way(protocol, self.forced).protocol == protocol
     }
 }
 

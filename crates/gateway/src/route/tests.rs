@@ -253,8 +253,8 @@ fn who_cannot_serve_is_skipped_and_told() {
         "a": { "providerType": "anthropic", "enabled": false },
         "b": { "providerType": "anthropic-compatible", "baseUrl": "https://b.test" },
         "c": { "providerType": "anthropic-compatible", "baseUrl": "https://c.test", "apiKeyRef": "env:C" },
-        "d": { "providerType": "openai", "enabled": false, "apiKeyRef": "env:D" },
-        "e": { "providerType": "deepseek", "enabled": false, "apiKeyRef": "env:E" },
+        "d": { "providerType": "openai", "apiKeyRef": "env:D" },
+        "e": { "providerType": "deepseek", "apiKeyRef": "env:E" },
         "off": { "providerType": "ollama", "enabled": false }"#;
     let mut world = World::new(providers, r#""fallbackChain": ["a", "b", "c", "d", "e", "off"]"#);
     assert_eq!(world.plan("", OPUS), "c:0=claude-opus-5-5");
@@ -264,7 +264,7 @@ fn who_cannot_serve_is_skipped_and_told() {
 -  a, model claude-opus-5-5: it is not enabled
 -  b, model claude-opus-5-5: there is no key for it: set `apiKeyRef`, or send your own key
 1. c, model claude-opus-5-5, key 1: taken
--  d, model claude-opus-5-5: it does not speak the client's protocol
+-  d, model claude-opus-5-5: it does not have this model: set its `modelAliases` or `defaultModel`
 -  e, model claude-opus-5-5: it does not have this model: set its `modelAliases` or `defaultModel`
 -  off, model claude-opus-5-5: it is not enabled
 "

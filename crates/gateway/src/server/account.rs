@@ -7,7 +7,6 @@ use ledger::limits::Limits;
 use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
 use tokio::time::Instant;
 use wire::meter::{self, Counts, Meter, Metered};
-use wire::protocol::Protocol;
 use wire::sse::Splitter;
 
 use crate::client::inbound::HeldBody;
@@ -28,11 +27,8 @@ impl Exchange {
 
     /// The record begins: somebody asks for something of an upstream's.
     pub(super) fn open(&mut self, head: &RequestHead, gateway: &Gateway) {
-        let parties = Parties {
-            protocol: Protocol::AnthropicMessages.as_str().into(),
-            endpoint: head.path().into(),
-            ..Parties::default()
-        };
+        let parties =
+            Parties { protocol: self.protocol.as_str().into(), endpoint: head.path().into(), ..Parties::default() };
         let operation = self.operation.recorded();
         let start = Start { id: Id(self.key), operation, started_us: now_us(), parties };
         self.draft = Some(Draft::new(gateway.recorder.clone(), start));
@@ -87,6 +83,22 @@ impl Exchange {
     /// Whose bodies go to the archive.
     pub(super) fn owner(&mut self) -> Option<Owner> {
         self.record().map(|record| Owner { id: record.id, session: record.parties.session.clone() })
+    }
+
+    /// What a translation does not carry goes into the record.
+    pub(super) fn lose(&mut self, losses: &[Box<str>]) {
+        if let Some(record) = self.record() {
+            record.losses = losses.to_vec();
+        }
+    }
+
+    /// What a whole answer came to goes into the record.
+    pub(super) fn came_to(&mut self, metered: Metered, upstream_id: Option<Box<str>>, bytes: u64) {
+        let (status, first_byte) = (self.status, self.first_byte);
+        let Some(record) = self.record() else { return };
+        (record.upstream_request_id, record.bytes_out) = (upstream_id, bytes);
+        record.first_byte_us = first_byte.map(micros);
+        measure(record, metered, status);
     }
 
     /// One try is over.

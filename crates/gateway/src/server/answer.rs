@@ -19,6 +19,7 @@ use crate::relay::{Ended, Events, Framed, View, Whole};
 use crate::server::account::outcome;
 use crate::server::dispatch::{Lost, What};
 use crate::server::exchange::{Exchange, Failure};
+use crate::translation::LOSS;
 use crate::upstream::UpstreamBody;
 
 /// A batch object larger than this is not rewritten but refused.
@@ -69,6 +70,8 @@ pub(super) struct Told<'a> {
     pub(super) id: &'a str,
     pub(super) provider: &'a str,
     pub(super) attempts: u32,
+    /// What a translation could not carry; empty where there is nothing.
+    pub(super) lost: &'a str,
     /// Not to come again.
     pub(super) final_word: bool,
     pub(super) keep_alive: bool,
@@ -76,6 +79,9 @@ pub(super) struct Told<'a> {
 
 fn close_head(out: &mut BytesMut, told: &Told<'_>) {
     headers::exchange_fields(out, told.id, told.provider, told.attempts, told.final_word);
+    if !told.lost.is_empty() {
+        write::field(out, LOSS.as_bytes(), told.lost.as_bytes());
+    }
     let keep_alive = told.keep_alive;
     write::field(out, b"connection", if keep_alive { b"keep-alive" } else { b"close" });
 }
@@ -85,7 +91,7 @@ pub(super) fn answer_head(answer: &ResponseHead, view: &View, framed: Framed, to
     let mut out = BytesMut::with_capacity(1024);
     write::status_line(&mut out, answer.status, answer.reason());
     headers::response_fields(&mut out, answer, told.final_word);
-    if matches!(view, View::Events(_) | View::Coded(..)) {
+    if matches!(view, View::Events(_) | View::Coded(..) | View::Translated(..)) {
         headers::stream_fields(&mut out, answer);
     }
     close_head(&mut out, told);
@@ -167,7 +173,7 @@ impl Exchange {
 
     /// What the head of an answer says of this exchange.
     pub(super) fn told<'a>(&'a self, provider: &'a str, final_word: bool) -> Told<'a> {
-        Told { id: &self.id, provider, attempts: self.attempts, final_word, keep_alive: false }
+        Told { id: &self.id, provider, attempts: self.attempts, lost: "", final_word, keep_alive: false }
     }
 
     /// Sends an answer that is whole, once its record is settled.
@@ -210,7 +216,7 @@ impl Exchange {
 }
 
 /// An answer whose body is at hand.
-fn whole_answer(answer: &ResponseHead, body: Bytes, told: &Told<'_>) -> [Bytes; 2] {
+pub(super) fn whole_answer(answer: &ResponseHead, body: Bytes, told: &Told<'_>) -> [Bytes; 2] {
     let mut out = BytesMut::with_capacity(1024);
     write::status_line(&mut out, answer.status, answer.reason());
     headers::response_fields(&mut out, answer, told.final_word);

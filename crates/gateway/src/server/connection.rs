@@ -6,9 +6,10 @@ use http1::{Framing, HeadError, RequestHead};
 use ledger::record::Id;
 use tracing::{debug, info};
 use uuid::Uuid;
+use wire::protocol::Protocol;
 
 use crate::admin::{self, Reply};
-use crate::client::inbound::Operation;
+use crate::client::inbound::{Operation, protocol};
 use crate::client::peer::Peer;
 use crate::client::respond::Answer;
 use crate::client::{Client, NoRequest};
@@ -62,7 +63,7 @@ async fn refuse<S: Io>(client: &mut Client<S>, worker: &Worker, refusal: &Refusa
     let id = new_id();
     remember(worker, id, None, refusal);
     let id = id.to_string();
-    client.answer(&Answer::refusal(refusal, &id), &id, false, false).await
+    client.answer(&Answer::refusal(refusal, Protocol::AnthropicMessages, &id), &id, false, false).await
 }
 
 /// The one line of a request that never became an exchange, and what is kept of it for those who ask.
@@ -102,7 +103,7 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
         }
         Err(refusal) => {
             remember(worker, key, Some(head), &refusal);
-            (Answer::refusal(&refusal, &id), refusal.close)
+            (Answer::refusal(&refusal, protocol(head), &id), refusal.close)
         }
     };
     let keep_alive = head.keep_alive && !close && !worker.phases.drain.is_cancelled();

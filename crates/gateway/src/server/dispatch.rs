@@ -7,6 +7,8 @@ use http1::{Framing, RequestHead, ResponseHead};
 use ledger::record::{Id, Outcome as Recorded};
 use tokio::time::Instant;
 use tracing::warn;
+use wire::error::ApiError;
+use wire::meter::Metered;
 
 use crate::cap::Turn;
 use crate::client::inbound::HeldBody;
@@ -23,8 +25,10 @@ use crate::server::answer::view;
 use crate::server::attempt::Try;
 use crate::server::caller::Means;
 use crate::server::exchange::{Exchange, Failure};
-use crate::server::request::{Outgoing, credential, prepare};
+use crate::server::request::{Outgoing, Unfit, credential, prepare};
+use crate::server::translated::{self, Asks, WHOLE};
 use crate::signals::Signals;
+use crate::translation::{self, Answer};
 use crate::upstream::UpstreamBody;
 
 /// Bytes of a failed answer that are kept while other targets are asked.
@@ -36,6 +40,8 @@ const KEPT_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked<'a, 'f> {
     pub(super) head: &'a RequestHead,
+    /// What the client speaks, and what follows where that cannot be carried.
+    pub(super) asks: Asks<'a>,
     pub(super) body: Option<&'a HeldBody>,
     pub(super) facts: &'a Facts<'f>,
     pub(super) means: &'a Means,
@@ -50,8 +56,14 @@ pub(super) struct Won<'g> {
     pub(super) provider: &'g Provider,
     pub(super) slot: Slot,
     pub(super) answer: ResponseHead,
+    /// The id that the upstream gave its answer.
+    pub(super) upstream_id: Option<Box<str>>,
     pub(super) source: UpstreamBody,
     pub(super) view: View,
+    /// The answer where it was translated as a whole, and what it came to.
+    pub(super) whole: Option<(Bytes, Metered)>,
+    /// What a translation did not carry.
+    pub(super) lost: String,
     /// What was read and held back.
     pub(super) beginning: Beginning,
     pub(super) pass: Pass<'g>,
@@ -81,6 +93,8 @@ pub(super) enum What {
 pub(super) enum Dispatched<'g> {
     Won(Box<Won<'g>>),
     Lost(Box<Lost<'g>>),
+    /// There is nothing to ask: this is the answer.
+    Idle(&'g Provider, Answer, String),
 }
 
 /// One target at hand.
@@ -131,6 +145,7 @@ impl Exchange {
         let repeatable = asked.body.is_some() || asked.head.framing == Framing::None;
         let mut kept: Kept<(&'g Provider, What)> = Kept::default();
         let mut full = None;
+        let mut unfit = None;
         let (mut at, mut entry) = (0, if plan.last_resort { Entry::LastResort } else { Entry::IfWell });
         loop {
             let Some(target) = plan.targets.get(at).copied() else {
@@ -144,13 +159,23 @@ impl Exchange {
             at += 1;
             let Some(provider) = gateway.provider(target.provider) else { continue };
             let home = asked.purse.own.map(|own| own.home);
-            let Ok(credential) = credential(provider, target.slot, asked.means, home) else { continue };
+            let way = provider.way(asked.asks.protocol);
+            let Ok(credential) = credential(provider, way, target.slot, asked.means, home) else { continue };
             let (head, body) = (asked.head, asked.body);
-            let Some(request) =
-                prepare(head, self.operation, body, provider, &target, &plan.changes, credential.as_ref())
-            else {
-                continue;
-            };
+            let (asks, changes) = (asked.asks, &plan.changes);
+            let request =
+                match prepare(asks, head, self.operation, body, provider, &target, changes, credential.as_ref()) {
+                    Ok(request) => request,
+                    Err(Unfit::Model) => continue,
+                    Err(Unfit::Refused(why)) => {
+                        unfit.get_or_insert(why);
+                        continue;
+                    }
+                };
+            self.lose(&request.losses);
+            if let (true, Some(answer)) = (request.is_idle, &request.answer) {
+                return Ok(Dispatched::Idle(provider, answer.clone(), request.lost));
+            }
             let Some(turn) = self.turn(client, provider).await? else {
                 full.get_or_insert(provider);
                 continue;
@@ -221,9 +246,10 @@ impl Exchange {
         }
         let final_word = self.attempts > 1 && !kept.may_pass();
         let Some((merit, (provider, what))) = kept.take() else {
-            let refusal = match full {
-                Some(provider) => no_turn(provider),
-                None => routing.rules.refusal(asked.facts, asked.purse, &gateway.view(asked.chance)),
+            let refusal = match (unfit, full) {
+                (Some(why), _) => Refusal::of(&why).retry(Retry::Never),
+                (None, Some(provider)) => no_turn(provider),
+                (None, None) => routing.rules.refusal(asked.facts, asked.purse, &gateway.view(asked.chance)),
             };
             return Err(refusal.into());
         };
@@ -314,7 +340,45 @@ impl Exchange {
             return Ok(Came::Failed(Why::Broken, What::Refusal(refusal)));
         }
         let live = worker.gateway.recorder.live();
-        let mut view = view(self.operation, asked.head, &answer, self.stream).tapped(live, Id(self.key));
+        let upstream_id = answer.get("request-id").or(answer.get("x-request-id"));
+        let upstream_id = upstream_id.and_then(|id| std::str::from_utf8(id).ok()).map(Box::from);
+        let to = step.request.answer.as_ref();
+        let mut view = view(self.operation, asked.head, &answer, self.stream);
+        let (mut answer, mut whole) = (answer, None);
+        if let Some(to) = to
+            && status < 400
+        {
+            match translated::view(to, &answer) {
+                Some(streaming) => {
+                    view = streaming;
+                    answer = translated::head(status, to.content_type(), &[to.own_id()], None);
+                }
+                None => {
+                    let theirs = match self.collected(client, step, &mut source, WHOLE, step.patience).await? {
+                        Some(body) => translated::whole(to, &answer, &body),
+                        None => Err(ApiError::new(ErrorKind::BadGateway, "the upstream's answer did not come whole")),
+                    };
+                    match theirs {
+                        Ok((body, metered)) => {
+                            answer = translated::head(status, to.content_type(), &[to.own_id()], Some(body.len()));
+                            whole = Some((body, metered));
+                        }
+                        Err(error) => {
+                            // Some say within a good answer that they failed.
+                            let data = translation::error_event(&error);
+                            let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
+                            self.tried(since, Recorded::UpstreamError, Some(status), Some("its answer is an error"));
+                            pass.record(routing.now(), Outcome::of(&failure, owner));
+                            let (head, body) = translated::refused(to, &error.of_our_credential(), &self.id);
+                            return Ok(Came::Failed(failure, What::Answer(Box::new(head), body)));
+                        }
+                    }
+                }
+            }
+        } else {
+            view = view.speaking(asked.asks.protocol);
+        }
+        let mut view = view.tapped(live, Id(self.key));
         let mut beginning = Beginning::default();
         if status >= 400 {
             let refused = Refused::of(status, &signals, b"");
@@ -325,11 +389,19 @@ impl Exchange {
             let ours = owner == Owner::Ours && matches!(status, 401 | 403 | 429);
             let replaced = status == 429 && step.tried.replaces_subscription;
             let follows = step.has_next || again || ours || replaced;
-            if step.tried.repeatable && follows && may_be_followed(status, owner) && asked.head.method() != "HEAD" {
-                let (refused, what) = match self.collected(client, step, &mut source).await? {
+            let may_follow = step.tried.repeatable && follows && may_be_followed(status, owner);
+            if (may_follow || to.is_some()) && asked.head.method() != "HEAD" {
+                let (refused, what) = match self.collected(client, step, &mut source, KEPT, KEPT_WITHIN).await? {
                     Some(body) => {
                         let refused = Refused::of(status, &signals, &body);
                         source.release(&worker.pool, &provider.base.origin);
+                        let (answer, body) = match to {
+                            Some(to) => {
+                                let error = translation::upstream_error(status, &body, answer.get("retry-after"));
+                                translated::refused(to, &error, &self.id)
+                            }
+                            None => (answer, body),
+                        };
                         (refused, What::Answer(Box::new(answer), body))
                     }
                     None => (refused, What::Refusal(unreadable(provider, status))),
@@ -347,11 +419,8 @@ impl Exchange {
                 return Ok(Came::Failed(failure, What::Refusal(unreadable(provider, status))));
             }
         } else {
-            if let View::Events(events) = &mut view
-                && step.has_next
-                && step.tried.repeatable
-            {
-                let (opened, held) = match open(client, &mut source, events, step.idle, routing.commit_after).await {
+            if view.can_wait() && whole.is_none() && step.has_next && step.tried.repeatable {
+                let (opened, held) = match open(client, &mut source, &mut view, step.idle, routing.commit_after).await {
                     Ok(opened) => opened,
                     Err(Interrupted::Gone) => {
                         self.tried(since, Recorded::ClientDisconnected, Some(status), None);
@@ -366,7 +435,14 @@ impl Exchange {
                     }
                     Opened::Failed(data) => {
                         let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
-                        let what = What::Answer(Box::new(answer.clone()), held.bytes());
+                        let (head, body) = match to {
+                            Some(to) => {
+                                let error = translation::upstream_error(0, &data, None);
+                                translated::refused(to, &error, &self.id)
+                            }
+                            None => (answer.clone(), held.bytes()),
+                        };
+                        let what = What::Answer(Box::new(head), body);
                         (
                             Some(failure),
                             Recorded::UpstreamError,
@@ -398,20 +474,36 @@ impl Exchange {
         let final_word = status >= 400 && step.has_failed && !kept.may_pass() && !may_pass(status);
         let slot = step.target.slot;
         let turn = turn.take().expect("a target is won once");
-        let won = Won { provider, slot, answer, source, view, beginning, pass, final_word, _turn: turn };
+        let lost = step.request.lost.clone();
+        let won = Won {
+            provider,
+            slot,
+            answer,
+            upstream_id,
+            source,
+            view,
+            whole,
+            lost,
+            beginning,
+            pass,
+            final_word,
+            _turn: turn,
+        };
         Ok(Came::Won(Box::new(won)))
     }
 
-    /// The body of a failed answer; `None`: it is too long, too slow or broken.
+    /// The body of an answer that has to be at hand as a whole; `None`: it is too long, too slow or broken.
     async fn collected<S: Io>(
         &mut self,
         client: &mut Client<S>,
         step: &Step<'_, '_>,
         source: &mut UpstreamBody,
+        most: usize,
+        within: Duration,
     ) -> Result<Option<Bytes>, Failure> {
         let collected = {
-            let mut collect = std::pin::pin!(source.collect(KEPT));
-            let deadline = Instant::now() + step.idle.min(KEPT_WITHIN);
+            let mut collect = std::pin::pin!(source.collect(most));
+            let deadline = Instant::now() + step.idle.min(within);
             client.watch(deadline, |cx| collect.as_mut().poll(cx)).await
         };
         match collected {

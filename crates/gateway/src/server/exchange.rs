@@ -11,9 +11,9 @@ use uuid::Uuid;
 use wire::protocol::Protocol;
 
 use crate::client::Client;
-use crate::client::inbound::{HeldBody, NoBody, Operation, read_held};
+use crate::client::inbound::{HeldBody, NoBody, Operation, protocol, read_held};
 use crate::client::respond::Answer;
-use crate::error::Refusal;
+use crate::error::{Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
 use crate::health::{Outcome, Slot, Why};
 use crate::io::Io;
@@ -26,7 +26,9 @@ use crate::server::account::{self, Closing, outcome, refused};
 use crate::server::answer::{Told, answer_head, framed, is_json};
 use crate::server::caller::{self, Means, Rules};
 use crate::server::dispatch::{Asked, Dispatched, What};
+use crate::server::translated::Asks;
 use crate::signals::Signals;
+use crate::translation;
 
 /// A non-stream answer may take this long, whatever `timeoutSecs` says: models think.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
@@ -50,6 +52,8 @@ pub(super) struct Exchange {
     pub(super) id: String,
     pub(super) started: Instant,
     pub(super) operation: Operation,
+    /// What the client speaks.
+    pub(super) protocol: Protocol,
     pub(super) provider: String,
     pub(super) model: Option<String>,
     pub(super) stream: bool,
@@ -100,6 +104,7 @@ pub(super) async fn exchange<S: Io>(
         id: id.to_string(),
         started: Instant::now(),
         operation,
+        protocol: protocol(head),
         provider: String::new(),
         model: None,
         stream: false,
@@ -130,7 +135,14 @@ pub(super) async fn exchange<S: Io>(
                 gateway.refused.push(Id(this.key), Some((head.method(), head.path())), &refusal);
             }
             let keep_alive = head.keep_alive && !refusal.close && !worker.phases.drain.is_cancelled();
-            client.answer(&Answer::refusal(&refusal, &this.id), &this.id, keep_alive, head.method() == "HEAD").await
+            client
+                .answer(
+                    &Answer::refusal(&refusal, this.protocol, &this.id),
+                    &this.id,
+                    keep_alive,
+                    head.method() == "HEAD",
+                )
+                .await
         }
     }
 }
@@ -156,7 +168,7 @@ impl Exchange {
         // Whom it goes to.
         let key_id = means.own.as_ref().map(|own| Fingerprint::of(own.key.expose()));
         let text = body.as_ref().map(|body| (&body.text[..], &body.envelope));
-        let mut facts = Facts::of(head, text, Protocol::AnthropicMessages, self.operation, routing.rules.guess());
+        let mut facts = Facts::of(head, text, self.protocol, self.operation, routing.rules.guess());
         facts.key_id = key_id.as_ref().map(Fingerprint::as_str);
         facts.in_flight = gateway.counters.totals().1.saturating_sub(1);
         facts.unix = now_us() / 1_000_000;
@@ -187,7 +199,22 @@ impl Exchange {
         }
         let (session, idle, max_stream) = (plan.session, plan.changes.idle_timeout, plan.changes.max_stream);
         let prompt_bytes = facts.prompt_bytes();
-        let asked = Asked { head, body: body.as_ref(), facts: &facts, means: &means, purse: &purse, chance };
+        let (id, protocol) = (self.id.clone(), self.protocol);
+        let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss };
+        // Not every provider counts: then we do.
+        if self.operation == Operation::CountTokens
+            && let (Some(first), Some(body)) = (plan.targets.first(), &body)
+            && let Some(provider) = gateway.provider(first.provider)
+            && provider.way(protocol).protocol != protocol
+        {
+            let tokens =
+                translation::count(protocol, &body.text).map_err(|why| Refusal::of(&why).retry(Retry::Never))?;
+            let body = serde_json::json!({ "input_tokens": tokens }).to_string();
+            let told = (&*provider.name, "input_tokens");
+            let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
+            return self.answer_translated(client, told, "application/json", &[], body.into(), keep_alive).await;
+        }
+        let asked = Asked { head, asks, body: body.as_ref(), facts: &facts, means: &means, purse: &purse, chance };
         let mut won = match self.dispatch(client, worker, &asked, plan).await? {
             Dispatched::Won(won) => won,
             Dispatched::Lost(lost) => {
@@ -197,6 +224,12 @@ impl Exchange {
                     tape.keep(body);
                 }
                 return self.hand_over(client, head, worker, *lost).await;
+            }
+            Dispatched::Idle(provider, answer, lost) => {
+                let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
+                let (told, fields) = ((&*provider.name, &*lost), [answer.own_id()]);
+                let (content_type, body) = (answer.content_type(), answer.nothing().into());
+                return self.answer_translated(client, told, content_type, &fields, body, keep_alive).await;
             }
         };
         drop(facts);
@@ -209,18 +242,24 @@ impl Exchange {
         if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(answer) {
             return self.batch_object(client, head, worker, provider, won.answer, won.source).await;
         }
+        if let Some((body, metered)) = won.whole.take() {
+            if let Some(mut tape) = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.answer)) {
+                tape.keep(&body);
+            }
+            return self.whole(client, head, worker, *won, body, metered).await;
+        }
         let keep_alive =
             head.keep_alive && !worker.phases.drain.is_cancelled() && !won.source.sending().0.is_uploading();
         let framed = framed(head, answer, &won.view);
         let keep_alive = keep_alive && framed != Framed::Close;
-        let told = Told { keep_alive, ..self.told(&provider.name, won.final_word) };
+        let told = Told { keep_alive, lost: &won.lost, ..self.told(&provider.name, won.final_word) };
         client.out.push(answer_head(answer, &won.view, framed, &told, head.method() == "HEAD"));
         let limits = Limits {
             ping: gateway.ping,
             idle: idle.unwrap_or(provider.timeouts.idle),
             end: self.started + max_stream.unwrap_or(provider.timeouts.max_stream),
         };
-        let upstream_id = answer.get("request-id").and_then(|id| std::str::from_utf8(id).ok());
+        let upstream_id = won.upstream_id.as_deref();
         let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, answer));
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();

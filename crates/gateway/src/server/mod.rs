@@ -8,3 +8,4 @@ pub mod connection;
 mod dispatch;
 mod exchange;
 mod request;
+mod translated;

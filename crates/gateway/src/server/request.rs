@@ -3,9 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, write};
 use ledger::record::Fingerprint;
-use wire::envelope::splice;
+use wire::envelope::{Envelope, splice};
+use wire::error::ApiError;
+use wire::protocol::Protocol;
 
-use crate::catalog::Auth;
+use crate::catalog::{Auth, Way};
 use crate::client::inbound::{HeldBody, Operation};
 use crate::config::KeyMode;
 use crate::headers;
@@ -14,6 +16,8 @@ use crate::provider::Provider;
 use crate::route::{Changes, Target};
 use crate::secret::Secret;
 use crate::server::caller::Means;
+use crate::server::translated::{self, Asks};
+use crate::translation::{self, Answer};
 
 /// A credential as it goes up.
 #[derive(Debug)]
@@ -33,10 +37,18 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// Appends the field.
+    pub(super) fn write(&self, out: &mut BytesMut) {
+        write::field(out, self.form.header().as_bytes(), self.value.expose().as_bytes());
+    }
+}
+
 /// The credential of a target: `Ok(None)` where it wants none, `Err` where there is none any more. A caller's own key
 /// goes to no provider but the one at `home`, and each of ours to its own scheme, host and port.
 pub(super) fn credential(
     provider: &Provider,
+    way: &Way,
     slot: Slot,
     means: &Means,
     home: Option<u16>,
@@ -47,12 +59,12 @@ pub(super) fn credential(
             let is_home = home == Some(provider.place) && provider.key_mode == KeyMode::Client;
             let own = means.own.as_ref().filter(|_| is_home).ok_or(())?;
             let is_subscription = own.key.expose().starts_with("sk-ant-oat");
-            Ok(Some(Credential::new(own.form.unwrap_or(provider.kind.auth), &own.key, is_subscription)))
+            Ok(Some(Credential::new(own.form.unwrap_or(provider.auth(way)), &own.key, is_subscription)))
         }
         Slot::Stored(at) => {
             let key = provider.keys.get(usize::from(at)).filter(|_| means.stored).ok_or(())?;
             let key = key.for_origin(&provider.base.origin).ok_or(())?;
-            Ok(Some(Credential::new(provider.kind.auth, &key, false)))
+            Ok(Some(Credential::new(provider.auth(way), &key, false)))
         }
     }
 }
@@ -64,17 +76,42 @@ pub(super) struct Outgoing {
     /// The body in slices of what was received, with what is changed between them; `None`: it goes up while it arrives,
     /// or there is none.
     pub(super) body: Option<[Bytes; 3]>,
+    /// How the answer becomes the client's, where the target speaks another protocol.
+    pub(super) answer: Option<Answer>,
+    /// What the translation does not carry, as the record keeps it and as the client is told.
+    pub(super) losses: Vec<Box<str>>,
+    pub(super) lost: String,
+    /// Whether there is nothing to ask.
+    pub(super) is_idle: bool,
+}
+
+/// Why a target is not asked.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// The model cannot be written into the request.
+    Model,
+    /// What is asked cannot be said in the target's protocol.
+    Refused(Box<ApiError>),
 }
 
 /// The body for a target, and whether it is plain text although it came packed. `None`: the model cannot be written into
-/// it. This is where a body in another protocol would be made.
-fn body_for(body: &HeldBody, target: &Target<'_>) -> Option<([Bytes; 3], bool)> {
+/// it. Reasoning of other providers that it brings along is left out.
+fn body_for(body: &HeldBody, protocol: Protocol, target: &Target<'_>) -> Option<([Bytes; 3], bool)> {
+    let stripped = translation::without_foreign_reasoning(protocol, &body.text);
     if !target.renames {
-        return Some(([body.bytes.clone(), Bytes::new(), Bytes::new()], false));
+        let (whole, unpacked) = match stripped {
+            Some(stripped) => (stripped, body.text.as_ptr() != body.bytes.as_ptr()),
+            None => (body.bytes.clone(), false),
+        };
+        return Some(([whole, Bytes::new(), Bytes::new()], unpacked));
     }
-    let text = &body.text;
+    let again = stripped.as_ref().and_then(|text| Envelope::read(text).ok());
+    let (text, envelope) = match (&stripped, &again) {
+        (Some(text), Some(envelope)) => (text, envelope),
+        _ => (&body.text, &body.envelope),
+    };
     let model = serde_json::to_string(target.model).ok()?;
-    let parts = match body.envelope.model_span.clone().filter(|span| span.end <= text.len()) {
+    let parts = match envelope.model_span.clone().filter(|span| span.end <= text.len()) {
         Some(span) => splice(text, span, model.into()),
         None => {
             let begin = text.iter().position(|b| !b.is_ascii_whitespace()).filter(|at| text[*at] == b'{')? + 1;
@@ -82,11 +119,16 @@ fn body_for(body: &HeldBody, target: &Target<'_>) -> Option<([Bytes; 3], bool)> 
             splice(text, begin..begin, format!("\"model\":{model}{comma}").into())
         }
     };
-    Some((parts, text.as_ptr() != body.bytes.as_ptr()))
+    Some((parts, body.text.as_ptr() != body.bytes.as_ptr()))
 }
 
-/// The request for a target; `None` where it cannot be asked for the model that it should be asked for.
+/// The request for a target.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where everything that a request is made of comes together"
+)]
 pub(super) fn prepare(
+    asks: Asks<'_>,
     head: &RequestHead,
     operation: Operation,
     body: Option<&HeldBody>,
@@ -94,23 +136,26 @@ pub(super) fn prepare(
     target: &Target<'_>,
     changes: &Changes<'_>,
     credential: Option<&Credential>,
-) -> Option<Outgoing> {
+) -> Result<Outgoing, Unfit> {
+    let way = provider.way(asks.protocol);
+    if way.protocol != asks.protocol {
+        return match body.filter(|_| operation == Operation::Generation) {
+            Some(body) => translated::prepare(asks, head, body, provider, target, changes, credential)
+                .map_err(|why| Unfit::Refused(Box::new(why))),
+            None => Err(Unfit::Model),
+        };
+    }
     let body = match body {
-        Some(body) => Some(body_for(body, target)?),
+        Some(body) => Some(body_for(body, asks.protocol, target).ok_or(Unfit::Model)?),
         None => None,
     };
     let mut out = BytesMut::with_capacity(2048);
-    let path = head.target();
-    if provider.base.path.is_empty() {
-        write::request_line(&mut out, head.method(), path);
-    } else {
-        write::request_line(&mut out, head.method(), &format!("{}{path}", provider.base.path));
-    }
+    write::request_line(&mut out, head.method(), &provider.target(way, head.target()));
     write::field(&mut out, b"host", provider.base.origin.host_header().as_bytes());
     let unpacked = body.as_ref().is_some_and(|(_, unpacked)| *unpacked);
     headers::request_fields(&mut out, head, operation.coding(), unpacked, changes.headers, &provider.headers);
     if let Some(credential) = credential {
-        write::field(&mut out, credential.form.header().as_bytes(), credential.value.expose().as_bytes());
+        credential.write(&mut out);
     }
     match (&body, head.framing) {
         (Some((parts, _)), _) => {
@@ -121,5 +166,6 @@ pub(super) fn prepare(
         (None, _) => {}
     }
     headers::end(&mut out);
-    Some(Outgoing { head: out.freeze(), body: body.map(|(parts, _)| parts) })
+    let (head, body) = (out.freeze(), body.map(|(parts, _)| parts));
+    Ok(Outgoing { head, body, answer: None, losses: Vec::new(), lost: String::new(), is_idle: false })
 }

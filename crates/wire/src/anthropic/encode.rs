@@ -1,6 +1,6 @@
 //! Writes answers, streamed and whole.
 
-use super::{OWN, error, stop_word, write};
+use super::{OWN, error, write};
 use crate::codec::{EncodeStream, Front};
 use crate::event::{Block, Delta, Event, Start, Stop};
 use crate::json::{self, Writer};
@@ -210,7 +210,7 @@ impl Encoder {
 const CUSTOM: &[u8] = b"{\\\"input\\\":\\\"";
 
 fn ending(o: &mut Writer<'_>, stop: &Stop<'_>) {
-    o.str("stop_reason", stop_word(&stop.reason));
+    o.str("stop_reason", stop.reason.as_str());
     match &stop.sequence {
         Some(sequence) => o.str("stop_sequence", sequence),
         None => o.null("stop_sequence"),

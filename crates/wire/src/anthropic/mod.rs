@@ -59,26 +59,19 @@ impl Upstream for Anthropic {
     }
 }
 
-/// The protocol's words for the reasons to stop.
-const STOPS: [(&str, StopReason); 8] = [
-    ("end_turn", StopReason::EndTurn),
-    ("max_tokens", StopReason::MaxTokens),
-    ("stop_sequence", StopReason::StopSequence),
-    ("tool_use", StopReason::ToolUse),
-    ("pause_turn", StopReason::PauseTurn),
-    ("refusal", StopReason::Refusal),
-    ("model_context_window_exceeded", StopReason::ContextWindow),
-    ("compaction", StopReason::Compaction),
+/// The reasons to stop that this protocol has words for.
+const STOPS: [StopReason; 8] = [
+    StopReason::EndTurn,
+    StopReason::MaxTokens,
+    StopReason::StopSequence,
+    StopReason::ToolUse,
+    StopReason::PauseTurn,
+    StopReason::Refusal,
+    StopReason::ContextWindow,
+    StopReason::Compaction,
 ];
 
 fn stop_reason(word: &str) -> StopReason {
-    let known = STOPS.iter().find(|(name, _)| *name == word);
-    known.map_or_else(|| StopReason::Other(word.into()), |(_, reason)| reason.clone())
-}
-
-fn stop_word(reason: &StopReason) -> &str {
-    match reason {
-        StopReason::Other(word) => word,
-        known => STOPS.iter().find(|(_, reason)| reason == known).map_or("end_turn", |(name, _)| name),
-    }
+    let known = STOPS.into_iter().find(|reason| reason.as_str() == word);
+    known.unwrap_or_else(|| StopReason::Other(word.into()))
 }

@@ -55,8 +55,11 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
 }
 
 fn options(o: &mut Writer<'_>, request: &Request<'_>, fit: &Fit<'_>, quirks: &Quirks) {
-    let note = fit.note.as_deref().map_or(0, str::len) as u64;
-    o.uint("num_ctx", context::size(context::prompt(request) + note, fit.max_tokens, quirks.context_most));
+    let context = quirks.context_fixed.unwrap_or_else(|| {
+        let note = fit.note.as_deref().map_or(0, str::len) as u64;
+        context::size(context::prompt(request) + note, fit.max_tokens, quirks.context_most)
+    });
+    o.uint("num_ctx", context);
     if let Some(most) = fit.max_tokens {
         o.uint("num_predict", most);
     }

@@ -88,7 +88,7 @@ fn answer(transcript: &Transcript) -> String {
             };
             writeln!(text, "== {name}, gathered: {status}\n{}", pretty(&out)).unwrap();
         } else {
-            transcode::whole(upstream, client, &transcript.body, &Back::default(), &FRONT, &mut out).unwrap();
+            transcode::whole(upstream, client, &transcript.body, &Back::default(), &FRONT, false, &mut out).unwrap();
             writeln!(text, "== {name}, whole\n{}", pretty(&out)).unwrap();
             let message = upstream.decode_whole(&transcript.body, &Back::default()).unwrap();
             let (mut encoder, mut out) = (client.encode_stream(&FRONT), Vec::new());

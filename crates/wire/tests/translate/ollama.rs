@@ -118,6 +118,8 @@ fn enough_context_is_reserved_for_prompt_and_answer() {
     assert_eq!(reserved(request(30_000, 4000), None), 16_384);
     assert_eq!(reserved(request(30_000, 64_000), None), 131_072);
     assert_eq!(reserved(request(30_000, 64_000), Some(40_960)), 40_960);
+    let fixed = sent(&request(30_000, 4000), &Quirks { context_fixed: Some(10_000), ..Quirks::OLLAMA });
+    assert_eq!(fixed["options"]["num_ctx"], 10_000);
     // An image is not read as text.
     let image = json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "A".repeat(900_000) } });
     let image = json!({ "model": "m", "max_tokens": 100, "messages": [{ "role": "user", "content": [image] }] });

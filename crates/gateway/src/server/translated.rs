@@ -1,0 +1,187 @@
+//! What is different where a target speaks another protocol than the client.
+
+use bytes::{Bytes, BytesMut};
+use http1::{Framing, Limits, RequestHead, ResponseHead, Scan, write};
+use ledger::record::Outcome as Recorded;
+use wire::error::ApiError;
+use wire::meter::Metered;
+use wire::protocol::Protocol;
+
+use crate::client::Client;
+use crate::client::inbound::HeldBody;
+use crate::coding::{self, Coding, Decoder};
+use crate::config::OnLoss;
+use crate::error::ErrorKind;
+use crate::gateway::Worker;
+use crate::headers;
+use crate::io::Io;
+use crate::provider::Provider;
+use crate::relay::{Ended, View};
+use crate::route::{Changes, Target};
+use crate::server::answer::{Told, whole_answer};
+use crate::server::dispatch::Won;
+use crate::server::exchange::{Exchange, Failure};
+use crate::server::request::{Credential, Outgoing};
+use crate::translation::{self, Answer, Upstream};
+
+/// Bytes of a whole answer that is translated, and that it may unpack to.
+pub(super) const WHOLE: usize = 64 * 1024 * 1024;
+/// The version of Anthropic's protocol that we write.
+const ANTHROPIC_VERSION: &[u8] = b"2023-06-01";
+
+/// What is told of a client's request where it is translated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asks<'a> {
+    pub(super) protocol: Protocol,
+    pub(super) id: &'a str,
+    pub(super) on_loss: OnLoss,
+}
+
+/// The request for a target that speaks another protocol.
+pub(super) fn prepare(
+    asks: Asks<'_>,
+    head: &RequestHead,
+    body: &HeldBody,
+    provider: &Provider,
+    target: &Target<'_>,
+    changes: &Changes<'_>,
+    credential: Option<&Credential>,
+) -> Result<Outgoing, ApiError> {
+    let way = provider.way(asks.protocol);
+    let asked = body.envelope.model.as_deref().unwrap_or_default();
+    let model = if target.model.is_empty() { asked } else { target.model };
+    let model = provider.model(way, model);
+    let quirks = provider.quirks(way, model);
+    let upstream = Upstream { protocol: way.protocol, model, quirks: &quirks };
+    let translated = translation::request(asks.protocol, &upstream, &body.text, asked, asks.id)?;
+    if let (OnLoss::Refuse, Some(refused)) = (asks.on_loss, translation::refuse(&translated.losses)) {
+        return Err(refused);
+    }
+    let mut out = BytesMut::with_capacity(1024);
+    write::request_line(&mut out, "POST", &provider.generation(way));
+    write::field(&mut out, b"host", provider.base.origin.host_header().as_bytes());
+    let accept: &[u8] = match (translated.answer.is_stream(), way.protocol) {
+        (true, Protocol::Ollama) => b"application/x-ndjson",
+        (true, _) => b"text/event-stream",
+        (false, _) => b"application/json",
+    };
+    write::field(&mut out, b"accept", accept);
+    write::field(&mut out, b"accept-encoding", b"identity");
+    write::field(&mut out, b"content-type", b"application/json");
+    if let Some(agent) = head.get("user-agent") {
+        write::field(&mut out, b"user-agent", agent);
+    }
+    if way.protocol == Protocol::AnthropicMessages {
+        write::field(&mut out, b"anthropic-version", ANTHROPIC_VERSION);
+    }
+    headers::own_fields(&mut out, changes.headers, &provider.headers);
+    if let Some(credential) = credential {
+        credential.write(&mut out);
+    }
+    write::content_length(&mut out, translated.body.len() as u64);
+    headers::end(&mut out);
+    Ok(Outgoing {
+        head: out.freeze(),
+        body: Some([translated.body, Bytes::new(), Bytes::new()]),
+        losses: translated.losses.iter().map(|loss| loss.to_string().into()).collect(),
+        lost: translated.losses.to_string(),
+        is_idle: translated.is_idle,
+        answer: Some(translated.answer),
+    })
+}
+
+/// The head of an answer in the client's protocol; without a length, of a stream.
+pub(super) fn head(status: u16, content_type: &str, fields: &[(&str, String)], length: Option<usize>) -> ResponseHead {
+    let mut out = BytesMut::with_capacity(256);
+    let reason = if status < 400 { "OK" } else { ErrorKind::of_status(status).reason() };
+    write::status_line(&mut out, status, reason.as_bytes());
+    write::field(&mut out, b"content-type", content_type.as_bytes());
+    for (name, value) in fields {
+        write::field(&mut out, name.as_bytes(), value.as_bytes());
+    }
+    match length {
+        Some(length) => write::content_length(&mut out, length as u64),
+        None => write::field(&mut out, b"transfer-encoding", b"chunked"),
+    }
+    headers::end(&mut out);
+    let taken = ResponseHead::take(&mut out, &mut Scan::default(), &Limits::default(), false);
+    taken.ok().flatten().expect("it was written a moment ago")
+}
+
+/// An error answer in the client's protocol.
+pub(super) fn refused(answer: &Answer, error: &ApiError, id: &str) -> (ResponseHead, Bytes) {
+    let (status, mut fields, body) = translation::error(answer.client(), error, id);
+    fields.push(answer.own_id());
+    let body = Bytes::from(body);
+    (head(status, "application/json", &fields, Some(body.len())), body)
+}
+
+/// How the answer of an upstream that was asked in another protocol is seen: as a stream to be translated, or (`None`) as
+/// a whole that has to be at hand first.
+pub(super) fn view(answer: &Answer, theirs: &ResponseHead) -> Option<View> {
+    let kind = theirs.get("content-type").map(<[u8]>::to_ascii_lowercase);
+    let streams = |kind: &[u8]| kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/x-ndjson");
+    if !answer.is_stream() || !kind.is_none_or(|kind| streams(&kind)) || theirs.framing == Framing::None {
+        return None;
+    }
+    let decoder = match Coding::of(theirs.get("content-encoding")) {
+        Ok(None) => None,
+        Ok(Some(coding)) => Some(Box::new(Decoder::new(coding, WHOLE as u64)?)),
+        Err(_) => return None,
+    };
+    Some(View::Translated(Box::new(answer.stream()), decoder))
+}
+
+/// A whole answer in the client's protocol.
+pub(super) fn whole(answer: &Answer, theirs: &ResponseHead, body: &[u8]) -> Result<(Bytes, Metered), ApiError> {
+    let unpacked;
+    let body = match Coding::of(theirs.get("content-encoding")) {
+        Ok(None) => body,
+        Ok(Some(coding)) => {
+            unpacked = coding::decode(coding, body, WHOLE).unwrap_or_default();
+            &unpacked
+        }
+        Err(_) => &[],
+    };
+    answer.whole(body).map(|(body, metered)| (body.into(), metered))
+}
+
+impl Exchange {
+    /// Answers a client with a whole answer that was translated.
+    pub(super) async fn whole<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Worker,
+        won: Won<'_>,
+        body: Bytes,
+        metered: Metered,
+    ) -> Result<(Ended, bool), Failure> {
+        let Won { provider, answer, source, upstream_id, lost, .. } = won;
+        source.release(&worker.pool, &provider.base.origin);
+        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
+        worker.gateway.counters.relayed(body.len() as u64);
+        self.came_to(metered, upstream_id, body.len() as u64);
+        let told = Told { keep_alive, lost: &lost, ..self.told(&provider.name, false) };
+        let answered = whole_answer(&answer, body, &told);
+        self.send_whole(client, answered, keep_alive, Recorded::Success).await
+    }
+
+    /// Answers a client with what is at hand, whole, in its own protocol.
+    pub(super) async fn answer_translated<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        told: (&str, &str),
+        content_type: &str,
+        fields: &[(&str, String)],
+        body: Bytes,
+        keep_alive: bool,
+    ) -> Result<(Ended, bool), Failure> {
+        let (provider, lost) = told;
+        self.status = 200;
+        let head = head(200, content_type, fields, Some(body.len()));
+        let told = Told { keep_alive, lost, ..self.told(provider, false) };
+        let answered = whole_answer(&head, body, &told);
+        self.send_whole(client, answered, keep_alive, Recorded::Success).await
+    }
+}
