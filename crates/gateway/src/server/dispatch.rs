@@ -411,7 +411,10 @@ impl Exchange {
                 pass.record(routing.now(), Outcome::of(&failure, owner));
                 return Ok(Came::Failed(failure, what));
             }
-            pass.record(routing.now(), Outcome::of(&failure, owner));
+            // A file that is not there says nothing of who keeps files.
+            let of_request = !self.operation.is_held() && matches!(status, 403 | 404);
+            let outcome = if of_request { Outcome::Answered } else { Outcome::of(&failure, owner) };
+            pass.record(routing.now(), outcome);
             self.tried(since, Recorded::UpstreamError, Some(status), None);
             // The last of several: the client gets the one that tells it most.
             let verdict = if may_be_followed(status, owner) { Verdict::Next } else { Verdict::GiveUp };

@@ -329,6 +329,15 @@ impl House {
         self.next_upstream(Upstream::Raw(steps.into_iter().collect()));
     }
 
+    /// The next connection to an upstream leads to the simulator, through this: its near end, then its far one.
+    pub fn through<F: Future<Output = ()> + 'static>(&self, proxy: impl FnOnce(DuplexStream, DuplexStream) -> F) {
+        let (near, proxys_near) = tokio::io::duplex(PIPE);
+        let (proxys_far, far) = tokio::io::duplex(PIPE);
+        self.next_upstream(Upstream::Given(Stream::pipe(near)));
+        drop(self.far.spawn_local(self.sim.clone().serve_stream(far, "through")));
+        self.far.spawn_local(proxy(proxys_near, proxys_far));
+    }
+
     /// A host goes down, with all that it was doing.
     pub fn take_down(&self, host: &str) {
         self.up.lock().unwrap().entry(host.to_string()).or_default().cancel();

@@ -589,3 +589,43 @@ async fn five_hundred_streams_while_the_first_provider_dies_and_comes_back() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_stays_where_it_was_served() {
+    let edit = |settings: &mut Value| {
+        two(settings);
+        settings["routing"]["rules"] = json!([{ "use": { "providers": ["anthropic", "second"], "pick": "weight" } }]);
+    };
+    in_house(edit, async |house| {
+        let mut client = house.client();
+        let mut homes = std::collections::BTreeSet::new();
+        for session in 0..12 {
+            let fields = format!("x-claude-code-session-id: s{session}\r\n");
+            let mut served = Vec::new();
+            for _ in 0..4 {
+                let reply = client.ask(post("/v1/messages", &fields, BODY)).await;
+                served.push(reply.header("x-cco-provider").unwrap().to_string());
+            }
+            assert!(served.iter().all(|provider| *provider == served[0]), "{served:?}");
+            homes.insert(served[0].clone());
+        }
+        assert_eq!(homes.len(), 2, "not all of twelve sessions are at the same place");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_says_nothing_against_its_provider() {
+    in_house(two, async |house| {
+        let lost = "HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\n{}";
+        house.script((0..6).flat_map(|_| [Step::Request, send(lost)]).chain([Step::Hang]));
+        let mut client = house.client();
+        for _ in 0..6 {
+            let reply = client.ask(crate::common::client::get("/v1/files/nothing", "")).await;
+            assert_eq!((reply.status, reply.header("x-cco-attempts")), (404, Some("1")));
+        }
+        let (circuits, _) = house.gateway.routing.health.report(house.gateway.routing.now(), 0);
+        assert!(circuits.iter().all(|circuit| circuit.why.is_none()), "{circuits:?}");
+    })
+    .await;
+}

@@ -16,3 +16,4 @@ mod memory;
 mod records;
 mod rest;
 mod time;
+mod weather;

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use gateway::net::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-use crate::common::client::{Client, messages};
-use crate::common::pipes::{Upstream, in_house, peer, plain};
+use crate::common::client::{Client, messages, post};
+use crate::common::pipes::{Upstream, in_house, in_house_with_pipes_of, once, peer, plain};
 use crate::time::{DELTA, START, STOP};
 
 /// Where bytes lay when they were read or written.
@@ -138,6 +138,51 @@ async fn events_are_written_from_the_memory_they_were_read_into() {
     ];
     let (read, written) = relay(true, &pieces).await;
     check_identity(&read, &written, &format!("{START}{}{DELTA}{DELTA}{long}{STOP}", DELTA.repeat(50)));
+}
+
+/// A chain of two, with one try each.
+fn two(settings: &mut serde_json::Value) {
+    settings["providers"]["second"] = serde_json::json!({
+        "providerType": "anthropic-compatible",
+        "baseUrl": "http://second.test",
+        "apiKeyRef": "env:OTHER_KEY",
+    });
+    settings["routing"] = serde_json::json!({ "fallbackChain": ["anthropic", "second"] });
+    once(settings);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_goes_to_a_second_target_is_the_same_memory() {
+    in_house_with_pipes_of(1 << 20, two, async |house| {
+        let answers = [
+            "HTTP/1.1 529 Overloaded\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        ];
+        let mut sent = Vec::new();
+        for answer in answers {
+            let (near, mut far) = tokio::io::duplex(1 << 20);
+            let written = Places::default();
+            let upstream = Noted { io: near, read: Places::default(), written: written.clone() };
+            house.next_upstream(Upstream::Given(Stream::pipe(upstream)));
+            tokio::io::AsyncWriteExt::write_all(&mut far, answer.as_bytes()).await.unwrap();
+            sent.push((written, far));
+        }
+        let text = "x".repeat(300_000);
+        let body = format!(r#"{{"model":"claude-sonnet-4-5","messages":[{{"role":"user","content":"{text}"}}]}}"#);
+        let reply = house.client().ask(post("/v1/messages", "", &body)).await;
+        assert_eq!((reply.status, reply.header("x-cco-attempts")), (200, Some("2")));
+        // Where the body's bytes lay when they were written, its head apart.
+        let places = |written: &Places| {
+            let written = written.lock().unwrap();
+            let large: Vec<_> = written.iter().map(|(at, _)| at.clone()).filter(|at| at.len() > 10_000).collect();
+            let (first, last) = (large.first().unwrap().start, large.last().unwrap().end);
+            assert_eq!(large.iter().map(ExactSizeIterator::len).sum::<usize>(), last - first, "in one piece");
+            (first, last)
+        };
+        let (one, two) = (places(&sent[0].0), places(&sent[1].0));
+        assert_eq!((one.1 - one.0, one), (body.len(), two));
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
