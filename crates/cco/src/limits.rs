@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::cli::look::Limits;
+use crate::cli::look::{Limits, Look};
 use crate::logs::csv;
 use crate::source::{self, Failure, Source};
 use crate::term;
@@ -23,7 +23,17 @@ pub(crate) fn run(options: &Limits) -> ExitCode {
 
 fn limits(options: &Limits) -> Result<(), Failure> {
     let zone = source::here();
-    let told = Source::open()?.json("/gateway/limits")?;
+    let Limits { since, until, provider, limit, form } = options;
+    let look = Look {
+        since: since.clone(),
+        until: until.clone(),
+        provider: provider.clone(),
+        limit: *limit,
+        form: *form,
+        ..Look::default()
+    };
+    let words = source::words(&look, &zone)?;
+    let told = Source::open()?.json(&source::target("/gateway/limits", &words, &zone))?;
     let all = told["limits"].as_array().map(Vec::as_slice).unwrap_or_default();
     if options.form.json {
         all.iter().all(term::heard);
@@ -44,7 +54,12 @@ fn limits(options: &Limits) -> Result<(), Failure> {
         return Ok(());
     }
     if all.is_empty() {
-        term::note("no provider has said anything of its limits yet");
+        let note = if words.is_empty() {
+            "no provider has said anything of its limits yet"
+        } else {
+            "nothing that was said fits"
+        };
+        term::note(note);
         return Ok(());
     }
     let now = gateway::recorder::now_us();

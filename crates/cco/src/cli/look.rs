@@ -73,7 +73,9 @@ impl Look {
 /// `cco logs`
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-#[command(after_help = "Examples:
+#[command(after_help = "Without --limit: the last 25.
+
+Examples:
   cco logs                                   the last exchanges
   cco logs -f --failed                       failures, as they happen
   cco logs --since 2h --json | jq .cost_usd
@@ -126,6 +128,7 @@ pub(crate) struct Show {
 /// `cco costs`
 #[derive(Debug, Args)]
 #[command(after_help = "What a subscription paid for is shown apart: it is what the same would have cost.
+Without --limit: all days, or the 50 rows that cost most; --json and --csv have all.
 
 Examples:
   cco costs                          by day
@@ -142,7 +145,9 @@ pub(crate) struct Costs {
 
 /// `cco sessions`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "Without --limit: the last 10.
+
+Examples:
   cco sessions --since today
   cco sessions --project website --limit 5")]
 pub(crate) struct Sessions {
@@ -152,7 +157,20 @@ pub(crate) struct Sessions {
 
 /// `cco limits`
 #[derive(Debug, Args)]
+#[command(after_help = "Each provider's last word on each key, the windows of a subscription included.")]
 pub(crate) struct Limits {
+    /// Told at this time or later: how long ago (2h, 7d), today, yesterday, or a date
+    #[arg(long, value_name = "TIME", help_heading = "Which")]
+    pub(crate) since: Option<String>,
+    /// Told before this time
+    #[arg(long, value_name = "TIME", help_heading = "Which")]
+    pub(crate) until: Option<String>,
+    /// Provider; * stands for any text
+    #[arg(long, value_name = "NAME", help_heading = "Which")]
+    pub(crate) provider: Option<String>,
+    /// At most so many keys
+    #[arg(long, value_name = "N", help_heading = "Which")]
+    pub(crate) limit: Option<u32>,
     #[command(flatten)]
     pub(crate) form: Form,
 }

@@ -394,6 +394,15 @@ async fn limits_are_those_that_each_provider_said_last_of_each_key() {
         let output = cco(home.path(), &["limits", "--json"]).await;
         let rows = lines(printed(&output));
         assert_eq!((rows.len(), &rows[0]["said"]["unified-5h-utilization"]), (1, &json!("0.62")));
+        for (which, found) in [
+            (&["--provider", "anth*"][..], 1),
+            (&["--provider", "openai"], 0),
+            (&["--since", "1h", "--limit", "1"], 1),
+            (&["--until", "1h"], 0),
+        ] {
+            let output = cco(home.path(), &[&["limits", "--json"], which].concat()).await;
+            assert_eq!(lines(printed(&output)).len(), found, "{which:?}");
+        }
         gateway.signal("TERM").await;
         gateway.log_line(&["\"stopped\""]).await;
     }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 pub(super) use self::words::words;
 pub use self::words::{Zone, encoded};
 use super::shape;
+use crate::glob::Glob;
 use crate::recorder::{Bodies, now_us};
 
 /// Records of which one step of a search looks at the bodies.
@@ -71,7 +72,7 @@ pub enum Question {
     /// Sessions with their agents.
     Sessions(Filter),
     /// What providers said of their limits.
-    Limits,
+    Limits(Filter),
 }
 
 /// An answer.
@@ -189,10 +190,14 @@ impl Question {
                 Self::Sums(filter, if other.by.is_empty() { vec![Key::Day] } else { other.by }, other.zone)
             },
             "/gateway/sessions" => |filter, _| Self::Sessions(filter),
-            "/gateway/limits" => |_, _| Self::Limits,
+            "/gateway/limits" => |filter, _| Self::Limits(filter),
             _ => return None,
         };
-        Some(split(query).map(|(filter, other)| make(filter, other)))
+        let made = split(query).map(|(filter, other)| make(filter, other));
+        Some(made.and_then(|question| match &question {
+            Self::Limits(filter) if !is_of_keys(filter) => Err(Wrong::Question(LIMITS.into())),
+            _ => Ok(question),
+        }))
     }
 
     /// Asks the store and, where bodies are wanted, the archive. Blocks.
@@ -225,7 +230,7 @@ impl Question {
                 let sessions: Value = told.sessions.iter().map(session).collect();
                 json!({ "sessions": sessions, "total": shape::totals(&told.totals), "more": told.more })
             }
-            Self::Limits => limits(reader)?,
+            Self::Limits(filter) => limits(reader, filter)?,
         }))
     }
 }
@@ -390,7 +395,16 @@ fn whole(n: f64) -> Value {
     if n.fract() == 0.0 && n.abs() < 1e15 { (n as i64).into() } else { n.into() }
 }
 
-fn limits(reader: &mut dyn Reader) -> Result<Value, Wrong> {
+/// What may be asked of limits.
+const LIMITS: &str = "limits are those of a provider's keys: only `provider`, `since`, `until` and `limit` say which";
+
+/// Whether a filter says only what can be said of limits.
+fn is_of_keys(filter: &Filter) -> bool {
+    let Filter { provider, since_us, until_us, limit, .. } = filter.clone();
+    *filter == Filter { provider, since_us, until_us, limit, ..Filter::default() }
+}
+
+fn limits(reader: &mut dyn Reader, filter: &Filter) -> Result<Value, Wrong> {
     let one = |last: &ledger::query::LastLimits| {
         let windows: Vec<Value> = last
             .limits
@@ -416,7 +430,13 @@ fn limits(reader: &mut dyn Reader) -> Result<Value, Wrong> {
             "said": said,
         })
     };
-    Ok(json!({ "limits": reader.limits()?.iter().map(one).collect::<Value>() }))
+    let (all, provider) = (reader.limits()?, filter.provider.as_deref().map(Glob::new));
+    let meant = all.iter().filter(|last| {
+        provider.as_ref().is_none_or(|name| name.matches(&last.provider))
+            && filter.since_us.is_none_or(|since| last.seen_us >= since)
+            && filter.until_us.is_none_or(|until| last.seen_us < until)
+    });
+    Ok(json!({ "limits": meant.take(filter.limit() as usize).map(one).collect::<Value>() }))
 }
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ fn a_question_that_says_nothing_is_refused_with_what_it_may_be() {
         ("/gateway/costs?by=day,model,agent,session", "`project`"),
         ("/gateway/costs?zone=here", "`3600`"),
         ("/gateway/audit?since=soon", "no time"),
+        ("/gateway/limits?model=m", "only `provider`"),
+        ("/gateway/limits?failed", "only `provider`"),
     ] {
         let why = question(target).unwrap_err();
         assert!(why.contains(want), "{target}: {why}");
