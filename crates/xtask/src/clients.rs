@@ -27,6 +27,9 @@ pub(crate) struct Client {
 pub(crate) const PY_ANTHROPIC: Client =
     Client { script: "py_anthropic.py", kits: &[&setup::PYTHON], program: setup::python, more: |_| Ok(Vec::new()) };
 
+pub(crate) const PY_TRANSLATED: Client =
+    Client { script: "py_translated.py", kits: &[&setup::PYTHON], program: setup::python, more: |_| Ok(Vec::new()) };
+
 pub(crate) const NODE_ANTHROPIC: Client = Client {
     script: "node_anthropic.mjs",
     kits: &[&setup::NODE],

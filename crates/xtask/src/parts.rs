@@ -43,6 +43,12 @@ pub(crate) const PARTS: &[Part] = &[
         run: |places| clients::run(&clients::PY_ANTHROPIC, places),
     },
     Part {
+        name: "clients:py-translated",
+        what: "both official Python SDKs at providers of other protocols",
+        needs: &["build"],
+        run: |places| clients::run(&clients::PY_TRANSLATED, places),
+    },
+    Part {
         name: "clients:node-anthropic",
         what: "the official TypeScript SDK through the gateway",
         needs: &["build"],

@@ -87,6 +87,15 @@ const SHAKY: &[(&str, &str, Option<&str>)] = &[
     ("down", "500", Some("http://127.0.0.1:9")),
 ];
 
+/// Providers of other protocols, each chosen by the project of its name: its kind, and the protocol where one is forced.
+const FOREIGN: &[(&str, &str, Option<&str>)] = &[
+    ("claude", "anthropic", None),
+    ("openai", "openai", None),
+    ("openai-chat", "openai", Some("openai-chat")),
+    ("deepseek", "deepseek", Some("openai-chat")),
+    ("ollama", "ollama", None),
+];
+
 /// Agents whose requests go by lanes of their own.
 const LANES: &[&str] = &["Explore", "scout"];
 
@@ -109,6 +118,14 @@ fn configuration(upstream: &str) -> Value {
     for (name, fault, base) in SHAKY {
         config["providers"][name] = provider(base.unwrap_or(upstream), "x-sim-fault", fault);
         let rule = json!({ "when": { "project": name }, "use": { "providers": [name] } });
+        config["routing"]["rules"].as_array_mut().expect("it is a list").push(rule);
+    }
+    for (name, kind, protocol) in FOREIGN {
+        config["providers"][name] = json!({
+            "providerType": kind, "baseUrl": upstream, "apiKeyRef": "env:CCO_TEST_STORED_KEY", "apiKeyMode": "stored",
+            "protocol": protocol, "defaultModel": "claude-sonnet-5-5",
+        });
+        let rule = json!({ "when": { "project": name }, "use": { "providers": [name], "fallback": false } });
         config["routing"]["rules"].as_array_mut().expect("it is a list").push(rule);
     }
     for agent in LANES {
