@@ -7,11 +7,13 @@ mod configure;
 mod costs;
 mod credentials;
 mod demo;
+mod doctor;
 mod launch;
 mod limits;
 mod load;
 mod logging;
 mod logs;
+mod manual;
 mod prices;
 mod providers;
 mod route;
@@ -32,7 +34,8 @@ mod when;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches as _;
+use gateway::config::Env;
 
 use cli::{Cli, Command};
 
@@ -52,7 +55,17 @@ fn main() -> ExitCode {
     if let Err(why) = gateway::system::close_to_others() {
         term::warning(format_args!("the memory of this process is not closed to others: {why}"), None);
     }
-    match Cli::parse().command {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    if let Some(home) = &cli.home {
+        // Commands that we start work in another folder, perhaps.
+        Env::set_home(&std::path::absolute(home).unwrap_or_else(|_| home.clone()));
+    }
+    term::set(cli.quiet, cli.color);
+    let Some(command) = cli.command else { return status::glance() };
+    match command {
         Command::Serve(options) => serve::run(&options),
         Command::Run(options) => launch::run(&options),
         Command::Env(options) => launch::env(&options),
@@ -72,7 +85,32 @@ fn main() -> ExitCode {
         Command::Route(options) => route::run(&options),
         Command::Providers(options) => providers::run(&options),
         Command::Translate(options) => translate::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Completions(options) => manual::completions(options.shell),
+        Command::Version => {
+            term::line(VERSION);
+            ExitCode::SUCCESS
+        }
+        Command::Man(options) => manual::pages(&options.folder),
     }
+}
+
+/// What was typed, or what is wrong with it in the form of all our errors.
+fn parse() -> Result<Cli, ExitCode> {
+    let words: Vec<_> = std::env::args_os().collect();
+    // Before anything else is known: the words themselves may be wrong.
+    let asked = words.windows(2).find(|pair| pair[0] == "--color").map(|pair| pair[1].clone());
+    let never = asked.is_some_and(|when| when == "never") || words.iter().any(|word| word == "--color=never");
+    let color = if never { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
+    let parsed = cli::command().color(color).try_get_matches_from(words);
+    parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+        if !error.use_stderr() {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        manual::wrong(&error);
+        ExitCode::from(2)
+    })
 }

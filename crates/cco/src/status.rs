@@ -23,6 +23,35 @@ pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// State and next step in three lines.
+pub(crate) fn glance() -> ExitCode {
+    let env = Env::process();
+    let told = Source::gateway(&env).and_then(|mut gateway| Told::by(&mut gateway).map_err(std::io::Error::other));
+    match told {
+        Ok(told) => {
+            term::line(format_args!("cco {}: serves on http://{}", crate::VERSION, told.address()));
+            let total = &told.today["total"];
+            let cost = text::usd(total["cost_usd"].as_f64().unwrap_or(0.0));
+            let state = match told.health["config"]["cause"].is_null() {
+                true => format!("{} requests today, {cost}", text::count(total["requests"].as_i64().unwrap_or(0))),
+                false => "the configuration file has faults: `cco config validate` lists them".into(),
+            };
+            term::line(state);
+            term::line("next: cco run -- claude, or cco --help");
+        }
+        Err(_) => {
+            term::line(format_args!("cco {}: not running", crate::VERSION));
+            let file = gateway::config::place(None, &env).map(|place| place.file).filter(|file| file.exists());
+            term::line(match file {
+                Some(file) => format!("configuration: {}", file.display()),
+                None => "configuration: none is needed".into(),
+            });
+            term::line("next: cco daemon start, or cco --help");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn not_running(as_json: bool) {
     if as_json {
         return term::line(json!({ "running": false }));

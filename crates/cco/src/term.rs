@@ -2,9 +2,12 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use clap::ColorChoice;
+use gateway::config::{Env, NO_COLOR};
 use tokio::time::Instant;
 
 use crate::text;
@@ -44,8 +47,30 @@ pub(crate) fn bytes(bytes: &[u8]) {
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
+/// What the user wants of every output.
+static QUIET: AtomicBool = AtomicBool::new(false);
+static COLORS: OnceLock<ColorChoice> = OnceLock::new();
+
+/// Says once what the user wants of every output.
+pub(crate) fn set(quiet: bool, colors: Option<ColorChoice>) {
+    QUIET.store(quiet, Ordering::Relaxed);
+    let _ = COLORS.set(colors.unwrap_or(ColorChoice::Auto));
+}
+
+/// Whether what goes to stderr may have colours.
+pub(crate) fn stderr_has_colors() -> bool {
+    match COLORS.get() {
+        Some(ColorChoice::Always) => true,
+        Some(ColorChoice::Never) => false,
+        _ => stderr_is_terminal() && Env::process().read(&NO_COLOR).is_none(),
+    }
+}
+
 /// What is worth knowing besides, on stderr.
 pub(crate) fn note(text: impl Display) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     let _ = writeln!(std::io::stderr().lock(), "note: {text}");
 }
 
@@ -68,6 +93,9 @@ pub(crate) fn error(what: impl Display, cause: Option<&dyn Display>, help: Optio
 
 /// What should be known, on stderr.
 pub(crate) fn warning(what: impl Display, help: Option<&str>) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     let mut out = std::io::stderr().lock();
     let _ = writeln!(out, "warning: {what}");
     if let Some(help) = help {

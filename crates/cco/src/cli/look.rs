@@ -157,7 +157,11 @@ pub(crate) struct Sessions {
 
 /// `cco limits`
 #[derive(Debug, Args)]
-#[command(after_help = "Each provider's last word on each key, the windows of a subscription included.")]
+#[command(after_help = "Each provider's last word on each key, the windows of a subscription included.
+
+Examples:
+  cco limits
+  cco limits --json | jq .windows")]
 pub(crate) struct Limits {
     /// Told at this time or later: how long ago (2h, 7d), today, yesterday, or a date
     #[arg(long, value_name = "TIME", help_heading = "Which")]
@@ -203,6 +207,8 @@ pub(crate) enum PricesCommand {
 
 /// `cco prices recompute`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cco prices recompute --since 30d --model 'claude-*'")]
 pub(crate) struct Recompute {
     /// Only exchanges begun at this time or later [default: all]
     #[arg(long, value_name = "TIME")]
@@ -214,6 +220,8 @@ pub(crate) struct Recompute {
 
 /// `cco audit`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cco audit purge --before 7d")]
 pub(crate) struct Audit {
     #[command(subcommand)]
     pub(crate) command: AuditCommand,
@@ -256,7 +264,11 @@ pub(crate) struct Purge {
 /// `cco watch`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It sees what begins after it does. A terminal that is too slow loses events, never slows a stream."
+    after_help = "It sees what begins after it does. A terminal that is too slow loses events, never slows a stream.
+
+Examples:
+  cco watch
+  cco watch --json | jq .model"
 )]
 pub(crate) struct Watch {
     /// One JSON object a line

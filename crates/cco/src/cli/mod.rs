@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand};
 use gateway::config::CredentialRef;
 use gateway::credential::Backend;
 use gateway::origin::{BadUrl, BaseUrl};
@@ -20,13 +20,51 @@ pub(crate) mod translate;
 /// An LLM gateway that relays streams byte for byte.
 #[derive(Debug, Parser)]
 #[command(name = "cco", version = crate::VERSION, disable_help_subcommand = true)]
+#[command(subcommand_value_name = "COMMAND", subcommand_help_heading = "Commands")]
 #[command(after_help = "Examples:
-  cco demo                                       see it work, without key and network
-  cco serve                                      serve on 127.0.0.1:54548
-  ANTHROPIC_BASE_URL=http://127.0.0.1:54548 claude")]
+  cco demo                see it work, without key and network
+  cco daemon start        from now on it serves on 127.0.0.1:54548
+  cco run -- claude       this one goes through it, and its cost is said
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 78 the configuration must be corrected.")]
 pub(crate) struct Cli {
+    /// Folder for configuration, keys and data [default: $CCO_HOME, else ~/.cco]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
+    pub(crate) home: Option<PathBuf>,
+    /// Colours and other marks of a terminal [default: auto; NO_COLOR turns them off]
+    #[arg(long, value_name = "WHEN", global = true, value_enum, help_heading = "Everywhere")]
+    pub(crate) color: Option<ColorChoice>,
+    /// Only what was asked for: no notes, no warnings
+    #[arg(short, long, global = true, help_heading = "Everywhere")]
+    pub(crate) quiet: bool,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
+}
+
+/// The commands, as the help shows them.
+pub(crate) const GROUPS: &[(&str, &[&str])] = &[
+    ("Run", &["serve", "run", "setup", "env", "daemon"]),
+    ("Look", &["status", "logs", "costs", "sessions", "watch", "limits"]),
+    ("Manage", &["config", "credentials", "providers", "prices", "route"]),
+    ("Check", &["doctor", "translate", "demo", "simulate"]),
+    ("Other", &["audit", "token", "completions", "version"]),
+];
+
+/// All of it, with its commands in groups.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut groups = String::new();
+    for (group, names) in GROUPS {
+        groups.push_str(group);
+        groups.push_str(":\n");
+        for name in *names {
+            let about = command.find_subcommand(name).and_then(|command| command.get_about());
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            groups.push_str(&format!("  {name:<12} {about}\n"));
+        }
+    }
+    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}\n{{options}}\n\n{{after-help}}");
+    command.help_template(template)
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,10 +107,60 @@ pub(crate) enum Command {
     Providers(Providers),
     /// Show what a request or an answer becomes in another protocol, and what is lost
     Translate(translate::Translate),
+    /// Look for what is wrong around the gateway, and say what to do
+    Doctor(Doctor),
     /// Run a provider that needs no key
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through
     Demo(Demo),
+    /// Print what lets a shell complete commands
+    Completions(Completions),
+    /// Print the version
+    Version,
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Man),
+}
+
+/// `cco doctor`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Looks at configuration, folder, permissions, disk, port, clock, credentials, proxies, models, providers, clients.
+
+Examples:
+  cco doctor
+  cco doctor --online        asks each provider whether it takes our key, which costs nothing
+
+Exit codes: 0 nothing is wrong, 1 something is."
+)]
+pub(crate) struct Doctor {
+    /// Ask providers too
+    #[arg(long)]
+    pub(crate) online: bool,
+    /// As JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `cco completions`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cco completions bash > ~/.local/share/bash-completion/completions/cco
+  cco completions zsh > \"${fpath[1]}/_cco\"
+  cco completions fish > ~/.config/fish/completions/cco.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `cco man`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cco man ~/.local/share/man/man1")]
+pub(crate) struct Man {
+    /// The folder that they go to, one page a command
+    pub(crate) folder: PathBuf,
 }
 
 /// `cco serve`
@@ -279,6 +367,8 @@ fn origin(text: &str) -> Result<String, String> {
 
 /// `cco demo`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cco demo --every 100")]
 pub(crate) struct Demo {
     /// Milliseconds between two tokens of the simulated answer
     #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=2000))]
@@ -308,6 +398,8 @@ pub(crate) struct Providers {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProvidersCommand {
     /// Forget what is held against a provider: everything is tried anew
+    #[command(after_help = "Example:
+  cco providers reset anthropic")]
     Reset {
         /// The provider
         name: String,
@@ -316,6 +408,8 @@ pub(crate) enum ProvidersCommand {
 
 /// `cco route`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  cco route explain --model claude-haiku-5-5")]
 pub(crate) struct Route {
     #[command(subcommand)]
     pub(crate) command: RouteCommand,

@@ -41,7 +41,7 @@ pub(crate) fn start(log: &Log, file: Option<&Path>) -> Logging {
     };
     let _ = if human {
         let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(move || sink.clone());
-        set_global_default(builder.with_ansi(on_terminal).finish())
+        set_global_default(builder.with_ansi(file.is_none() && term::stderr_has_colors()).finish())
     } else {
         set_global_default(json_subscriber(sink, level))
     };

@@ -74,6 +74,14 @@ pub(crate) fn ended(done: Result<(), Failure>) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Failure {}
+
 impl From<Wrong> for Failure {
     fn from(why: Wrong) -> Self {
         match why {

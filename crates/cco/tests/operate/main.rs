@@ -11,4 +11,5 @@ mod home;
 
 mod configure;
 mod daemon;
+mod finish;
 mod reload;

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use crate::net::ProxyEnv;
 use crate::secret::Secret;
@@ -70,6 +70,8 @@ pub const NOTIFY_SOCKET: Variable =
 /// Where users keep their configurations.
 pub const XDG_CONFIG_HOME: Variable =
     Variable { names: &["XDG_CONFIG_HOME"], meaning: "folder of the systemd user unit (default: `~/.config`)" };
+/// Wishes of people who see no colours, or want none.
+pub const NO_COLOR: Variable = Variable { names: &["NO_COLOR"], meaning: "anything: no colours" };
 
 /// Every variable that is read under its own name. Beside these, a credential reference `env:NAME` reads `NAME`.
 pub const VARIABLES: &[Variable] = &[
@@ -86,6 +88,7 @@ pub const VARIABLES: &[Variable] = &[
     XDG_RUNTIME_DIR,
     NOTIFY_SOCKET,
     XDG_CONFIG_HOME,
+    NO_COLOR,
 ];
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
@@ -104,11 +107,22 @@ impl fmt::Debug for Env {
     }
 }
 
+/// Our folder, where an option names it.
+static HOME_OPTION: OnceLock<OsString> = OnceLock::new();
+
 impl Env {
+    /// Names our folder, whatever the variable says. Of a process's calls only the first counts.
+    pub fn set_home(home: &Path) {
+        let _ = HOME_OPTION.set(home.into());
+    }
+
     /// The environment of this process.
     pub fn process() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-        let lookup = |name: &str| std::env::var_os(name);
+        let lookup = |name: &str| match HOME_OPTION.get() {
+            Some(home) if name == CCO_HOME.names[0] => Some(home.clone()),
+            _ => std::env::var_os(name),
+        };
         let names = || std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
         Self { lookup: Arc::new(lookup), names: Arc::new(names) }
     }

@@ -9,7 +9,8 @@ mod terminal;
 
 pub use bus::{BusStream, connect};
 pub use files::{
-    Flaw, Lock, Refusal, Stamp, append, create, folder, is_at, lock, quoted, read, read_given, replace, stamp, try_lock,
+    Flaw, Lock, Refusal, Stamp, append, create, folder, free_space, is_at, lock, quoted, read, read_given, replace,
+    stamp, try_lock,
 };
 pub use handover::{Parent, Stillborn, Successor, is_alive, leave_session, notify};
 pub use process::{close_to_others, end_group, own_group, run_in_front};

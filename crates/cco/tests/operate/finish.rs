@@ -1,0 +1,146 @@
+//! The command line as a whole: what it says when little is typed, or something wrong.
+
+use crate::home::{Home, Said};
+
+fn cco(home: &Home, args: &[&str]) -> Said {
+    home.command(args).output().unwrap().into()
+}
+
+#[test]
+fn alone_it_tells_state_and_next_step_in_three_lines() {
+    let home = Home::new();
+    let said = cco(&home, &[]).done();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].starts_with("cco 20") && lines[0].ends_with(": not running"), "{said}");
+    assert_eq!(lines[1..], ["configuration: none is needed", "next: cco daemon start, or cco --help"]);
+}
+
+#[test]
+fn the_help_has_its_commands_in_groups() {
+    let home = Home::new();
+    let help = cco(&home, &["--help"]).done();
+    for group in
+        ["\nRun:\n  serve ", "\nLook:\n  status ", "\nManage:\n  config ", "\nCheck:\n  doctor ", "\nOther:\n  audit "]
+    {
+        assert!(help.contains(group), "{group:?} in {help}");
+    }
+    assert!(help.contains("--home <DIR>") && help.contains("Exit codes: 0 done"), "{help}");
+    assert!(!help.contains("{"), "{help}");
+    let short = cco(&home, &["-h"]).done();
+    assert!(short.contains("\nRun:\n  serve "), "{short}");
+}
+
+#[track_caller]
+fn check_wrong(args: &[&str], error: &str, help: &str) {
+    let said = cco(&Home::new(), args).failed(2);
+    assert!(said.starts_with(&format!("error: {error}")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("help: ") && line.contains(help)), "{said}");
+    assert!(!said.contains("tip:") && !said.contains("Usage:") && !said.contains('\x1b'), "{said}");
+}
+
+#[test]
+fn what_is_typed_wrong_is_told_with_what_was_probably_meant() {
+    check_wrong(&["deamon"], "unrecognized subcommand 'deamon'", "'daemon'");
+    check_wrong(&["daemon", "strat"], "unrecognized subcommand 'strat'", "'start'");
+    check_wrong(&["serve", "--lisen", "x"], "unexpected argument '--lisen' found", "'--listen'");
+    check_wrong(&["serve", "--listen", "nowhere"], "invalid value 'nowhere' for '--listen <ADDR>'", "cco --help");
+    check_wrong(
+        &["config", "set"],
+        "the following required arguments were not provided:\n  <KEY>\n  <VALUE>",
+        "cco config set",
+    );
+    check_wrong(&["completions", "tcsh"], "invalid value 'tcsh' for '<SHELL>'", "");
+}
+
+#[test]
+fn half_a_command_shows_its_other_half() {
+    let said = cco(&Home::new(), &["daemon"]).failed(2);
+    assert!(said.contains("start") && said.contains("Examples:"), "{said}");
+}
+
+#[test]
+fn the_folder_can_be_named_and_notes_can_be_left_out() {
+    let (home, other) = (Home::new(), Home::new());
+    std::fs::write(other.file("config.json"), r#"{ "log": { "level": "warn" } }"#).unwrap();
+    let named = other.path().to_str().unwrap();
+    assert_eq!(cco(&home, &["--home", named, "config", "get", "log.level"]).done(), "warn\n");
+    assert_eq!(cco(&home, &["config", "get", "log.level", "--home", named]).done(), "warn\n");
+    assert!(cco(&home, &["config", "path"]).err.contains("warning: "));
+    assert_eq!(cco(&home, &["-q", "config", "path"]).err, "");
+}
+
+#[test]
+fn completions_and_pages_are_written_from_the_same_description() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = cco(&home, &["completions", shell]).done();
+        assert!(script.contains("credentials") && script.contains("retrieve"), "{shell}");
+    }
+    let folder = home.file("man");
+    cco(&home, &["man", folder.to_str().unwrap()]).done();
+    let pages: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap()).collect();
+    for page in ["cco.1", "cco-daemon.1", "cco-daemon-start.1", "cco-config-set.1"] {
+        assert!(pages.iter().any(|name| name == page), "{page} in {pages:?}");
+    }
+    assert_eq!(
+        cco(&home, &["version"]).done().trim(),
+        cco(&home, &["--version"]).done().trim().trim_start_matches("cco ")
+    );
+}
+
+#[test]
+fn without_a_home_that_can_be_written_what_needs_none_still_works() {
+    let mut home = Home::new();
+    home.set("HOME", "/nonexistent");
+    home.set("CCO_HOME", "/nonexistent/cco");
+    assert_eq!(cco(&home, &["config", "get", "server.listen"]).done(), "127.0.0.1:54548\n");
+    assert_eq!(cco(&home, &["status"]).code, Some(3));
+    assert_eq!(cco(&home, &[]).code, Some(0));
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong_and_what_to_do() {
+    let mut home = Home::new();
+    let said = cco(&home, &["doctor"]);
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert!(
+        said.out.contains("! gateway        not running\n") && said.out.contains("-> cco daemon start"),
+        "{}",
+        said.out
+    );
+    home.set("HTTPS_PROXY", "http://proxy.example.org:1");
+    std::fs::write(home.file("token"), "x").unwrap();
+    std::fs::set_permissions(home.file("token"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = serde_json::json!({
+        "server": { "listen": holder.local_addr().unwrap().to_string() },
+        "providers": { "anthropic": { "defaultModel": "claude-3-opus-20240229" } },
+    });
+    std::fs::write(home.file("config.json"), text.to_string()).unwrap();
+    let said = cco(&home, &["doctor", "--json"]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    let card: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let state = |what: &str| {
+        let found = card["checks"].as_array().unwrap().iter().find(|check| check["what"] == what);
+        found.map(|check| check["state"].as_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    for (what, want) in [
+        ("configuration", "good"),
+        ("permissions", "bad"),
+        ("port", "bad"),
+        ("proxy", "odd"),
+        ("models", "odd"),
+        ("clock", "good"),
+    ] {
+        assert_eq!(state(what), want, "{what} in {card}");
+    }
+    std::fs::write(home.file("config.json"), "{ \"servr\": 1 }").unwrap();
+    let said = cco(&home, &["doctor"]);
+    assert!(
+        said.code == Some(1) && said.out.contains("✗ configuration") && said.out.contains("`server`"),
+        "{}",
+        said.out
+    );
+}
