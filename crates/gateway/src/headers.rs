@@ -105,6 +105,8 @@ pub const REQUEST_ID: &str = "x-cco-request-id";
 pub const PROVIDER: &str = "x-cco-provider";
 /// The name under which it goes out how many attempts it took.
 pub const ATTEMPTS: &str = "x-cco-attempts";
+/// The name under which it goes out that a caller's subscription is used up, so that another provider serves.
+pub const SUBSCRIPTION: &str = "x-cco-subscription";
 /// By which clients that repeat by themselves are told whether to.
 pub const SHOULD_RETRY: &str = "x-should-retry";
 

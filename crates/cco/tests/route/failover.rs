@@ -4,7 +4,7 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Ended, Gateway, Upstream, binary, contains, prompt, upstream};
+use crate::common::{Answer, Ended, Gateway, Upstream, binary, contains, prompt, soon, upstream, upstream_with};
 
 /// A request of a client that brings no key.
 fn unsigned(stream: bool) -> Vec<u8> {
@@ -107,4 +107,41 @@ async fn a_provider_that_is_left_alone_is_told_with_the_reason_and_can_be_tried_
     let output = binary().env("CCO_HOME", nobody.path()).arg("providers").output().await.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no gateway is running here"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_replaced_is_tried_at_once_though_the_old_one_was_refused() {
+    let right = "sk-ant-api03-the-right-one";
+    let first = upstream_with(sim::SimConfig { keys: vec![right.into()], ..Default::default() }).await;
+    let second = upstream().await;
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    write_key(&key, "sk-ant-api03-the-wrong-one");
+    let provider = |upstream: &Upstream, reference: String| json!({ "providerType": "anthropic-compatible", "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": reference });
+    let config = json!({
+        "providers": { "first": provider(&first, format!("file:{}", key.display())), "second": provider(&second, "env:SECOND".into()) },
+        "routing": { "defaultProvider": "first", "fallbackChain": ["first", "second"] },
+    });
+    let gateway = Gateway::start_with(config, &[], &[("SECOND", "sk-key-of-the-second")]).await;
+    check_served(&gateway.ask(unsigned(false)).await, "second", "2");
+    check_served(&gateway.ask(unsigned(false)).await, "second", "1");
+    let shown = printed(&cco(&gateway, &["providers"]).await);
+    assert!(shown.contains("first: key 1 is not accepted"), "{shown}");
+    write_key(&key, right);
+    let answer = soon(async {
+        loop {
+            let answer = gateway.ask(unsigned(false)).await;
+            if answer.header("x-cco-provider") == Some("first") {
+                return answer;
+            }
+        }
+    });
+    check_served(&answer.await, "first", "1");
+}
+
+/// Keys are for their owner alone.
+fn write_key(path: &std::path::Path, key: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, key).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

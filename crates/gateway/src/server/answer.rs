@@ -74,6 +74,8 @@ pub(super) struct Told<'a> {
     pub(super) lost: &'a str,
     /// Not to come again.
     pub(super) final_word: bool,
+    /// Another provider serves because the caller's subscription is used up.
+    pub(super) replaced: bool,
     pub(super) keep_alive: bool,
 }
 
@@ -81,6 +83,9 @@ fn close_head(out: &mut BytesMut, told: &Told<'_>) {
     headers::exchange_fields(out, told.id, told.provider, told.attempts, told.final_word);
     if !told.lost.is_empty() {
         write::field(out, LOSS.as_bytes(), told.lost.as_bytes());
+    }
+    if told.replaced {
+        write::field(out, headers::SUBSCRIPTION.as_bytes(), b"used-up");
     }
     let keep_alive = told.keep_alive;
     write::field(out, b"connection", if keep_alive { b"keep-alive" } else { b"close" });
@@ -173,7 +178,8 @@ impl Exchange {
 
     /// What the head of an answer says of this exchange.
     pub(super) fn told<'a>(&'a self, provider: &'a str, final_word: bool) -> Told<'a> {
-        Told { id: &self.id, provider, attempts: self.attempts, lost: "", final_word, keep_alive: false }
+        let Self { id, attempts, replaced, .. } = self;
+        Told { id, provider, attempts: *attempts, lost: "", final_word, replaced: *replaced, keep_alive: false }
     }
 
     /// Sends an answer that is whole, once its record is settled.

@@ -220,7 +220,7 @@ impl Exchange {
                 kept.offer(&failure, &step.tried, verdict, || (provider, what));
                 if replaces_subscription && self.is_used_up(gateway, asked, &failure) {
                     match routing.rules.plan(asked.facts, asked.purse, &gateway.view(asked.chance)) {
-                        Ok(instead) => (plan, at) = (instead, 0),
+                        Ok(instead) => (self.replaced, plan, at) = (true, instead, 0),
                         Err(_) => at = plan.targets.len(),
                     }
                     entry = if plan.last_resort { Entry::LastResort } else { Entry::IfWell };

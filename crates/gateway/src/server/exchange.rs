@@ -21,7 +21,7 @@ use crate::party::{Guess, Party};
 use crate::recorder::{Draft, now_us};
 use crate::relay::{Ended, Framed, IDLE, Limits, Relay};
 use crate::retry::{self, Owner, Refused};
-use crate::route::{Facts, OwnKey, Purse};
+use crate::route::{Cause, Facts, OwnKey, Purse};
 use crate::server::account::{self, Closing, outcome, refused};
 use crate::server::answer::{Told, answer_head, framed, is_json};
 use crate::server::caller::{self, Means, Rules};
@@ -59,6 +59,8 @@ pub(super) struct Exchange {
     pub(super) stream: bool,
     pub(super) status: u16,
     pub(super) attempts: u32,
+    /// Another provider serves because the caller's subscription is used up.
+    pub(super) replaced: bool,
     pub(super) first_byte: Option<Duration>,
 }
 
@@ -110,6 +112,7 @@ pub(super) async fn exchange<S: Io>(
         stream: false,
         status: 0,
         attempts: 0,
+        replaced: false,
         first_byte: None,
     };
     let _running = gateway.counters.running();
@@ -184,6 +187,7 @@ impl Exchange {
         let Ok(plan) = routing.rules.plan(&facts, &purse, &view) else {
             return Err(routing.rules.refusal(&facts, &purse, &view).into());
         };
+        self.replaced = plan.cause == Cause::Subscription;
         if let (Some(first), Some(record)) = (plan.targets.first(), self.record()) {
             record.parties.provider = Some(routing.rules.name(first.provider).into());
         }

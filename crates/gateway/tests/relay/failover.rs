@@ -451,10 +451,15 @@ async fn a_used_up_subscription_is_replaced_where_that_is_wanted() {
                 return;
             }
             check_served(&reply, provider, "2");
-            check_served(&client.ask(&request).await, provider, "1");
+            assert_eq!(reply.header("x-cco-subscription"), Some("used-up"));
+            let again = client.ask(&request).await;
+            check_served(&again, provider, "1");
+            assert_eq!(again.header("x-cco-subscription"), Some("used-up"));
             assert!(house.sim.requests().iter().all(|r| !String::from_utf8_lossy(&r.head).contains("oat01")));
             let other = post("/v1/messages", "authorization: Bearer sk-ant-oat01-another\r\n", BODY);
-            check_served(&client.ask(&other).await, "anthropic", "1");
+            let other = client.ask(&other).await;
+            check_served(&other, "anthropic", "1");
+            assert_eq!(other.header("x-cco-subscription"), None);
         })
         .await;
     }
