@@ -154,6 +154,11 @@ impl Tap {
         Self { hub, id }
     }
 
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.hub.is_watched()
+    }
+
     /// Looks at an event of the stream, if anybody watches.
     pub fn event(&self, event: &RawEvent<'_>) {
         if self.hub.is_watched()

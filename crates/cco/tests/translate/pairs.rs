@@ -162,3 +162,45 @@ async fn a_prompt_that_only_warms_a_cache_is_answered_by_ourselves() {
     assert_eq!((answer.status, &answer.json()["content"]), (200, &json!([])), "{}", answer.text());
     assert_eq!(upstream.sim.requests().len(), 0);
 }
+
+#[tokio::test]
+async fn models_are_listed_in_the_callers_shape_where_no_provider_does() {
+    let upstream = upstream().await;
+    let mut ollama = provider("ollama", &upstream);
+    ollama["modelAliases"] = json!({ "claude-haiku-5-5": "small", "gpt-*": "large" });
+    let gateway = gateway(&[("ollama", ollama)], json!({})).await;
+    let ids =
+        |body: &Value| body["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect::<Vec<_>>();
+    let list = |version: &str, path: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nauthorization: Bearer cco\r\n{version}\r\n")
+    };
+    let anthropic = gateway.ask(list("anthropic-version: 2023-06-01\r\n", "/v1/models?limit=1000")).await.json();
+    assert_eq!(
+        (ids(&anthropic), &anthropic["has_more"]),
+        (vec![json!("their-model"), json!("claude-haiku-5-5")], &json!(false))
+    );
+    let openai = gateway.ask(list("", "/v1/models")).await.json();
+    assert_eq!((&openai["object"], &openai["data"][0]["owned_by"]), (&json!("list"), &json!("ollama")));
+    let one = gateway.ask(list("", "/v1/models/their-model")).await.json();
+    assert_eq!(one["object"], "model");
+    assert_eq!(gateway.ask(list("", "/v1/models/none")).await.status, 404);
+    assert_eq!(upstream.sim.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn whoever_watches_sees_what_a_translated_answer_says() {
+    let upstream = upstream().await;
+    let gateway = gateway_of("ollama", &upstream).await;
+    let mut viewer = gateway.client().await;
+    let token = std::fs::read_to_string(gateway.home().join("admin-token")).unwrap();
+    let ask = "GET /api/streams/subscribe HTTP/1.1\r\nHost: localhost\r\nauthorization: Bearer ";
+    viewer.send(format!("{ask}{}\r\n\r\n", token.trim())).await;
+    let mut seen = viewer.head().await;
+    assert_eq!(seen.status, 200);
+    viewer.read_until(&mut seen, ": watching\n\n").await;
+    let answer = Client::Anthropic.ask(&gateway, &Client::Anthropic.body("[[sim text=\"seen by all\"]]", true)).await;
+    assert_eq!(answer.status, 200);
+    viewer.read_until(&mut seen, "event: completed").await;
+    let text = String::from_utf8_lossy(&seen.body).into_owned();
+    assert!(text.contains("event: started") && text.contains("\"seen \"") && text.contains("\"all\""), "{text}");
+}

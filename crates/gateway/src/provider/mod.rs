@@ -90,6 +90,8 @@ pub struct Provider {
     pub api_version: Option<String>,
     /// Ollama: a fixed size of the context.
     pub num_ctx: Option<u64>,
+    /// The models that the configuration names: what may be asked for here.
+    pub models: Vec<Box<str>>,
     /// Under which name the price table knows it.
     pub billed_as: Arc<str>,
     /// Where it lives.
@@ -131,6 +133,7 @@ impl Provider {
             deployment: config.deployment.clone(),
             api_version: config.api_version.clone(),
             num_ctx: config.num_ctx.map(u64::from),
+            models: models(config),
             billed_as: config.kind.name.into(),
             base,
             keys,
@@ -176,6 +179,12 @@ impl Provider {
             reference => format!("there is nothing behind `{reference}`: send your own key"),
         })
     }
+}
+
+fn models(config: &ProviderConfig) -> Vec<Box<str>> {
+    // An alias may be a pattern, which nobody can ask for.
+    let aliases = config.model_aliases.iter().map(|(asked, _)| asked).filter(|asked| !asked.contains(['*', '?']));
+    config.default_model.iter().chain(aliases).map(|name| name.as_str().into()).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use wire::envelope::Envelope;
 use wire::error::ErrorKind;
 use wire::meter::{self, Metered, Progress};
 use wire::protocol::Protocol;
+use wire::sse::Splitter;
 
 use super::{Beginning, Events};
 use crate::client::Client;
@@ -53,7 +54,7 @@ pub enum View {
     /// A compressed one: looked at through a decoder (`None` once that has failed), never touched.
     Coded(Box<Events>, Option<Box<Decoder>>),
     /// A stream of another protocol, on its way to the client's; unpacked first where it is packed.
-    Translated(Box<Streaming>, Option<Box<Decoder>>),
+    Translated(Box<Streaming>, Option<Box<Decoder>>, Option<Tap>),
 }
 
 impl View {
@@ -72,7 +73,7 @@ impl View {
     pub(super) fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) -> bool {
         match self {
             Self::Events(events) => events.pass(fresh, ready),
-            Self::Translated(streaming, decoder) => {
+            Self::Translated(streaming, decoder, tap) => {
                 let mut good = true;
                 for piece in fresh.drain(..) {
                     match decoder {
@@ -83,7 +84,12 @@ impl View {
                         }
                     }
                 }
-                ready.extend(streaming.take());
+                if let Some(out) = streaming.take() {
+                    if let Some(tap) = tap.as_ref().filter(|tap| tap.is_watched()) {
+                        Splitter::new(out.len()).push(&out, |event| tap.event(&event));
+                    }
+                    ready.push(out);
+                }
                 return good;
             }
             Self::Plain | Self::Whole(_) | Self::Coded(..) => ready.append(fresh),
@@ -94,7 +100,7 @@ impl View {
     /// The error that it ended with, as the data of an event of Anthropic's, where it is not one already.
     pub(super) fn error_data(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Translated(streaming, _) => Some(streaming.error_data()),
+            Self::Translated(streaming, ..) => Some(streaming.error_data()),
             Self::Events(events) => events.error_data(),
             Self::Plain | Self::Whole(_) | Self::Coded(..) => None,
         }
@@ -110,7 +116,7 @@ impl View {
         match self {
             Self::Plain | Self::Whole(_) => (Progress::Nothing, false),
             Self::Events(events) | Self::Coded(events, _) => (events.progress(), events.has_content()),
-            Self::Translated(streaming, _) => (streaming.progress(), streaming.has_content()),
+            Self::Translated(streaming, ..) => (streaming.progress(), streaming.has_content()),
         }
     }
 }
@@ -121,6 +127,9 @@ impl View {
     pub fn tapped(mut self, live: &Arc<Hub>, id: Id) -> Self {
         if let Self::Events(events) | Self::Coded(events, _) = &mut self {
             events.tap(Tap::new(live.clone(), id));
+        }
+        if let Self::Translated(.., tap) = &mut self {
+            *tap = Some(Tap::new(live.clone(), id));
         }
         self
     }
@@ -405,7 +414,7 @@ impl<'a, S: Io> Relay<'a, S> {
                 self.fail(ErrorKind::UpstreamTimeout, "the stream reached `maxStreamSecs`", Ended::Timeout("too long"));
             } else if ping.is_some_and(|ping| ping <= now) {
                 match &mut self.view {
-                    View::Translated(streaming, _) => {
+                    View::Translated(streaming, ..) => {
                         streaming.ping();
                         self.ready.extend(streaming.take());
                     }
@@ -513,7 +522,7 @@ impl<'a, S: Io> Relay<'a, S> {
     fn failed(&self) -> Ended {
         match &self.view {
             // So we say where it could not be read.
-            View::Translated(streaming, _) => match streaming.error() {
+            View::Translated(streaming, ..) => match streaming.error() {
                 Some(error) if error.kind == ErrorKind::BadGateway => Ended::Truncated(error.message.to_string()),
                 _ => Ended::UpstreamError,
             },
@@ -531,7 +540,7 @@ impl<'a, S: Io> Relay<'a, S> {
             View::Plain => None,
             View::Whole(whole) => Some(whole.metered()),
             View::Events(events) | View::Coded(events, _) => Some(events.metered()),
-            View::Translated(streaming, _) => Some(streaming.metered()),
+            View::Translated(streaming, ..) => Some(streaming.metered()),
         };
         let (payload, first_token) = (self.payload, self.first_token);
         self.gate = self.settle.settle(Seen { ended, metered, payload, first_token });
@@ -570,7 +579,7 @@ impl<'a, S: Io> Relay<'a, S> {
                 events.end();
                 decoder.is_none() || events.was_whole()
             }
-            View::Translated(streaming, _) => {
+            View::Translated(streaming, ..) => {
                 streaming.end();
                 self.ready.extend(streaming.take());
                 true
@@ -608,7 +617,7 @@ impl<'a, S: Io> Relay<'a, S> {
                 self.send();
                 self.close();
             }
-            View::Translated(streaming, _) => {
+            View::Translated(streaming, ..) => {
                 streaming.fail(kind, &with_details(message, self.request_id));
                 self.ready.extend(streaming.take());
                 self.send();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http1::{Framing, RequestHead, ResponseHead};
 use ledger::record::{Id, Outcome as Recorded};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, warn};
 use wire::error::ApiError;
 use wire::meter::Metered;
 
@@ -172,6 +172,9 @@ impl Exchange {
                         continue;
                     }
                 };
+            if !request.lost.is_empty() {
+                debug!(id = %self.id, provider = %provider.name, lost = %request.lost, "not carried");
+            }
             self.lose(&request.losses);
             if let (true, Some(answer)) = (request.is_idle, &request.answer) {
                 return Ok(Dispatched::Idle(provider, answer.clone(), request.lost));

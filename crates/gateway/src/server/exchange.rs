@@ -18,6 +18,7 @@ use crate::gateway::{Gateway, Worker};
 use crate::health::{Outcome, Slot, Why};
 use crate::io::Io;
 use crate::party::{Guess, Party};
+use crate::provider::Provider;
 use crate::recorder::{Draft, now_us};
 use crate::relay::{Ended, Framed, IDLE, Limits, Relay};
 use crate::retry::{self, Owner, Refused};
@@ -183,6 +184,10 @@ impl Exchange {
         routing.budget.deposit();
         // The last bits of the id are random; the product's first ones depend on all of them.
         let chance = (self.key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let lists = |provider: &Provider| provider.way(self.protocol).protocol == self.protocol;
+        if self.operation == Operation::Models && head.method() == "GET" && !gateway.providers.iter().any(lists) {
+            return self.models(client, head, worker).await;
+        }
         let view = gateway.view(chance);
         let Ok(plan) = routing.rules.plan(&facts, &purse, &view) else {
             return Err(routing.rules.refusal(&facts, &purse, &view).into());

@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::client::inbound::HeldBody;
 use crate::coding::{self, Coding, Decoder};
 use crate::config::OnLoss;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Refusal};
 use crate::gateway::Worker;
 use crate::headers;
 use crate::io::Io;
@@ -129,7 +129,7 @@ pub(super) fn view(answer: &Answer, theirs: &ResponseHead) -> Option<View> {
         Ok(Some(coding)) => Some(Box::new(Decoder::new(coding, WHOLE as u64)?)),
         Err(_) => return None,
     };
-    Some(View::Translated(Box::new(answer.stream()), decoder))
+    Some(View::Translated(Box::new(answer.stream()), decoder, None))
 }
 
 /// A whole answer in the client's protocol.
@@ -147,6 +147,37 @@ pub(super) fn whole(answer: &Answer, theirs: &ResponseHead, body: &[u8]) -> Resu
 }
 
 impl Exchange {
+    /// The models that the configuration names, where no provider has a list of them in the client's protocol.
+    pub(super) async fn models<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Worker,
+    ) -> Result<(Ended, bool), Failure> {
+        let providers = &worker.gateway.providers;
+        let named =
+            providers.iter().flat_map(|provider| provider.models.iter().map(|model| (&**model, &*provider.name)));
+        let mut known: Vec<(&str, &str)> = Vec::new();
+        for (model, provider) in named {
+            if !known.iter().any(|(other, _)| *other == model) {
+                known.push((model, provider));
+            }
+        }
+        let one = head.path().strip_prefix("/v1/models/").filter(|id| !id.is_empty());
+        let found: Vec<_> = known.into_iter().filter(|(model, _)| one.is_none_or(|one| one == *model)).collect();
+        let body = match (one, found.first()) {
+            (Some(one), None) => {
+                let message = format!("no model `{one}` is named in the configuration");
+                return Err(Refusal::new(ErrorKind::NotFound, message).into());
+            }
+            (Some(_), Some((model, provider))) => translation::model(self.protocol, model, provider),
+            (None, _) => translation::models(self.protocol, &found),
+        };
+        let name = providers.first().map_or("", |provider| &provider.name);
+        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
+        self.answer_translated(client, (name, ""), "application/json", &[], body.to_string().into(), keep_alive).await
+    }
+
     /// Answers a client with a whole answer that was translated.
     pub(super) async fn whole<S: Io>(
         &mut self,

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 use wire::codec::{Back, Front, Target};
 use wire::error::{ApiError, ErrorKind};
 use wire::estimate::Classes;
@@ -144,6 +145,26 @@ pub fn upstream_error(status: u16, body: &[u8], retry_after: Option<&[u8]>) -> A
     let said = said.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     error.retry_after = said.or(error.retry_after);
     error
+}
+
+/// A model in a client's list of them; `owner` is who has it.
+pub fn model(client: Protocol, id: &str, owner: &str) -> Value {
+    match client {
+        Protocol::AnthropicMessages => {
+            json!({ "type": "model", "id": id, "display_name": id, "created_at": "1970-01-01T00:00:00Z" })
+        }
+        _ => json!({ "id": id, "object": "model", "created": 0, "owned_by": owner }),
+    }
+}
+
+/// A client's list of models: names, and who has them.
+pub fn models(client: Protocol, all: &[(&str, &str)]) -> Value {
+    let data: Vec<Value> = all.iter().map(|(id, owner)| model(client, id, owner)).collect();
+    let (first, last) = (all.first().map(|(id, _)| *id), all.last().map(|(id, _)| *id));
+    match client {
+        Protocol::AnthropicMessages => json!({ "data": data, "has_more": false, "first_id": first, "last_id": last }),
+        _ => json!({ "object": "list", "data": data }),
+    }
 }
 
 /// An error as the data of an event of Anthropic's.
