@@ -129,7 +129,8 @@ fn last_lines(log: &Path, before: u64) -> Vec<String> {
     lines[lines.len().saturating_sub(LAST_LINES)..].to_vec()
 }
 
-fn stop(env: &Env) -> Result<(), Failure> {
+/// Stops the gateway of this home, and waits for its end.
+pub(crate) fn stop(env: &Env) -> Result<(), Failure> {
     let Ok(mut gateway) = Source::gateway(env) else {
         term::line("not running");
         return Ok(());
@@ -260,7 +261,8 @@ fn install(env: &Env, options: &Install) -> Result<(), Failure> {
     Ok(())
 }
 
-fn uninstall(env: &Env) -> Result<(), Failure> {
+/// Unregisters it with the system.
+pub(crate) fn uninstall(env: &Env) -> Result<(), Failure> {
     let lost = || Failure::new("`HOME` is not set").help("set it to the user's folder");
     let file = service::file(env).ok_or_else(lost)?;
     if !file.exists() {

@@ -29,6 +29,7 @@ mod term;
 mod text;
 mod token;
 mod translate;
+mod uninstall;
 mod watch;
 mod when;
 
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Completions(options) => manual::completions(options.shell),
+        Command::Uninstall(options) => uninstall::run(&options),
         Command::Version => {
             term::line(VERSION);
             ExitCode::SUCCESS

@@ -47,7 +47,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Look", &["status", "logs", "costs", "sessions", "watch", "limits"]),
     ("Manage", &["config", "credentials", "providers", "prices", "route"]),
     ("Check", &["doctor", "translate", "demo", "simulate"]),
-    ("Other", &["audit", "token", "completions", "version"]),
+    ("Other", &["audit", "token", "uninstall", "completions", "version"]),
 ];
 
 /// All of it, with its commands in groups.
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     Simulate(Simulate),
     /// Run gateway and simulator together and watch a stream pass through
     Demo(Demo),
+    /// Take back what cco did on this machine
+    Uninstall(Uninstall),
     /// Print what lets a shell complete commands
     Completions(Completions),
     /// Print the version
@@ -140,6 +142,24 @@ pub(crate) struct Doctor {
     /// As JSON, for programs
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `cco uninstall`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Stops the gateway, unregisters it, undoes every setup, and removes stored credentials; says first what will go.
+
+Examples:
+  cco uninstall              records and configuration stay
+  cco uninstall --purge      they go too"
+)]
+pub(crate) struct Uninstall {
+    /// Remove configuration, records and logs too
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 /// `cco completions`

@@ -12,4 +12,4 @@ mod setup;
 pub(crate) use env::run as env;
 pub(crate) use pay::Wanted;
 pub(crate) use run::run;
-pub(crate) use setup::run as setup;
+pub(crate) use setup::{run as setup, set_up_clients as set_up, undo_all};

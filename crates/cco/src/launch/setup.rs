@@ -165,6 +165,18 @@ fn undo(client: Known, yes: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The clients that were sent to the gateway.
+pub(crate) fn set_up_clients(home: &Path) -> Vec<&'static str> {
+    let is_set_up = |client: &Known| kept::remembered(home, client.name()).is_ok_and(|change| change.is_some());
+    Known::ALL.into_iter().filter(is_set_up).map(Known::name).collect()
+}
+
+/// Takes everything back that was set up; whoever asks has been asked already.
+pub(crate) fn undo_all(home: &Path) -> Result<(), Failure> {
+    let names = set_up_clients(home);
+    Known::ALL.into_iter().filter(|client| names.contains(&client.name())).try_for_each(|client| undo(client, true))
+}
+
 /// Shows a change, and asks.
 fn agreed(path: &Path, before: &str, after: &str, yes: bool) -> Result<(), Failure> {
     term::line(format_args!("{}:", path.display()));

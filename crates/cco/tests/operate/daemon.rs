@@ -301,3 +301,42 @@ async fn the_unit_is_one_that_systemd_accepts_and_says_when_it_is_ready() {
         Err(why) => println!("NOT RUN: systemd-analyze verify: {why}"),
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uninstall_leaves_the_folder_as_it_was_before() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    let user = daemon.0.path();
+    let home = user.join("ours");
+    let run = |args: &[&str]| Said::from(daemon.0.command(args).env("CCO_HOME", &home).output().unwrap());
+    std::fs::create_dir(&home).unwrap();
+    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    std::fs::rename(user.join("config.json"), home.join("config.json")).unwrap();
+    run(&["config", "init", "--force"]).done();
+    run(&["config", "set", "server.listen", "127.0.0.1:0"]).done();
+    run(&["config", "set", "providers.anthropic.baseUrl", &format!("http://{}", upstream.addr)]).done();
+    let mut store = daemon.0.command(&["credentials", "store", "A", "--backend", "file"]);
+    let mut store = store.env("CCO_HOME", &home).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut store.stdin.take().unwrap(), b"sk-ant-api03-0123456789").unwrap();
+    assert!(store.wait().unwrap().success());
+    run(&["daemon", "start"]).done();
+    let status: Value = serde_json::from_str(&run(&["status", "--json"]).out).unwrap();
+    let address = status["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(Client::connect(address).await.ask(whole("text=ok")).await.status, 200);
+    run(&["setup", "claude", "--yes"]);
+    assert!(user.join(".claude/settings.json").exists());
+
+    let asked = run(&["uninstall"]);
+    assert_eq!(asked.code, Some(1));
+    for part in ["the gateway that runs (PID ", "the credential `A`", "set up in claude", "this stays: "] {
+        assert!(asked.out.contains(part), "{part} in {}", asked.out);
+    }
+    assert!(home.join("ledger.db").exists() && asked.err.contains("nothing was removed"), "{}", asked.err);
+    let done = run(&["uninstall", "--purge", "--yes"]);
+    assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
+    let left: Vec<_> = std::fs::read_dir(user).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = left.iter().filter(|name| *name != ".claude").collect();
+    assert!(left.is_empty(), "{left:?} after {}", done.out);
+    assert!(!user.join(".claude/settings.json").exists());
+    assert_eq!(run(&["uninstall"]).done(), "there is nothing to remove\n");
+}
