@@ -231,7 +231,7 @@ async fn with_the_audit_switched_off_nothing_is_written() {
     assert_eq!((&health["ledger"]["state"], &health["bodies"]["state"]), (&json!("off"), &json!("off")));
     gateway.stop().await;
     let mut names: Vec<_> = std::fs::read_dir(home).unwrap().map(|file| file.unwrap().file_name()).collect();
-    names.retain(|name| !["config.json", "token", "admin-token"].iter().any(|ours| name == ours));
+    names.retain(|name| !["config.json", "token", "admin-token", "cco.lock"].iter().any(|ours| name == ours));
     assert_eq!(names, Vec::<std::ffi::OsString>::new());
 }
 

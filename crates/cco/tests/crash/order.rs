@@ -73,9 +73,10 @@ impl Upstream {
     }
 }
 
+/// A request for the default model: for another one, the default would be tried next.
 fn ask(tag: &str, stream: bool) -> Vec<u8> {
     let body = format!(
-        "{{\"model\":\"m\",\"max_tokens\":9,\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"Hello.\"}}]}}"
+        "{{\"model\":\"claude-sonnet-5-5\",\"max_tokens\":9,\"stream\":{stream},\"messages\":[{{\"role\":\"user\",\"content\":\"Hello.\"}}]}}"
     );
     request("POST", "/v1/messages", &format!("{TAG}: {tag}\r\n"), body)
 }
