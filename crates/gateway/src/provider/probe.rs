@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use http1::write;
 use tokio::time::{Instant, timeout_at};
 
+use super::way::join;
 use crate::catalog::ProviderKind;
 use crate::headers;
 use crate::net::{Dial, DialError};
@@ -103,7 +104,7 @@ impl Probe<'_> {
 
     fn request(self, key: &Secret) -> bytes::Bytes {
         let mut out = BytesMut::with_capacity(1024);
-        write::request_line(&mut out, "GET", &format!("{}/v1/models?limit=1", self.base.path));
+        write::request_line(&mut out, "GET", &join(&self.base.path, &self.kind.ways[0], "/v1/models?limit=1"));
         write::field(&mut out, b"host", self.base.origin.host_header().as_bytes());
         write::field(&mut out, b"accept", b"application/json");
         write::field(&mut out, b"accept-encoding", b"identity");

@@ -58,7 +58,7 @@ impl Provider {
 }
 
 /// The base's path and the way's, without what both name: people write a base with and without them.
-fn join(base: &str, way: &Way, asked: &str) -> String {
+pub(super) fn join(base: &str, way: &Way, asked: &str) -> String {
     let own = format!("{}{asked}", way.prefix);
     if way.protocol == Protocol::AnthropicMessages && way.prefix.is_empty() {
         return format!("{base}{own}");
@@ -136,6 +136,17 @@ mod tests {
             r#""providerType": "azure", "baseUrl": "https://r.test", "deployment": "d", "apiVersion": "2024-10-21""#;
         check(dated, A, "/openai/deployments/d/chat/completions?api-version=2024-10-21");
         check(dated, R, "/openai/deployments/d/chat/completions?api-version=2024-10-21");
+    }
+
+    #[test]
+    fn the_list_of_models_is_where_the_generations_are() {
+        let list = |kind: &str, base: &str| join(base, &crate::catalog::find(kind).unwrap().ways[0], "/v1/models");
+        assert_eq!(list("anthropic", ""), "/v1/models");
+        assert_eq!(list("anthropic-compatible", "/x"), "/x/v1/models");
+        assert_eq!(list("openai", "/v1"), "/v1/models");
+        assert_eq!(list("azure", ""), "/openai/v1/models");
+        assert_eq!(list("openrouter", "/api/v1"), "/api/v1/models");
+        assert_eq!(list("deepseek", "/anthropic"), "/v1/models");
     }
 
     #[test]
