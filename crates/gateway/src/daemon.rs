@@ -64,12 +64,19 @@ struct Remote {
     thread: JoinHandle<()>,
 }
 
+/// What was recorded, and which keys were used, is written down.
+fn end(current: &Current) {
+    let gateway = current.get();
+    gateway.recorder.close();
+    gateway.keys.close();
+}
+
 impl Server {
     /// Serves until draining begins and everything that was running has ended, or its time is up. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
-        let (runtime, recorder) = (runtime()?, self.current.get().recorder.clone());
+        let (runtime, current) = (runtime()?, self.current.clone());
         let served = LocalSet::new().block_on(&runtime, self.accept_until_drained());
-        recorder.close();
+        end(&current);
         // A thread that does not end in time must not keep the process: it is told off by the process's own end.
         runtime.shutdown_background();
         served
@@ -78,7 +85,7 @@ impl Server {
     /// As [`run`](Self::run), where SIGTERM or SIGINT begins the draining and a second one ends everything at once.
     /// `ready` is called when they do: whoever waits for it may send one.
     pub fn run_until_signalled(self, ready: impl FnOnce()) -> io::Result<()> {
-        let (runtime, recorder) = (runtime()?, self.current.get().recorder.clone());
+        let (runtime, current) = (runtime()?, self.current.clone());
         let served = LocalSet::new().block_on(&runtime, async {
             let phases = self.phases.clone();
             let (signalled, served) = (signals(phases, self.current.clone())?, self.accept_until_drained());
@@ -88,7 +95,7 @@ impl Server {
                 served = served => served,
             }
         });
-        recorder.close();
+        end(&current);
         runtime.shutdown_background();
         served
     }

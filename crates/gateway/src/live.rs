@@ -8,7 +8,10 @@ use bytes::Bytes;
 use ledger::money::NanoUsd;
 use ledger::record::{Id, Record, Start};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::broadcast::{
+    self,
+    error::{RecvError, TryRecvError},
+};
 use wire::anthropic;
 use wire::sse::RawEvent;
 
@@ -120,18 +123,24 @@ impl Viewer {
     pub async fn next(&mut self) -> Bytes {
         match self.events.recv().await {
             Ok(event) => event,
-            Err(RecvError::Lagged(skipped)) => {
-                self.hub.skipped.fetch_add(skipped, Ordering::Relaxed);
-                frame("lag", &json!({ "skipped": skipped }))
-            }
+            Err(RecvError::Lagged(skipped)) => self.lag(skipped),
             // The hub lives as long as its viewers.
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 
-    /// Another event that is there already.
+    /// Another event that is there already; that some were lost meanwhile is one.
     pub fn more(&mut self) -> Option<Bytes> {
-        self.events.try_recv().ok()
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Lagged(skipped)) => Some(self.lag(skipped)),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+
+    fn lag(&self, skipped: u64) -> Bytes {
+        self.hub.skipped.fetch_add(skipped, Ordering::Relaxed);
+        frame("lag", &json!({ "skipped": skipped }))
     }
 }
 
@@ -218,6 +227,19 @@ mod tests {
         assert_eq!(data(&lag)["skipped"], 10);
         assert_eq!(data(&slow.next().await)["id"], sample::id(10).to_string());
         assert_eq!(hub.skipped(), 10);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_while_more_is_taken_is_told_too() {
+        let hub = Arc::new(Hub::default());
+        let mut slow = hub.watch().unwrap();
+        for n in 0..BEHIND as u64 + 3 {
+            hub.started(&sample::start(n));
+        }
+        let lag = slow.more().unwrap();
+        assert!(lag.starts_with(b"event: lag\n"));
+        assert_eq!((data(&lag)["skipped"].as_u64(), hub.skipped()), (Some(3), 3));
+        assert_eq!(data(&slow.more().unwrap())["id"], sample::id(3).to_string());
     }
 
     #[test]

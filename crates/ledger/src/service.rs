@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::journal::segment;
 use crate::journal::{Ack, Journal, JournalHealth, JournalOptions, Shared};
@@ -366,6 +367,8 @@ struct Loading {
     writer: Option<Box<dyn Writer>>,
     follower: Follower,
     pause: Duration,
+    /// What the log says last of a store that does not take records.
+    told: Option<StoreError>,
     /// When a store that fails is tried again.
     retry: Instant,
     /// When the next round is due.
@@ -384,6 +387,7 @@ impl Loading {
             writer: None,
             follower: Follower::default(),
             pause: SHORTEST_PAUSE,
+            told: None,
             retry: now,
             round: now,
             retain: now,
@@ -478,6 +482,9 @@ impl Loading {
         let why = match done {
             Ok(()) => {
                 *lock(&self.inner.error) = None;
+                if self.told.take().is_some() {
+                    info!(store = self.inner.store.name(), "the store takes records again");
+                }
                 self.pause = SHORTEST_PAUSE;
                 return;
             }
@@ -492,7 +499,13 @@ impl Loading {
             self.writer = None;
         }
         self.retry = Instant::now() + self.pause;
-        *lock(&self.inner.error) = Some(why);
+        let mut error = lock(&self.inner.error);
+        // A lock of a moment is no news; what lasts is told once.
+        if (why != StoreError::Busy || error.is_some()) && self.told.as_ref() != Some(&why) {
+            warn!(store = self.inner.store.name(), "records wait in the journal: {why}");
+            self.told = Some(why.clone());
+        }
+        *error = Some(why);
     }
 
     /// Everything that was written is loaded, and our own segments go.

@@ -119,6 +119,8 @@ async fn a_store_of_a_newer_version_is_left_as_it_is_and_the_journal_keeps_what_
     all.extend(ask_many(&gateway, "meanwhile", 5).await);
     let cause = told(&gateway, "ledger", "failing").await;
     assert!(cause.contains("form 99") && cause.contains("newer"), "{cause}");
+    let line = gateway.log_line(&["records wait in the journal", "form 99"]).await;
+    assert_eq!(line["level"], "WARN", "{line}");
     assert_eq!((metric(&gateway, "cco_ledger_good").await, metric(&gateway, "cco_ledger_readable").await), (0, 0));
     let totals = gateway.ask(request("GET", "/gateway/metrics", "", "")).await;
     let message = totals.refusal(503, "api_error");

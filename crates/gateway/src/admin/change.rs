@@ -76,7 +76,7 @@ fn purge(query: &str) -> Result<Change, Wrong> {
             let at = ledger::query::time(&value, now_us(), &|at| zone.at(at));
             Change::Purge(Purge::Before(at.map_err(|bad| Wrong::Question(bad.to_string()))?))
         }
-        "all" => Change::Purge(Purge::All),
+        "all" if matches!(&*value, "" | "true" | "1" | "yes") => Change::Purge(Purge::All),
         _ => return Err(wrong()),
     })
 }
@@ -146,7 +146,9 @@ mod tests {
         assert!(matches!(of("/gateway/audit/purge?session=s%201"), Ok(Change::Purge(Purge::Session(s))) if s == "s 1"));
         let day = of("/gateway/audit/purge?before=2026-11-22&zone=3600");
         assert!(matches!(day, Ok(Change::Purge(Purge::Before(1_795_302_000_000_000)))), "{day:?}");
-        for bad in ["", "?", "?id=", "?session=", "?id=1&all", "?everything", "?all&all"] {
+        for bad in
+            ["", "?", "?id=", "?session=", "?id=1&all", "?everything", "?all&all", "?all=no", "?all=false", "?all=x"]
+        {
             let why = of(&format!("/gateway/audit/purge{bad}")).unwrap_err();
             assert!(why.contains("`before`"), "{bad}: {why}");
         }

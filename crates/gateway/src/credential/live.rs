@@ -200,12 +200,12 @@ fn sign(reference: &CredentialRef, resolver: &Resolver) -> Sign {
 /// Keeps keys as they should be, until it is dropped: it then waits for its threads, which end at once.
 pub struct Keeper {
     stop: Arc<Stop>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keeper({} threads)", self.threads.len())
+        f.write_str("Keeper")
     }
 }
 
@@ -230,11 +230,7 @@ impl Stop {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        *self.stop.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 
@@ -260,7 +256,17 @@ impl Keeper {
             let resolver = resolver.clone();
             start("cco-helpers", Box::new(move |stop| ask(&resolver, &helped, stop)));
         }
-        Self { stop, threads }
+        Self { stop, threads: Mutex::new(threads) }
+    }
+
+    /// Ends its threads, which write down what was used until then. It is for the end of a process, where others may
+    /// still hold it.
+    pub fn close(&self) {
+        *self.stop.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.changed.notify_all();
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) struct Gatherer<'p, 'f, 'g, T> {
     pub(super) targets: Vec<Target<'p>>,
     /// The one that could be used the soonest of those that cannot be used.
     pub(super) resort: Option<(Time, Target<'p>, Verdict)>,
-    /// Provider and model of all who were thought of.
-    considered: Vec<(u16, &'p str)>,
+    /// Provider and model of all who were thought of, and the name that this model was asked for by if they have it.
+    considered: Vec<(u16, &'p str, Option<&'p str>)>,
 }
 
 impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
@@ -109,10 +109,13 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         let asked = model.or(self.model).unwrap_or("");
         let resolved = if asked.is_empty() { Ok("") } else { known.names.resolve(asked, rank) };
         let name = resolved.unwrap_or(asked);
-        if self.considered.contains(&(provider, name)) {
+        // One that takes the model by its name is not asked for another in its place as well.
+        let known_already =
+            |(of, model, by): &(u16, &str, Option<&str>)| *of == provider && (*model == name || *by == Some(asked));
+        if self.considered.iter().any(known_already) {
             return;
         }
-        self.considered.push((provider, name));
+        self.considered.push((provider, name, resolved.is_ok().then_some(asked)));
         if !known.enabled {
             return self.refuse(provider, asked, Verdict::Disabled);
         }

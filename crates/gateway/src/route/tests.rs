@@ -142,6 +142,8 @@ fn without_rules_the_default_comes_first_and_then_the_chain() {
     check(CHAIN, "", OPUS, "a:0=claude-opus-5-5 b:0=claude-opus-5-5 c:0=claude-opus-5-5");
     check(r#""fallbackChain": ["c", "a"]"#, "", OPUS, "a:0=claude-opus-5-5 c:0=claude-opus-5-5");
     check(CHAIN, "", "{}", "a:0= b:0= c:0=");
+    // A name that nobody knows is asked for as it is, once: the default does not come again with a model of its own.
+    check(CHAIN, "", r#"{"model":"mine"}"#, "a:0=mine b:0=mine c:0=mine");
 }
 
 #[test]

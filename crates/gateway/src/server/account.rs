@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use wire::meter::{self, Counts, Meter, Metered};
 use wire::sse::Splitter;
 
-use crate::client::inbound::HeldBody;
+use crate::client::inbound::{self, HeldBody};
 use crate::error::ErrorKind;
 use crate::gateway::Gateway;
 use crate::party::Party;
@@ -137,8 +137,10 @@ impl Exchange {
     /// Ends the record of an exchange that has no answer of an upstream's.
     pub(super) fn settle(&mut self, outcome: Outcome, error: Option<&str>) -> Option<Settling> {
         let (status, started) = (self.status, self.started);
+        let unknown = self.unanswered && self.operation == inbound::Operation::Generation;
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
+            record.usage_unknown |= unknown && record.usage.is_none();
             record.status = (status != 0).then_some(status);
             record.duration_us = Some(micros(started.elapsed()));
             if error.is_some() {

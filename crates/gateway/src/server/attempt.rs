@@ -62,8 +62,10 @@ impl Exchange {
             }
             let parts = [request.head.clone()].into_iter().chain(request.body.iter().flatten().cloned());
             let mut flight = Flight::new(connection, Sender::new(parts, upload), head.method() == "HEAD");
+            self.unanswered = true;
             match self.answer_head(client, &mut flight, patience).await? {
                 Head::Came(answer) => {
+                    self.unanswered = false;
                     let source = flight.into_body(&answer);
                     return Ok(Try::Answer(Box::new((answer, source))));
                 }

@@ -60,6 +60,8 @@ pub(super) struct Exchange {
     pub(super) stream: bool,
     pub(super) status: u16,
     pub(super) attempts: u32,
+    /// Whether a request went up that no answer has come to yet: what it used is not known.
+    pub(super) unanswered: bool,
     /// Another provider serves because the caller's subscription is used up.
     pub(super) replaced: bool,
     pub(super) first_byte: Option<Duration>,
@@ -113,6 +115,7 @@ pub(super) async fn exchange<S: Io>(
         stream: false,
         status: 0,
         attempts: 0,
+        unanswered: false,
         replaced: false,
         first_byte: None,
     };

@@ -129,6 +129,21 @@ async fn an_answer_that_cannot_be_read_is_unknown_and_never_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_went_up_and_was_never_answered_used_what_nobody_knows() {
+    let refused = "HTTP/1.1 529 Overloaded\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    for (steps, unknown) in [
+        (vec![Step::Request], true),
+        (vec![Step::Request, Step::Hang], true),
+        (vec![Step::Request, send(refused)], false),
+    ] {
+        for streamed in [true, false] {
+            let record = record_of(steps.clone(), messages(streamed, "")).await;
+            assert_eq!((record.usage.is_none(), record.usage_unknown), (true, unknown), "{record:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_we_refuse_after_routing_is_recorded_and_what_is_no_request_is_not() {
     in_house(plain, async |house| {
         let mut client = house.client();
