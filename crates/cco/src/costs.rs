@@ -26,6 +26,7 @@ pub(crate) const CSV: &[&str] = &[
     "cost_usd",
     "notional_cost_usd",
     "unpriced",
+    "usage_unknown",
 ];
 
 /// Shows what was asked for.
@@ -68,7 +69,8 @@ fn costs(options: &Costs) -> Result<(), Failure> {
     ]);
     for group in groups {
         let name = group[key.as_str()].as_str().filter(|name| !name.is_empty());
-        let none = if options.by.starts_with("agent") { "(main)" } else { "(none)" };
+        // Where only kinds are told apart, agents without one are among those without a name.
+        let none = if options.by == "agent" { "(main)" } else { "(none)" };
         let part = if most > 0.0 { spent(group) / most } else { 0.0 };
         let name = text::cut(&text::line(name.unwrap_or(none)), 40).into_owned();
         table.row(row(name, group, &text::bar(part, BAR)));
@@ -105,17 +107,41 @@ fn spent(group: &Value) -> f64 {
 
 fn row(name: String, group: &Value, bar: &str) -> Vec<String> {
     let n = |name: &str| group[name].as_i64().unwrap_or(0);
-    let notional = group["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0);
     vec![
         name,
-        text::usd(group["cost_usd"].as_f64().unwrap_or(0.0)),
+        paid(group),
         bar.to_owned(),
         n("requests").to_string(),
         text::count(prompt(group)),
         cached(group),
         text::count(n("output_tokens")),
-        notional.map(|usd| format!("+ {} by subscription", text::usd(usd))).unwrap_or_default(),
+        notional(group).map(|usd| format!("+ {usd} by subscription")).unwrap_or_default(),
     ]
+}
+
+/// What was paid for by use, as far as it is known.
+pub(crate) fn paid(group: &Value) -> String {
+    known(&group["cost_usd"], &group["cost_is_partial"])
+}
+
+/// Whether something was paid for by use, or may have been.
+pub(crate) fn is_paid(group: &Value) -> bool {
+    group["cost_usd"].as_f64() != Some(0.0)
+}
+
+/// What a subscription paid for, as far as it is known; `None`: nothing.
+pub(crate) fn notional(group: &Value) -> Option<String> {
+    let usd = &group["notional_cost_usd"];
+    (usd.as_f64() != Some(0.0)).then(|| known(usd, &group["notional_cost_is_partial"]))
+}
+
+/// Dollars, of which a part or all may not be known.
+fn known(usd: &Value, is_partial: &Value) -> String {
+    match usd.as_f64() {
+        None => "-".into(),
+        Some(usd) if *is_partial == true => format!("≥ {}", text::usd(usd)),
+        Some(usd) => text::usd(usd),
+    }
 }
 
 /// The whole prompt.
@@ -138,10 +164,33 @@ pub(crate) fn remarks(total: &Value) {
             text::of(unpriced, "request")
         ));
     }
+    if let Some(unknown) = total["usage_unknown"].as_i64().filter(|n| *n > 0) {
+        term::note(format_args!(
+            "not in the cost: {} of which nobody said what was used (broken off, or not reported)",
+            text::of(unknown, "request")
+        ));
+    }
     if let Some(notional) = total["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0) {
         let notional = text::usd(notional);
         term::note(format_args!(
             "{notional} of a subscription's use is not in the cost: it is what it would have been"
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_known_of_a_cost_is_not_shown_as_nothing() {
+        let of = |usd: Value, is_partial: bool| json!({ "cost_usd": usd, "cost_is_partial": is_partial });
+        let shown = [of(json!(0.0), false), of(json!(2.5), false), of(json!(2.5), true), of(Value::Null, true)];
+        assert_eq!(shown.each_ref().map(paid), ["$0", "$2.50", "≥ $2.50", "-"]);
+        assert_eq!(shown.each_ref().map(is_paid), [false, true, true, true]);
+        let of = |usd: Value| notional(&json!({ "notional_cost_usd": usd, "notional_cost_is_partial": true }));
+        assert_eq!([json!(1.0), Value::Null].map(of), [Some("≥ $1.00".into()), Some("-".into())]);
+        assert_eq!(notional(&json!({ "notional_cost_usd": 0.0, "notional_cost_is_partial": false })), None);
     }
 }

@@ -9,6 +9,7 @@ use ledger::price::Listed;
 use serde_json::{Value, json};
 
 use crate::cli::look::{Prices, PricesCommand, Recompute};
+use crate::costs;
 use crate::logs::csv;
 use crate::source::{self, Failure, Source};
 use crate::term::{self, Progress};
@@ -120,8 +121,7 @@ fn recompute(options: &Recompute) -> Result<(), Failure> {
         && let Source::Gateway(_) = source
     {
         let after = source.json(&source::target("/gateway/costs", &words, &zone))?["total"].clone();
-        let usd = |total: &Value| text::usd(total["cost_usd"].as_f64().unwrap_or(0.0));
-        term::line(format_args!("together: {}, before {}", usd(&after), usd(&before)));
+        term::line(format_args!("together: {}, before {}", costs::paid(&after), costs::paid(&before)));
     }
     Ok(())
 }

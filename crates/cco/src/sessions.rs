@@ -102,13 +102,11 @@ fn agents_below(table: &mut Table, agent: &Value, indent: &str, last: bool, zone
 fn cells(name: String, group: &Value, zone: &gateway::admin::ask::Zone) -> Vec<String> {
     let n = |name: &str| group[name].as_i64().unwrap_or(0);
     let last = group["last"].as_str().and_then(source::micros);
-    let notional = group["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0);
-    let paid = group["cost_usd"].as_f64().unwrap_or(0.0);
     // What a subscription paid for is marked: it was not spent.
-    let cost = match notional {
-        Some(usd) if paid == 0.0 => format!("({})", text::usd(usd)),
-        Some(usd) => format!("{} ({})", text::usd(paid), text::usd(usd)),
-        None => text::usd(paid),
+    let cost = match costs::notional(group) {
+        Some(usd) if !costs::is_paid(group) => format!("({usd})"),
+        Some(usd) => format!("{} ({usd})", costs::paid(group)),
+        None => costs::paid(group),
     };
     vec![
         name,

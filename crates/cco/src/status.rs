@@ -6,7 +6,7 @@ use gateway::config::Env;
 use serde_json::{Value, json};
 
 use crate::source::{self, Failure, Source};
-use crate::{EXIT_NOT_RUNNING, cli, term, text};
+use crate::{EXIT_NOT_RUNNING, cli, costs, term, text};
 
 /// Prints it.
 pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
@@ -31,7 +31,7 @@ pub(crate) fn glance() -> ExitCode {
         Ok(told) => {
             term::line(format_args!("cco {}: serves on http://{}", crate::VERSION, told.address()));
             let total = &told.today["total"];
-            let cost = text::usd(total["cost_usd"].as_f64().unwrap_or(0.0));
+            let cost = costs::paid(total);
             let state = match told.health["config"]["cause"].is_null() {
                 true => format!("{} requests today, {cost}", text::count(total["requests"].as_i64().unwrap_or(0))),
                 false => "the configuration file has faults: `cco config validate` lists them".into(),
@@ -150,11 +150,7 @@ impl Told {
         ];
         let total = &self.today["total"];
         if total.is_object() {
-            lines.push(format!(
-                "   Today: {} requests, {}",
-                number(&total["requests"]),
-                text::usd(total["cost_usd"].as_f64().unwrap_or(0.0))
-            ));
+            lines.push(format!("   Today: {} requests, {}", number(&total["requests"]), costs::paid(total)));
         }
         lines.push(format!("   Config: {}", text::line(self.file())));
         if let Some(why) = health["config"]["cause"].as_str() {

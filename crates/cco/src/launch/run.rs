@@ -13,7 +13,7 @@ use super::project::Project;
 use crate::cli::launch::Run;
 use crate::simulated::Simulated;
 use crate::source::{self, Failure, Source};
-use crate::{term, text};
+use crate::{costs, term, text};
 
 /// Runs the command; its exit code is ours.
 pub(crate) fn run(options: &Run) -> ExitCode {
@@ -130,17 +130,19 @@ fn named<'a>(of: &'a Value, agents: &mut Vec<(String, &'a Value)>) {
 
 fn spent(group: &Value) -> String {
     let n = |name: &str| group[name].as_i64().unwrap_or(0);
-    let paid = group["cost_usd"].as_f64().unwrap_or(0.0);
-    let notional = group["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0);
-    let cost = match notional {
-        Some(usd) if paid == 0.0 => format!("{} by subscription", text::usd(usd)),
-        Some(usd) => format!("{} + {} by subscription", text::usd(paid), text::usd(usd)),
-        None => text::usd(paid),
+    let cost = match costs::notional(group) {
+        Some(usd) if !costs::is_paid(group) => format!("{usd} by subscription"),
+        Some(usd) => format!("{} + {usd} by subscription", costs::paid(group)),
+        None => costs::paid(group),
     };
     let unpriced = match n("unpriced") {
         0 => String::new(),
         some => format!(", {some} without a price"),
     };
-    let (input, output) = (text::count(crate::costs::prompt(group)), text::count(n("output_tokens")));
-    format!("{cost} ({} requests, {input} tokens in, {output} out{unpriced})", n("requests"))
+    let unknown = match n("usage_unknown") {
+        0 => String::new(),
+        some => format!(", {some} of unknown use"),
+    };
+    let (input, output) = (text::count(costs::prompt(group)), text::count(n("output_tokens")));
+    format!("{cost} ({} requests, {input} tokens in, {output} out{unpriced}{unknown})", n("requests"))
 }

@@ -84,43 +84,56 @@ async fn history_is_priced_again_at_the_prices_of_now() {
         gateway.ask(request("POST", "/v1/messages", usage, &mine)).await;
     }
     gateway.ask(request("POST", "/v1/messages", usage, prompt("Hello.", true))).await;
+    // Counting costs nothing, whatever the model.
+    let counted = prompt("Hello.", false).replace("claude-sonnet-5-5", "not-mine");
+    gateway.ask(request("POST", "/v1/messages/count_tokens", "", counted)).await;
     let costs = async || {
         let output = cco(home.path(), &["costs", "--by", "model", "--json"]).await;
         let rows = printed(&output).lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let mut rows: Vec<(String, f64, i64)> = rows
+        let mut rows: Vec<(String, Option<f64>, i64)> = rows
             .map(|row| {
-                (
-                    row["model"].as_str().unwrap().into(),
-                    row["cost_usd"].as_f64().unwrap(),
-                    row["unpriced"].as_i64().unwrap(),
-                )
+                (row["model"].as_str().unwrap().into(), row["cost_usd"].as_f64(), row["unpriced"].as_i64().unwrap())
             })
             .collect();
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         rows
     };
-    let sonnet = ("claude-sonnet-5-5".to_owned(), 0.003, 0);
-    assert_eq!(costs().await, [sonnet.clone(), ("my-own".into(), 0.0, 3)]);
+    let sonnet = ("claude-sonnet-5-5".to_owned(), Some(0.003), 0);
+    let nothing = ("not-mine".to_owned(), Some(0.0), 0);
+    assert_eq!(costs().await, [sonnet.clone(), ("my-own".into(), None, 3), nothing.clone()]);
+    let output = cco(home.path(), &["costs", "--by", "model"]).await;
+    let shown = |name: &str| {
+        let mut lines = printed(&output).lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.find(|line| line[0] == name).unwrap()[1..3].join(" ")
+    };
+    assert_eq!((shown("my-own"), shown("not-mine"), shown("total")), ("- 3".into(), "$0 1".into(), "≥ $0.0030".into()));
+    let told = text(&output.stderr);
+    assert!(told.contains("not in the cost: 3 requests of models without a price"), "{told}");
+    assert!(!told.contains("nobody said"), "{told}");
+    let output = cco(home.path(), &["costs", "--by", "model", "--csv"]).await;
+    let cell = |line: &str| line.split(',').nth(7).map(str::to_owned);
+    let cells: Vec<_> = printed(&output).lines().filter(|line| line.starts_with("my-own")).filter_map(cell).collect();
+    assert_eq!(cells, [""], "{}", printed(&output));
     // The prices of the gateway that runs are asked, not those of the file.
     let mut config: Value = serde_json::from_slice(&std::fs::read(home.path().join("config.json")).unwrap()).unwrap();
     config["costTracking"] =
         json!({ "pricingOverrides": { "my-own": { "inputPerMillion": 10, "outputPerMillion": 20 } } });
     std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
     let output = cco(home.path(), &["prices", "recompute"]).await;
-    assert_eq!(printed(&output), "priced again: 4 exchanges, of which 0 cost something else now\n");
+    assert_eq!(printed(&output), "priced again: 5 exchanges, of which 0 cost something else now\n");
     stop(gateway).await;
     // Without one, those of the file.
     let output = cco(home.path(), &["prices", "recompute", "--model", "my-*"]).await;
     assert_eq!(printed(&output), "priced again: 3 exchanges, of which 3 cost something else now\n");
-    assert_eq!(costs().await, [sonnet.clone(), ("my-own".into(), 0.036, 0)]);
+    assert_eq!(costs().await, [sonnet.clone(), ("my-own".into(), Some(0.036), 0), nothing.clone()]);
     // And by one that knows others.
     config["costTracking"] =
         json!({ "pricingOverrides": { "my-own": { "inputPerMillion": 1, "outputPerMillion": 2 } } });
     std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
     let gateway = Gateway::start_in(home.path(), &[], &[]).await;
     let output = cco(home.path(), &["prices", "recompute", "--since", "1h"]).await;
-    let want = "priced again: 4 exchanges, of which 3 cost something else now\ntogether: $0.0066, before $0.0390\n";
+    let want = "priced again: 5 exchanges, of which 3 cost something else now\ntogether: $0.0066, before $0.0390\n";
     assert_eq!(printed(&output), want);
-    assert_eq!(costs().await, [sonnet, ("my-own".into(), 0.0036, 0)]);
+    assert_eq!(costs().await, [sonnet, ("my-own".into(), Some(0.0036), 0), nothing]);
     stop(gateway).await;
 }

@@ -251,10 +251,10 @@ async fn costs_have_a_bar_a_row_and_a_total() {
     let home = recorded(&records);
     let output = cco(home.path(), &["costs"]).await;
     let want = "\
-DAY          COST                            REQUESTS     IN  CACHED  OUT
-2026-11-01  $3.50  ████████████████████████         2  8.00k    75 %  100
-2026-11-02     $0  ████████████                     2  8.00k    75 %  100  + $1.75 by subscription
-total       $3.50                                   4  16.0k    75 %  200  + $1.75 by subscription
+DAY            COST                            REQUESTS     IN  CACHED  OUT
+2026-11-01    $3.50  ████████████████████████         2  8.00k    75 %  100
+2026-11-02        -  ████████████                     2  8.00k    75 %  100  + $1.75 by subscription
+total       ≥ $3.50                                   4  16.0k    75 %  200  + $1.75 by subscription
 ";
     assert_eq!(printed(&output), want);
     let said = text(&output.stderr);
@@ -268,8 +268,8 @@ total       $3.50                                   4  16.0k    75 %  200  + $1.
     let want = "\
 MODEL             COST                            REQUESTS     IN  CACHED  OUT
 claude-haiku-5-5    $0  ████████████████████████         1  4.00k    75 %   50  + $1.75 by subscription
-my-own              $0                                   1  4.00k    75 %   50
-total               $0                                   2  8.00k    75 %  100  + $1.75 by subscription
+my-own               -                                   1  4.00k    75 %   50
+total                -                                   2  8.00k    75 %  100  + $1.75 by subscription
 ";
     assert_eq!(printed(&output), want);
 }

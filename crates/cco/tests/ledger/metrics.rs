@@ -27,7 +27,7 @@ async fn totals_count_generations_and_tell_everything_apart() {
     for bytes in [
         asked("x-claude-code-session-id: s1\r\n", USAGE),
         asked(explorer, USAGE),
-        asked("x-claude-code-session-id: s2\r\n", "fault=529"),
+        asked("x-claude-code-session-id: s2\r\nx-claude-code-agent-id: a2\r\n", "fault=529"),
         request("POST", "/v1/messages/count_tokens", "", prompt("Hello.", false)),
         request("GET", "/v1/models", "", ""),
     ] {
@@ -50,7 +50,9 @@ async fn totals_count_generations_and_tell_everything_apart() {
         ("by_operation", "models", 1, 0.0),
         ("by_provider", "anthropic", 3, 2.0 * one),
         ("by_model", "claude-sonnet-5-5", 3, 2.0 * one),
-        ("by_agent", "(main)", 2, one),
+        ("by_agent", "(main)", 1, one),
+        // Of no known kind, and still not the main one.
+        ("by_agent", "a2", 1, 0.0),
         ("by_agent", "Explore", 1, one),
         ("by_session", "s1", 2, 2.0 * one),
         ("by_session", "s2", 1, 0.0),

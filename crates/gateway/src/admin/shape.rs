@@ -1,7 +1,7 @@
 //! Records and sums as JSON: what answers and the command line's `--json` consist of.
 
 use ledger::money::NanoUsd;
-use ledger::query::{Latency, Row, Totals, UTC, day};
+use ledger::query::{Latency, Row, Sums, Totals, UTC, day};
 use serde_json::{Value, json};
 
 /// Dollars. Nine decimals and seven digits before them are exact enough for a number of JSON.
@@ -27,10 +27,18 @@ pub(super) fn totals(totals: &Totals) -> Value {
         "cache_read_tokens": all.cache_read,
         "cache_write_tokens": all.cache_write,
         "output_tokens": all.output,
-        "cost_usd": usd(totals.paid.cost),
-        "notional_cost_usd": usd(totals.notional.cost),
+        "cost_usd": known(&totals.paid),
+        "cost_is_partial": totals.paid.cost_unknown() > 0,
+        "notional_cost_usd": known(&totals.notional),
+        "notional_cost_is_partial": totals.notional.cost_unknown() > 0,
         "unpriced": all.unpriced,
+        "usage_unknown": all.usage_unknown,
     })
+}
+
+/// What is known of a cost; `None`: nothing, which is not the same as nothing to pay.
+fn known(sums: &Sums) -> Option<f64> {
+    (sums.cost != NanoUsd(0) || sums.cost_unknown() == 0).then(|| usd(sums.cost))
 }
 
 /// How long things took, in milliseconds.
@@ -69,6 +77,21 @@ mod tests {
         assert_eq!(time(1_795_355_900_123_456), "2026-11-22T13:58:20.123Z");
         assert_eq!(time(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_cost_of_which_nothing_is_known_is_none_and_not_zero() {
+        let of = |requests, unpriced, usage_unknown, cost| {
+            let paid = Sums { requests, unpriced, usage_unknown, cost: NanoUsd(cost), ..Sums::default() };
+            let shown = totals(&Totals { paid, ..Totals::default() });
+            assert_eq!((&shown["notional_cost_usd"], &shown["notional_cost_is_partial"]), (&json!(0.0), &json!(false)));
+            (shown["cost_usd"].as_f64(), shown["cost_is_partial"] == true, shown["usage_unknown"].as_i64())
+        };
+        assert_eq!(of(2, 0, 0, 0), (Some(0.0), false, Some(0)));
+        assert_eq!(of(2, 0, 0, 2_000_000_000), (Some(2.0), false, Some(0)));
+        assert_eq!(of(2, 1, 0, 2_000_000_000), (Some(2.0), true, Some(0)));
+        assert_eq!(of(2, 2, 0, 0), (None, true, Some(0)));
+        assert_eq!(of(2, 0, 2, 0), (None, true, Some(2)));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub enum Key {
     Agent,
     /// The agent itself.
     AgentId,
-    /// The kind of agent; empty for the main one.
+    /// The kind of agent; empty for the main one, and for those of no known kind.
     AgentType,
     /// The agent that called it.
     ParentAgent,
@@ -79,7 +79,7 @@ pub struct Sums {
     pub estimated: i64,
     /// Exchanges that used something that was not reported.
     pub usage_unknown: i64,
-    /// Exchanges of which the price is not known: they are not in the cost.
+    /// Generations whose use is known and its price is not: they are not in the cost.
     pub unpriced: i64,
     /// What they cost, as far as it is known.
     pub cost: NanoUsd,
@@ -98,6 +98,11 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// Exchanges that cost something, or may have, that is not in the cost.
+    pub fn cost_unknown(&self) -> i64 {
+        self.unpriced.saturating_add(self.usage_unknown)
+    }
+
     /// The whole prompt: input with its cached parts.
     pub fn prompt(&self) -> i64 {
         self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
@@ -258,7 +263,7 @@ pub struct Metrics {
     pub by_provider: Vec<Group>,
     /// Generations.
     pub by_model: Vec<Group>,
-    /// Generations, by the kind of agent; the dearest.
+    /// Generations, by the kind of agent, or by the agent where that is not known; the dearest.
     pub by_agent: Vec<Group>,
     /// Generations; the sessions that were recorded last.
     pub by_session: Vec<Group>,

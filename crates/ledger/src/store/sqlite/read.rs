@@ -137,7 +137,7 @@ impl Reader for SqliteReader {
                 by_outcome: by(Key::Outcome)?.groups,
                 by_provider: by_provider.groups,
                 by_model: by(Key::Model)?.groups,
-                by_agent: by(Key::AgentType)?.groups,
+                by_agent: by(Key::Agent)?.groups,
                 by_session,
                 by_project: by(Key::Project)?.groups,
                 duration: latency("duration_us")?,

@@ -106,9 +106,10 @@ pub(super) fn insert(statement: &mut Statement<'_>, epoch: i64, record: &Record)
     Ok(inserted > 0)
 }
 
-/// Whether something was used that has no price.
+/// Whether something is known to be used that has no price. Counting tokens costs nothing; where only a part of the use
+/// is known, it is not the price that is missing.
 pub(super) fn is_unpriced(record: &Record) -> bool {
-    record.cost.is_none() && (record.usage.is_some() || record.usage_unknown || record.estimated_output.is_some())
+    record.operation == Operation::Generation && record.usage.is_some() && record.cost.is_none()
 }
 
 pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {

@@ -98,7 +98,9 @@ fn by_hand(records: &[Record], meant: impl Fn(&Record) -> bool) -> Totals {
             web_searches: 0,
             estimated: i64::from(record.is_estimated()),
             usage_unknown: i64::from(record.usage_unknown),
-            unpriced: i64::from(row::is_unpriced(record)),
+            unpriced: i64::from(
+                record.operation == Operation::Generation && record.usage.is_some() && record.cost.is_none(),
+            ),
             cost: record.cost.unwrap_or_default(),
             duration_us: record.duration_us.unwrap_or(0) as i64,
             timed: i64::from(record.duration_us.is_some()),
