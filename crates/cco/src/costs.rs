@@ -47,13 +47,13 @@ fn costs(options: &Costs) -> Result<(), Failure> {
     let key = options.by.replace('-', "_");
     let groups = told["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
     if form.json {
-        groups.iter().all(term::heard);
+        groups.iter().all(term::data);
         return Ok(());
     }
     if form.csv {
         let columns = [&[key.as_str()], CSV].concat();
         let rows = groups.iter().map(|group| csv(group, &columns));
-        [columns.join(",")].into_iter().chain(rows).all(term::heard);
+        [columns.join(",")].into_iter().chain(rows).all(term::data);
         return Ok(());
     }
     let most = groups.iter().map(spent).fold(0.0, f64::max);

@@ -36,7 +36,7 @@ fn limits(options: &Limits) -> Result<(), Failure> {
     let told = Source::open()?.json(&source::target("/gateway/limits", &words, &zone))?;
     let all = told["limits"].as_array().map(Vec::as_slice).unwrap_or_default();
     if options.form.json {
-        all.iter().all(term::heard);
+        all.iter().all(term::data);
         return Ok(());
     }
     if options.form.csv {
@@ -50,7 +50,7 @@ fn limits(options: &Limits) -> Result<(), Failure> {
                 csv(&row, CSV)
             })
         });
-        [CSV.join(",")].into_iter().chain(rows).all(term::heard);
+        [CSV.join(",")].into_iter().chain(rows).all(term::data);
         return Ok(());
     }
     if all.is_empty() {

@@ -32,17 +32,29 @@ fn prices(options: &Prices) -> Result<(), Failure> {
     let table = setup::prices(&config).map_err(|why| Failure::new("the prices cannot be used").because(why))?;
     let wanted = options.model.as_deref().unwrap_or_default().to_lowercase();
     let fits = |row: &Listed<'_>| row.model.to_lowercase().contains(&wanted) || row.provider == wanted;
-    let rows: Vec<Listed<'_>> = table.list().into_iter().filter(fits).collect();
+    let all = table.list();
+    // The lookup that bills knows more names than are listed: with a date, or with a provider before them.
+    let asked = options.model.as_deref().unwrap_or_default();
+    let bills = |row: &Listed<'_>| {
+        let found = table.find(row.provider, asked);
+        row.model != asked && found.is_some_and(|found| std::ptr::eq(found.price, row.found.price))
+    };
+    let billed: Vec<String> = all
+        .iter()
+        .filter(|row| bills(row))
+        .map(|row| format!("`{}` of {} is billed as `{}`", text::line(asked), row.provider, text::line(row.model)))
+        .collect();
+    let rows: Vec<Listed<'_>> = all.into_iter().filter(|row| fits(row) || bills(row)).collect();
     if rows.is_empty() {
         let what = format!("no price is known for `{wanted}`");
         return Err(Failure::new(what).help("write it into `costTracking.pricingOverrides` of the configuration"));
     }
     if options.form.json {
-        rows.iter().map(shown).all(term::heard);
+        rows.iter().map(shown).all(term::data);
         return Ok(());
     }
     if options.form.csv {
-        [CSV.join(",")].into_iter().chain(rows.iter().map(|row| csv(&shown(row), CSV))).all(term::heard);
+        [CSV.join(",")].into_iter().chain(rows.iter().map(|row| csv(&shown(row), CSV))).all(term::data);
         return Ok(());
     }
     let mut table = Table::new(&[
@@ -75,6 +87,7 @@ fn prices(options: &Prices) -> Result<(), Failure> {
     let unread = !table.lines(&widths, None).all(term::heard);
     if !unread {
         term::note("dollars for a million tokens");
+        billed.iter().for_each(term::note);
     }
     Ok(())
 }

@@ -29,13 +29,13 @@ fn sessions(options: &Sessions) -> Result<(), Failure> {
     let sessions = told["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let form = options.look.form;
     if form.json {
-        sessions.iter().all(term::heard);
+        sessions.iter().all(term::data);
         return Ok(());
     }
     if form.csv {
         let columns = [&["id", "first", "last"], costs::CSV].concat();
         let rows = sessions.iter().map(|session| csv(session, &columns));
-        [columns.join(",")].into_iter().chain(rows).all(term::heard);
+        [columns.join(",")].into_iter().chain(rows).all(term::data);
         return Ok(());
     }
     if sessions.is_empty() {

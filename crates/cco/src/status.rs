@@ -61,6 +61,15 @@ fn not_running(as_json: bool) {
     term::line("   Start it: cco daemon start");
 }
 
+/// What is the matter with a part of the gateway; `None`: nothing.
+fn trouble(part: &Value) -> Option<&str> {
+    match part["state"].as_str() {
+        Some("good") => None,
+        Some("off") => Some("off"),
+        _ => Some(part["cause"].as_str().unwrap_or("not as it should be, see `GET /gateway/health`")),
+    }
+}
+
 /// What a gateway says of itself.
 pub(crate) struct Told {
     health: Value,
@@ -127,6 +136,7 @@ impl Told {
             "log": health["process"]["log"],
             "health": health["status"],
             "ledger": health["ledger"]["state"],
+            "archive": health["bodies"]["state"],
             "providers": self.providers["providers"],
             "limits": self.limits["limits"],
         })
@@ -161,9 +171,12 @@ impl Told {
             lines.push(format!("   Waits for `cco daemon restart`: {key}"));
         }
         lines.push(format!("   Log: {}", text::line(self.log())));
-        if health["ledger"]["state"] != "good" {
-            let why = health["ledger"]["cause"].as_str().unwrap_or("off");
+        if let Some(why) = trouble(&health["ledger"]) {
             lines.push(format!("   Ledger: {}", text::line(why)));
+        }
+        // That no bodies are kept is often what was wanted.
+        if let Some(why) = trouble(&health["bodies"]).filter(|_| health["bodies"]["state"] == "failing") {
+            lines.push(format!("   Archive of bodies: {}", text::line(why)));
         }
         for provider in self.providers["providers"].as_array().into_iter().flatten() {
             let text = |name: &str| text::line(provider[name].as_str().unwrap_or("")).into_owned();
@@ -182,5 +195,18 @@ impl Told {
             ));
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_off_is_called_off() {
+        assert_eq!(trouble(&json!({ "state": "good", "cause": null })), None);
+        assert_eq!(trouble(&json!({ "state": "off" })), Some("off"));
+        assert_eq!(trouble(&json!({ "state": "failing", "cause": "little room" })), Some("little room"));
+        assert!(trouble(&json!({ "state": "failing" })).is_some_and(|why| why != "off"));
     }
 }

@@ -29,6 +29,11 @@ pub(crate) fn heard(text: impl Display) -> bool {
     writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
 }
 
+/// The same for lines of JSON and of comma-separated values: as they are for programs, escaped where a person sees them.
+pub(crate) fn data(line: impl Display) -> bool {
+    if stdout_is_terminal() { heard(text::data(&line.to_string())) } else { heard(line) }
+}
+
 /// Text on stdout without a line end, for those who stop when nobody reads: `false` then.
 pub(crate) fn heard_part(text: impl Display) -> bool {
     let mut out = std::io::stdout().lock();

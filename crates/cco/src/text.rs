@@ -19,6 +19,24 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
 
+/// Data for programs, as a person may see it on a terminal: escaped as JSON does it, which stays JSON.
+pub(crate) fn data(text: &str) -> Cow<'_, str> {
+    let is_bad = |c: char| is_dangerous(c) && !matches!(c, '\n' | '\t');
+    if !text.contains(is_bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_bad(c) {
+            // A `String` takes everything, and all of these are below 0x10000.
+            let _ = write!(clean, "\\u{:04x}", u32::from(c));
+        } else {
+            clean.push(c);
+        }
+    }
+    Cow::Owned(clean)
+}
+
 fn escaped(text: &str, fine: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_bad = |c: char| is_dangerous(c) && !fine(c);
     if !text.contains(is_bad) {
@@ -190,6 +208,18 @@ mod tests {
         assert_eq!(line("a\x1b[2Jb\nc\u{9b}d\u{202e}e\u{7f}"), "a\\u{1b}[2Jb\\nc\\u{9b}d\\u{202e}e\\u{7f}");
         assert_eq!(lines("a\n\tb\r\x07"), "a\n\tb\\r\\u{7}");
         assert!(matches!(line("größer — 日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn data_stays_data_and_moves_no_cursor() {
+        let shown = data("a\x1b[2J,\u{9b}1m\u{202e}\u{feff}\n\t\r");
+        assert_eq!(shown, "a\\u001b[2J,\\u009b1m\\u202e\\ufeff\n\t\\u000d");
+        let value = serde_json::json!({ "model": "m\u{9b}1m\u{202e}\x1b\n" });
+        let text = value.to_string();
+        let shown = data(&text);
+        assert!(!shown.contains(is_dangerous), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert!(matches!(data("größer — 日本"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn watch(options: &Watch) -> Result<(), Failure> {
         let Ok(mut event) = serde_json::from_str::<Value>(data) else { return true };
         if options.json {
             event["event"] = name.into();
-            return term::heard(event);
+            return term::data(event);
         }
         term::heard_part(shown.event(name, &event))
     })

@@ -200,12 +200,12 @@ impl<'a> Printer<'a> {
     /// `false`: nobody reads any more.
     fn print(&mut self, records: &[Value]) -> bool {
         if self.form.json {
-            return records.iter().all(term::heard);
+            return records.iter().all(term::data);
         }
         if self.form.csv {
             let heading = (!std::mem::replace(&mut self.headed, true)).then(|| CSV.join(","));
             let cells = |record: &Value| csv(record, CSV);
-            return heading.into_iter().chain(records.iter().map(cells)).all(term::heard);
+            return heading.into_iter().chain(records.iter().map(cells)).all(term::data);
         }
         let mut table = Table::new(&HEAD);
         for record in records {

@@ -140,7 +140,8 @@ pub(crate) struct Files {
     journal: PathBuf,
     /// Closed while something is changed: on a full disk only one can be there.
     offline: Option<Offline>,
-    bodies: Option<archive::Reader>,
+    /// The archive, or why it cannot be opened.
+    bodies: Option<Result<archive::Reader, String>>,
     /// For changes: opened at the first.
     keeper: Option<Keeper>,
 }
@@ -197,7 +198,8 @@ impl Source {
             term::note(format_args!("the newest records may be missing: {why}"));
         }
         let (folder, key) = setup::archive_paths(&home);
-        let bodies = archive::Reader::open(&folder, &key).ok();
+        let bodies = if folder.exists() { Some(archive::Reader::open(&folder, &key)) } else { None };
+        let bodies = bodies.map(|opened| opened.map_err(|why| why.to_string()));
         Ok(Self::Files(Box::new(Files { env, config, store, journal, offline: Some(offline), bodies, keeper: None })))
     }
 
@@ -248,7 +250,11 @@ impl Source {
             Self::Gateway(socket) => answered(http::ask(socket, "GET", target)?).map(Told::Bytes),
             Self::Files(files) => {
                 let question = Question::of(target).expect("commands ask what can be asked")?;
-                let bodied = files.bodies.as_ref().map_or(Bodied::None, Bodied::Files);
+                let bodied = match &files.bodies {
+                    None => Bodied::None,
+                    Some(Ok(files)) => Bodied::Files(files),
+                    Some(Err(why)) => Bodied::Lost(why),
+                };
                 let offline = match &mut files.offline {
                     Some(offline) => offline,
                     closed => closed.insert(opened(&files.store, &files.journal)?),

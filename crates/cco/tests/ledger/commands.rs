@@ -424,6 +424,11 @@ async fn prices_are_listed_with_where_they_are_from() {
     assert!(row("my-sonnet-5-5").contains("configuration "));
     let output = cco(home.path(), &["prices", "my-sonnet", "--json"]).await;
     assert_eq!(lines(printed(&output))[0]["input"], 1.5);
+    // A name with a date is found as it is when it is billed.
+    let output = cco(home.path(), &["prices", "claude-sonnet-5-5-20260929"]).await;
+    assert!(printed(&output).contains(" claude-sonnet-5-5 "), "{}", printed(&output));
+    let want = "note: `claude-sonnet-5-5-20260929` of anthropic is billed as `claude-sonnet-5-5`\n";
+    assert!(text(&output.stderr).contains(want), "{}", text(&output.stderr));
     let output = cco(home.path(), &["prices", "no-such-model"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("`costTracking.pricingOverrides`"), "{}", text(&output.stderr));

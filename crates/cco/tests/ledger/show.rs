@@ -141,6 +141,29 @@ async fn a_word_that_means_nothing_or_several_things_is_told() {
 }
 
 #[tokio::test]
+async fn a_key_of_the_archive_that_is_gone_is_named_with_and_without_a_gateway() {
+    let upstream = upstream().await;
+    let home = home(&upstream, json!({}));
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    gateway.ask(whole("text=hi")).await;
+    stop(gateway).await;
+    std::fs::remove_file(home.path().join("archive.key")).unwrap();
+    let all = async || {
+        for args in [&["logs", "show", "last", "--request"][..], &["logs", "--grep", "Hello"]] {
+            let output = cco(home.path(), args).await;
+            let told = text(&output.stderr);
+            assert!(!output.status.success() && told.contains("archive.key` is not there"), "{args:?}: {told}");
+        }
+    };
+    all().await;
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    all().await;
+    let output = cco(home.path(), &["status"]).await;
+    assert!(text(&output.stdout).contains("   Archive of bodies: the key `"), "{}", text(&output.stdout));
+    stop(gateway).await;
+}
+
+#[tokio::test]
 async fn bodies_that_are_not_kept_are_not_promised() {
     let upstream = upstream().await;
     let home = home(&upstream, json!({ "audit": { "logRequestBodies": false, "logResponseBodies": false } }));

@@ -19,8 +19,13 @@ pub(super) async fn ask(gateway: &Gateway, target: &str) -> Result<Answer, Refus
     // What was refused before it became an exchange is in no record.
     let word = if let Question::Record(word) = &question { Some(word.clone()) } else { None };
     let bodies = gateway.recorder.bodies().cloned();
+    let lost = gateway.recorder.no_bodies().map(str::to_owned);
     let asked = metrics::ledger(gateway)?.read(move |reader| {
-        let bodied = bodies.as_deref().map_or(Bodied::None, Bodied::Live);
+        let bodied = match (bodies.as_deref(), lost.as_deref()) {
+            (Some(bodies), _) => Bodied::Live(bodies),
+            (None, Some(why)) => Bodied::Lost(why),
+            (None, None) => Bodied::None,
+        };
         Ok(question.ask(reader, &bodied))
     });
     let answer = asked.await.map_err(|why| metrics::unreadable(&why))?;
@@ -72,7 +77,7 @@ fn refusal(why: &Wrong) -> Refusal {
         Wrong::Missing(_) => ErrorKind::NotFound,
         Wrong::Ambiguous(..) => ErrorKind::Conflict,
         Wrong::Store(why) => return metrics::unreadable(why),
-        Wrong::Archive(_) => ErrorKind::Unavailable,
+        Wrong::Archive(_) | Wrong::Lost(_) => ErrorKind::Unavailable,
     };
     Refusal::new(kind, why.to_string()).retry(Retry::Never)
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use ledger::LedgerHealth;
 use ledger::archive::Skip;
 use serde_json::{Map, Value, json};
 
@@ -121,6 +122,29 @@ fn bodies(gateway: &Gateway) -> Value {
     })
 }
 
+/// Why a ledger is not as it should be; `None`: it is.
+fn cause(health: &LedgerHealth) -> Option<String> {
+    let (journal, loaded) = (&health.journal, &health.loaded);
+    if health.is_good() {
+        return None;
+    }
+    // Why the store takes nothing comes first: the journal's last error may be long past.
+    Some(match &health.store {
+        Some(why) => why.to_string(),
+        None if journal.failing => {
+            journal.last_error.clone().unwrap_or_else(|| "the journal cannot be written".to_owned())
+        }
+        None if journal.low_space => "there is little room on the disk of the journal: free some space".to_owned(),
+        None if journal.lost > 0 => {
+            format!("{} entries are lost: they could not be written, and there was no room to keep them", journal.lost)
+        }
+        None => format!(
+            "{} places of journals are damaged and {} entries cannot be read: the files are kept as `journal/*.damaged`",
+            loaded.damaged, loaded.unreadable
+        ),
+    })
+}
+
 /// How the ledger is. It is no part of the status: requests are served whatever becomes of their records.
 fn ledger(gateway: &Gateway) -> Value {
     let recorder = &gateway.recorder;
@@ -129,11 +153,9 @@ fn ledger(gateway: &Gateway) -> Value {
     };
     let health = ledger.health();
     let journal = &health.journal;
-    // Why the store takes nothing comes first: the journal's last error may be long past.
-    let cause = health.store.as_ref().map(ToString::to_string).or_else(|| journal.last_error.clone());
     json!({
         "state": if health.is_good() { "good" } else { "failing" },
-        "cause": cause.filter(|_| !health.is_good()),
+        "cause": cause(&health),
         "store": health.store.is_none(),
         "journal": {
             "failing": journal.failing,
@@ -153,4 +175,33 @@ fn ledger(gateway: &Gateway) -> Value {
         "unsettled": recorder.unsettled(),
         "unpriced": recorder.unpriced(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::journal::JournalHealth;
+    use ledger::loader::Counts;
+    use ledger::store::StoreError;
+
+    #[test]
+    fn a_ledger_that_is_not_good_has_a_cause_whatever_it_is() {
+        let good = || LedgerHealth { journal: JournalHealth::default(), store: None, loaded: Counts::default() };
+        assert_eq!(cause(&good()), None);
+        let past = JournalHealth { last_error: Some("long past".into()), ..JournalHealth::default() };
+        assert_eq!(cause(&LedgerHealth { journal: past.clone(), ..good() }), None);
+        for (journal, want) in [
+            (JournalHealth { failing: true, ..JournalHealth::default() }, "cannot be written"),
+            (JournalHealth { failing: true, ..past.clone() }, "long past"),
+            (JournalHealth { low_space: true, ..past.clone() }, "free some space"),
+            (JournalHealth { lost: 3, ..past }, "3 entries are lost"),
+        ] {
+            let told = cause(&LedgerHealth { journal, ..good() });
+            assert!(told.as_deref().is_some_and(|told| told.contains(want)), "{want}: {told:?}");
+        }
+        let store = Some(StoreError::Unavailable("it is locked".into()));
+        assert!(cause(&LedgerHealth { store, ..good() }).is_some_and(|told| told.contains("it is locked")));
+        let loaded = Counts { damaged: 1, unreadable: 2, ..Counts::default() };
+        assert!(cause(&LedgerHealth { loaded, ..good() }).is_some_and(|told| told.contains("1 places")));
+    }
 }

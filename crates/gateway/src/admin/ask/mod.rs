@@ -37,6 +37,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub enum Bodied<'a> {
     /// There are none.
     None,
+    /// They cannot be read, for this reason.
+    Lost(&'a str),
     /// The archive that is being written.
     Live(&'a Bodies),
     /// The files of an archive.
@@ -46,7 +48,7 @@ pub enum Bodied<'a> {
 impl Bodied<'_> {
     fn reader(&self) -> Option<&archive::Reader> {
         match self {
-            Self::None => None,
+            Self::None | Self::Lost(_) => None,
             Self::Live(bodies) => {
                 bodies.archive().flush(FLUSH);
                 Some(bodies.archive().reader())
@@ -97,6 +99,8 @@ pub enum Wrong {
     Store(StoreError),
     /// The archive says no.
     Archive(ArchiveError),
+    /// The archive cannot be opened, for this reason.
+    Lost(String),
 }
 
 impl fmt::Display for Wrong {
@@ -106,6 +110,7 @@ impl fmt::Display for Wrong {
             Self::Ambiguous(word, ids) => write!(f, "`{word}` is more than one: {}", ids.join(", ")),
             Self::Store(why) => write!(f, "the ledger cannot be read: {why}"),
             Self::Archive(why) => write!(f, "the archive cannot be read: {why}"),
+            Self::Lost(why) => write!(f, "the archive cannot be read: {why}"),
         }
     }
 }
@@ -219,8 +224,11 @@ impl Question {
                     None => None,
                 };
                 let missing = || {
-                    let why = "nothing of it is kept: it was not taken (`audit`), or is older than what is kept";
-                    Wrong::Missing(format!("{}: {why}", row.record.id))
+                    if let Bodied::Lost(why) = bodied {
+                        return Wrong::Lost((*why).to_owned());
+                    }
+                    let why = "it was not taken (`audit`), is older than what is kept, or was removed";
+                    Wrong::Missing(format!("{}: nothing of it is kept: {why}", row.record.id))
                 };
                 return Ok(Told::Bytes(body.ok_or_else(missing)?.bytes()?));
             }
@@ -250,6 +258,9 @@ pub(super) fn found(word: &str, reader: &mut dyn Reader) -> Result<Row, Wrong> {
 /// A record, the heads of its exchange, and which bodies there are.
 fn record(row: &Row, bodied: &Bodied<'_>) -> Result<Value, Wrong> {
     let mut told = json!({ "record": shape::row(row) });
+    if let Bodied::Lost(why) = bodied {
+        told["archive"] = (*why).into();
+    }
     let Some(archive) = bodied.reader() else { return Ok(told) };
     for (name, kind) in [
         ("request_head", Kind::RequestHead),
@@ -282,6 +293,9 @@ fn record(row: &Row, bodied: &Bodied<'_>) -> Result<Value, Wrong> {
 /// One step of a search: the records of the next few in whose bodies the pattern is found, and where to go on.
 fn search(filter: &Filter, pattern: &Pattern, reader: &mut dyn Reader, bodied: &Bodied<'_>) -> Result<Value, Wrong> {
     let Some(archive) = bodied.reader() else {
+        if let Bodied::Lost(why) = bodied {
+            return Err(Wrong::Lost((*why).to_owned()));
+        }
         return Err(Wrong::Missing("no bodies are kept: there is nothing to search".into()));
     };
     let rows = reader.rows(&Filter { limit: Some(SEARCHED), ..filter.clone() })?;
