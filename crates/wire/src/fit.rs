@@ -90,13 +90,14 @@ pub fn fit<'r>(request: &'r Request<'r>, own: Protocol, target: &Target<'_>) -> 
     let mut fitter = Fitter { request, own, quirks, losses: &mut losses };
     let mut back = Back::default();
     fitter.extras();
-    fitter.pairs();
+    let spoken = fitter.spoken();
+    fitter.pairs(&spoken);
     let tools = fitter.tools(&mut back);
     let (tools, tool_choice) = fitter.tool_choice(tools);
     let (thought, effort) = fitter.reasoning(!tools.is_empty());
     let (format, note) = fitter.format();
     let strict_format = fitter.strict_format(format);
-    let (system, groups) = fitter.groups();
+    let (system, groups) = fitter.groups(spoken);
     Fit {
         system,
         note,
@@ -152,6 +153,14 @@ impl Field {
     }
 }
 
+/// A turn that says something to the target.
+#[derive(Clone, Copy)]
+struct Spoken<'r> {
+    turn: &'r Turn<'r>,
+    /// Whether the model says or calls something after it and before anybody else does.
+    goes_on: bool,
+}
+
 struct Fitter<'r, 'l> {
     request: &'r Request<'r>,
     own: Protocol,
@@ -182,10 +191,59 @@ impl<'r> Fitter<'r, '_> {
             Content::Thinking(thinking) => match self.quirks.thinking_back {
                 ThinkingBack::None => false,
                 ThinkingBack::Own => thinking.opaque.as_ref().is_some_and(|opaque| opaque.origin == self.own),
+                ThinkingBack::Led => thinking.opaque.as_ref().is_some_and(|opaque| {
+                    // Only its own clients may name what the provider keeps instead of bringing it.
+                    opaque.origin == self.own && (self.request.source == self.own || !opaque.data.is_empty())
+                }),
                 ThinkingBack::Text => !thinking.text.is_empty(),
             },
             _ => true,
         }
+    }
+
+    /// Whether a part is what thinking leads to.
+    fn is_led_to(&self, part: &Part<'_>) -> bool {
+        !matches!(part.content, Content::Thinking(_) | Content::Extra(_)) && self.speaks(part)
+    }
+
+    /// The parts of a turn that say something to the target.
+    fn said(&self, Spoken { turn, goes_on }: Spoken<'r>) -> impl Iterator<Item = &'r Part<'r>> {
+        turn.parts
+            .iter()
+            .enumerate()
+            .filter(move |(at, part)| {
+                let must_lead = self.quirks.thinking_back == ThinkingBack::Led;
+                let leads = || goes_on || turn.parts[at + 1..].iter().any(|part| self.is_led_to(part));
+                self.speaks(part) && (!must_lead || !matches!(part.content, Content::Thinking(_)) || leads())
+            })
+            .map(|(_, part)| part)
+    }
+
+    /// The turns that are left: those that say nothing stand between no others.
+    fn spoken(&self) -> Vec<Spoken<'r>> {
+        let mut spoken = Vec::with_capacity(self.request.turns.len());
+        // From the end: whether the model goes on, and how many calls before have their results here or later.
+        let (mut goes_on, mut open) = (false, 0_usize);
+        for turn in self.request.turns.iter().rev() {
+            let one = Spoken { turn, goes_on };
+            if self.said(one).next().is_none() {
+                continue;
+            }
+            spoken.push(one);
+            open = turn.parts.iter().rev().fold(open, |open, part| match part.content {
+                Content::Result(_) => open + 1,
+                Content::Call(_) => open.saturating_sub(1),
+                _ => open,
+            });
+            goes_on = match turn.role {
+                Role::Assistant => goes_on || turn.parts.iter().any(|part| self.is_led_to(part)),
+                Role::User => false,
+                // It will wait for the results.
+                Role::System => goes_on && open > 0,
+            };
+        }
+        spoken.reverse();
+        spoken
     }
 
     /// What only the source knows, and images and documents that the target does not see.
@@ -288,11 +346,13 @@ impl<'r> Fitter<'r, '_> {
         }
     }
 
-    /// Every result follows its call, and every call but those of the last turn has its result. Clients know these
-    /// two sentences of Anthropic's.
-    fn pairs(&mut self) {
+    /// Every result follows its call, and every call but those of the last turn has its result: instructions may stand
+    /// between the two, and may not follow calls that are left without. Clients know these two sentences of Anthropic's.
+    fn pairs(&mut self, spoken: &[Spoken<'r>]) {
         let mut open: Vec<(&str, Place)> = Vec::new();
         let mut answered_by: Option<Role> = None;
+        // Whether instructions wait for the results of open calls.
+        let mut instructed = false;
         let unanswered = |open: &mut Vec<(&str, Place)>, losses: &mut Losses| {
             for (id, place) in open.drain(..) {
                 let reason = format!(
@@ -302,7 +362,7 @@ impl<'r> Fitter<'r, '_> {
                 losses.refuse(place, reason);
             }
         };
-        for turn in &self.request.turns {
+        for Spoken { turn, .. } in spoken {
             if turn.role == Role::Assistant && answered_by != Some(Role::Assistant) {
                 unanswered(&mut open, self.losses);
             }
@@ -323,11 +383,13 @@ impl<'r> Fitter<'r, '_> {
                     _ => {}
                 }
             }
-            if turn.role != Role::System {
-                answered_by = Some(turn.role);
+            match turn.role {
+                Role::System => instructed = true,
+                role => answered_by = Some(role),
             }
+            instructed &= !open.is_empty();
         }
-        if answered_by == Some(Role::User) {
+        if instructed || answered_by == Some(Role::User) {
             unanswered(&mut open, self.losses);
         }
     }
@@ -571,28 +633,31 @@ impl<'r> Fitter<'r, '_> {
         Some(if self.request.source == self.own { user.to_owned() } else { hashed(user) })
     }
 
-    fn groups(&mut self) -> (Vec<&'r Part<'r>>, Vec<Group<'r>>) {
+    fn groups(&mut self, spoken: Vec<Spoken<'r>>) -> (Vec<&'r Part<'r>>, Vec<Group<'r>>) {
         let mut system: Vec<&'r Part<'r>> = self.request.system.iter().filter(|part| self.speaks(part)).collect();
         let mut groups: Vec<Group<'r>> = Vec::new();
-        // Instructions that stand between calls and their results wait until after them.
-        let mut held: Vec<&'r Turn<'r>> = Vec::new();
-        for turn in &self.request.turns {
-            let calls_open =
-                groups.last().is_some_and(|group| group.role == Role::Assistant && group.calls().count() > 0);
-            if turn.role == Role::System && groups.is_empty() {
-                system.extend(turn.parts.iter().filter(|part| self.speaks(part)));
+        // Instructions that stand between calls and their results wait until after the last of them.
+        let (mut held, mut open): (Vec<Spoken<'r>>, usize) = (Vec::new(), 0);
+        for one in spoken {
+            if one.turn.role == Role::System && groups.is_empty() {
+                system.extend(self.said(one));
                 continue;
             }
-            if turn.role == Role::System && calls_open {
-                held.push(turn);
+            if one.turn.role == Role::System && open > 0 {
+                held.push(one);
                 continue;
             }
-            self.push(&mut groups, turn);
-            if turn.role != Role::Assistant {
-                held.drain(..).for_each(|turn| self.push(&mut groups, turn));
+            open = one.turn.parts.iter().fold(open, |open, part| match part.content {
+                Content::Call(_) => open + 1,
+                Content::Result(_) => open.saturating_sub(1),
+                _ => open,
+            });
+            self.push(&mut groups, one);
+            if open == 0 {
+                held.drain(..).for_each(|one| self.push(&mut groups, one));
             }
         }
-        held.into_iter().for_each(|turn| self.push(&mut groups, turn));
+        held.into_iter().for_each(|one| self.push(&mut groups, one));
         for at in 1..groups.len() {
             let (before, after) = groups.split_at_mut(at);
             if after[0].role == Role::User {
@@ -606,9 +671,9 @@ impl<'r> Fitter<'r, '_> {
         (system, groups)
     }
 
-    fn push(&mut self, groups: &mut Vec<Group<'r>>, turn: &'r Turn<'r>) {
-        let mut parts: Vec<Cow<'r, Part<'r>>> =
-            turn.parts.iter().filter(|part| self.speaks(part)).map(Cow::Borrowed).collect();
+    fn push(&mut self, groups: &mut Vec<Group<'r>>, one: Spoken<'r>) {
+        let turn = one.turn;
+        let mut parts: Vec<Cow<'r, Part<'r>>> = self.said(one).map(Cow::Borrowed).collect();
         let mut role = turn.role;
         if role == Role::System && !self.quirks.system_within {
             role = Role::User;
@@ -622,7 +687,6 @@ impl<'r> Fitter<'r, '_> {
             }
         }
         match groups.last_mut() {
-            _ if parts.is_empty() => {}
             Some(last) if last.role == role => last.parts.append(&mut parts),
             _ => {
                 let extras = if role == turn.role { turn.extras.iter().collect() } else { Vec::new() };

@@ -125,6 +125,8 @@ pub enum ThinkingBack {
     None,
     /// What its own protocol sealed.
     Own,
+    /// The same, where what it led to follows.
+    Led,
     /// Every text, whoever thought it.
     Text,
 }

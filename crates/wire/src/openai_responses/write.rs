@@ -11,8 +11,8 @@ use crate::openai::{arguments, data_url};
 use crate::plain::{self, as_text, join};
 use crate::quirks::{Quirks, ReasoningForm, SystemRole, ThinkingBack, UserField};
 use crate::request::{
-    Call, Content, Display, Document, Format, Image, Input, Part, Request, Role, Source, Thinking, Thought, ToolChoice,
-    ToolKind, ToolResult,
+    Call, Content, Display, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
+    ToolResult,
 };
 
 /// The fewest tokens of output that can be asked for.
@@ -27,8 +27,8 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
         penalties: false,
         document_urls: target.quirks.documents,
         reasoning_with_tools: true,
-        // What this provider sealed comes back, and nobody else's.
-        thinking_back: ThinkingBack::Own,
+        // What this provider sealed comes back with what it led to, and nobody else's.
+        thinking_back: ThinkingBack::Led,
         ..*target.quirks
     };
     let fit = fit::fit(request, OWN, &Target { quirks, ..*target });
@@ -324,11 +324,11 @@ impl Items<'_> {
 
     fn assistant(&self, list: &mut Writer<'_>, group: &Group<'_>) {
         let mut said = Said::default();
-        for (at, part) in group.parts.iter().enumerate() {
+        for part in &group.parts {
             match &part.content {
                 Content::Text(text) => said.more(part, &text.text),
                 Content::Refusal(text) => said.more(part, text),
-                Content::Thinking(thinking) if self.comes_back(thinking, &group.parts[at + 1..]) => {
+                Content::Thinking(thinking) => {
                     said.end(list);
                     list.push_object(|o| {
                         o.str("type", "reasoning").str_if("id", sealed::id(thinking.opaque.as_ref()));
@@ -361,14 +361,6 @@ impl Items<'_> {
                 o.str("arguments", &arguments(input));
             }
         }
-    }
-
-    /// Whether the provider takes this reasoning back: it is its own, the client does not only name what the provider
-    /// would have kept, and what it led to follows.
-    fn comes_back(&self, thinking: &Thinking<'_>, rest: &[Cow<'_, Part<'_>>]) -> bool {
-        let Some(opaque) = thinking.opaque.as_ref().filter(|opaque| opaque.origin == OWN) else { return false };
-        let leads = |part: &Cow<'_, Part<'_>>| !matches!(part.content, Content::Thinking(_) | Content::Extra(_));
-        (self.is_own || !opaque.data.is_empty()) && rest.iter().any(leads)
     }
 }
 

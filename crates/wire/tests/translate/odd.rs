@@ -1,7 +1,11 @@
-//! Streams as servers really write them: out of order, without ids, without an end.
+//! Streams and requests as others really write them: out of order, without ids, without an end.
 
 use serde_json::{Value, json};
+use wire::codec::Target;
+use wire::models;
 use wire::protocol::Protocol;
+use wire::quirks::Quirks;
+use wire::transcode;
 
 use crate::support::short;
 
@@ -249,4 +253,122 @@ fn blocks_and_deltas_of_tomorrow_ride_along() {
         ],
         "f#a({\"x\":1.0}|) ToolUse",
     );
+}
+
+/// The request that is sent, and why it cannot be, where it cannot.
+fn sent(from: Protocol, request: &Value, to: Protocol, quirks: &Quirks) -> (Value, Option<String>) {
+    let body = request.to_string();
+    let request = transcode::inbound(from).unwrap().decode_request(body.as_bytes()).unwrap();
+    let target = Target { model: "m", max_output: Some(5000), quirks };
+    let encoded = transcode::upstream(to).unwrap().encode_request(&request, &target);
+    let refused = encoded.losses.refused().map(|loss| loss.reason.to_string());
+    (serde_json::from_slice(&encoded.body).unwrap(), refused)
+}
+
+fn responses(input: Value) -> Value {
+    json!({ "model": "m", "input": input, "store": false })
+}
+
+fn says(role: &str, content: &str) -> Value {
+    json!({ "role": role, "content": content })
+}
+
+fn calls(id: &str) -> Value {
+    json!({ "type": "function_call", "call_id": id, "name": "f", "arguments": "{}" })
+}
+
+fn outputs(id: &str) -> Value {
+    json!({ "type": "function_call_output", "call_id": id, "output": id })
+}
+
+fn reasoning() -> Value {
+    json!({ "type": "reasoning", "id": "a", "summary": [], "encrypted_content": "gAAAA" })
+}
+
+/// Every upstream that has an order of calls and results, with and without instructions between turns.
+fn targets() -> [(Protocol, Quirks); 4] {
+    [
+        (Protocol::AnthropicMessages, models::claude("claude-sonnet-4-5")),
+        (Protocol::AnthropicMessages, Quirks::of(Protocol::AnthropicMessages)),
+        (Protocol::OpenAiChat, Quirks::OPENAI),
+        (Protocol::OpenAiResponses, Quirks::of(Protocol::OpenAiResponses)),
+    ]
+}
+
+#[test]
+fn instructions_do_not_stand_for_the_results_of_calls() {
+    let waiting = [
+        json!([calls("b"), says("developer", "wait")]),
+        json!([calls("b"), says("developer", "wait"), says("assistant", "and then")]),
+    ];
+    for (request, (to, quirks)) in waiting.iter().flat_map(|request| targets().map(|target| (request, target))) {
+        let (_, refused) = sent(Protocol::OpenAiResponses, &responses(request.clone()), to, &quirks);
+        assert!(refused.is_some_and(|why| why.contains("immediately after: b")), "{to:?}: {request}");
+    }
+    let silent = responses(json!([calls("b"), says("developer", "")]));
+    for (to, quirks) in targets() {
+        assert_eq!(sent(Protocol::OpenAiResponses, &silent, to, &quirks).1, None, "{to:?}: nothing follows the call");
+    }
+}
+
+#[test]
+fn instructions_wait_until_every_call_has_its_result() {
+    let request = responses(json!([
+        calls("a"),
+        calls("b"),
+        says("developer", "one"),
+        outputs("a"),
+        says("developer", "two"),
+        outputs("b"),
+        says("user", "go on"),
+    ]));
+    let straight = responses(json!([
+        calls("a"),
+        calls("b"),
+        outputs("a"),
+        outputs("b"),
+        says("developer", "one"),
+        says("developer", "two"),
+        says("user", "go on"),
+    ]));
+    for (to, quirks) in targets() {
+        let sent = |request| sent(Protocol::OpenAiResponses, request, to, &quirks);
+        assert_eq!(sent(&request), sent(&straight), "{to:?}");
+        assert_eq!(sent(&request).1, None, "{to:?}");
+    }
+}
+
+#[test]
+fn a_turn_that_says_nothing_stands_between_no_others() {
+    let nothing = || json!({ "type": "message", "role": "assistant", "content": [] });
+    let pairs = [
+        (
+            json!([says("system", ""), reasoning(), nothing(), says("system", "say \"hi\"\n"), nothing()]),
+            json!([says("system", "say \"hi\"\n")]),
+        ),
+        (json!([says("user", "a"), reasoning(), says("user", "b")]), json!([says("user", "a"), says("user", "b")])),
+        (
+            json!([calls("a"), calls("b"), outputs("a"), reasoning(), nothing(), outputs("b")]),
+            json!([calls("a"), calls("b"), outputs("a"), outputs("b")]),
+        ),
+    ];
+    for (request, bare) in pairs {
+        for (to, quirks) in targets() {
+            let sent = |input: &Value| sent(Protocol::OpenAiResponses, &responses(input.clone()), to, &quirks);
+            assert_eq!(sent(&request), sent(&bare), "{to:?}: {request}");
+            assert_eq!(sent(&request).1, None, "{to:?}: {request}");
+        }
+    }
+}
+
+#[test]
+fn reasoning_goes_back_with_what_it_led_to_though_instructions_stand_between() {
+    let request =
+        responses(json!([calls("a"), reasoning(), says("developer", "x"), calls("b"), outputs("a"), outputs("b")]));
+    let quirks = Quirks::of(Protocol::OpenAiResponses);
+    let (body, refused) = sent(Protocol::OpenAiResponses, &request, Protocol::OpenAiResponses, &quirks);
+    let items = body["input"].as_array().unwrap().iter().map(|item| item["type"].as_str().unwrap());
+    let want =
+        ["function_call", "reasoning", "function_call", "function_call_output", "function_call_output", "message"];
+    assert_eq!((items.collect::<Vec<_>>(), refused), (want.to_vec(), None));
 }
