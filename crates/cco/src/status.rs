@@ -18,6 +18,11 @@ pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
     match Told::by(&mut gateway) {
         Ok(told) if options.json => term::line(told.json()),
         Ok(told) => told.lines().iter().for_each(term::line),
+        // It may have ended just now.
+        Err(_) if Source::gateway(&env).is_err() => {
+            not_running(options.json);
+            return ExitCode::from(EXIT_NOT_RUNNING);
+        }
         Err(why) => return source::ended(Err(why)),
     }
     ExitCode::SUCCESS

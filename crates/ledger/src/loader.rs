@@ -113,6 +113,7 @@ impl Recovery {
                 counts.add(&loaded);
             }
         }
+        segment::tidy(folder).map_err(journal(folder))?;
         let left = segment::all(folder).map_err(journal(folder))?;
         writer.forget_segments_but(&left.iter().map(|path| segment::name(path)).collect::<Vec<_>>())?;
         Ok(counts)

@@ -103,6 +103,8 @@ fn without_a_home_that_can_be_written_what_needs_none_still_works() {
 #[test]
 fn the_doctor_names_what_is_wrong_and_what_to_do() {
     let mut home = Home::new();
+    // The usual port may be anybody's.
+    home.set("CCO_SERVER_LISTEN", "127.0.0.1:0");
     let said = cco(&home, &["doctor"]);
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
     assert!(
@@ -110,6 +112,7 @@ fn the_doctor_names_what_is_wrong_and_what_to_do() {
         "{}",
         said.out
     );
+    home.set("CCO_SERVER_LISTEN", "");
     home.set("HTTPS_PROXY", "http://proxy.example.org:1");
     std::fs::write(home.file("token"), "x").unwrap();
     std::fs::set_permissions(home.file("token"), std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();

@@ -188,7 +188,9 @@ impl Exchange {
         // The last bits of the id are random; the product's first ones depend on all of them.
         let chance = (self.key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let lists = |provider: &Provider| provider.way(self.protocol).protocol == self.protocol;
-        if self.operation == Operation::Models && head.method() == "GET" && !gateway.providers.iter().any(lists) {
+        let providers = &gateway.providers;
+        let names_only = !providers.is_empty() && !providers.iter().any(lists);
+        if names_only && self.operation == Operation::Models && head.method() == "GET" {
             return self.models(client, head, worker).await;
         }
         let view = gateway.view(chance);
