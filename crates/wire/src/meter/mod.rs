@@ -1,0 +1,402 @@
+//! A cheap fold over the events of a streamed answer: what has begun, what has ended and how, and what was used.
+//!
+//! It parses only what can carry news, and can never fail: an event that it cannot read is counted, and what that event
+//! could have said is unknown from then on.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2, memmem};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::anthropic::usage::{report, text};
+use crate::sse::RawEvent;
+use crate::usage::{MODEL, Report, Usage, bounded};
+
+/// Bytes that are kept of an id, a stop reason or an error's type.
+const WORD: usize = 128;
+/// Bytes that are kept of an error's message.
+const MESSAGE: usize = 1024;
+
+/// How far a streamed answer has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Progress {
+    /// Nothing but comments and pings so far.
+    #[default]
+    Nothing,
+    /// The first event of content has been seen.
+    Begun,
+    /// The event that ends every whole answer has been seen.
+    Ended,
+    /// The upstream said, inside the stream, that it failed.
+    Failed,
+}
+
+/// What is known about the usage of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Counts {
+    /// Reported, and read.
+    Known(Usage),
+    /// Not reported, or not readable. This is not zero.
+    Unknown,
+}
+
+impl Counts {
+    /// The usage, if it is known.
+    pub fn known(&self) -> Option<&Usage> {
+        match self {
+            Self::Known(usage) => Some(usage),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// What an upstream said went wrong, in an answer that had begun well. Bounded; these are the upstream's words.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StreamError {
+    /// Its type, empty where it has none that can be read.
+    pub kind: Box<str>,
+    /// Its message.
+    pub message: Box<str>,
+}
+
+/// What an answer came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metered {
+    /// How far it came.
+    pub progress: Progress,
+    /// The model that the upstream names.
+    pub model: Option<Box<str>>,
+    /// The upstream's id of the message.
+    pub message_id: Option<Box<str>>,
+    /// Why it stopped, in the upstream's word.
+    pub stop_reason: Option<Box<str>>,
+    /// What it used.
+    pub usage: Counts,
+    /// Whether these are the closing counts. If not, the output that they name is only that of the beginning.
+    pub is_final: bool,
+    /// Bytes of text, thinking and tool input that were seen.
+    pub text_bytes: u64,
+    /// The error that ended it.
+    pub error: Option<StreamError>,
+    /// Events that should have been readable and were not.
+    pub unreadable: u32,
+}
+
+impl Metered {
+    /// Output tokens as far as the text shows them, at four bytes each; `None` where the closing counts are known.
+    pub fn estimated_output(&self) -> Option<u64> {
+        (!self.is_final).then(|| self.text_bytes.div_ceil(4))
+    }
+}
+
+/// Follows one stream of the Anthropic Messages protocol.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    progress: Progress,
+    has_content: bool,
+    model: Option<Box<str>>,
+    message_id: Option<Box<str>>,
+    stop_reason: Option<Box<str>>,
+    usage: Usage,
+    /// Whether the input has been reported.
+    input: Reading,
+    /// Whether the output has been reported after the beginning.
+    output: Reading,
+    text_bytes: u64,
+    error: Option<StreamError>,
+    unreadable: u32,
+}
+
+/// What has become of a number that may be reported several times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Reading {
+    #[default]
+    Missing,
+    Read,
+    /// An event that could have changed it was not readable.
+    Lost,
+}
+
+#[derive(Deserialize)]
+struct MessageStart<'a> {
+    #[serde(borrow)]
+    message: Message<'a>,
+}
+
+/// A message as it stands in `message_start`, or as a whole answer that was not streamed.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    model: Option<&'a RawValue>,
+    stop_reason: Option<&'a RawValue>,
+    usage: Option<&'a RawValue>,
+    /// The answer of `count_tokens` consists of this.
+    input_tokens: Option<&'a RawValue>,
+    #[serde(rename = "type")]
+    kind: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct MessageDelta<'a> {
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    stop_reason: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Failure<'a> {
+    #[serde(borrow)]
+    error: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct FailureDetail<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    message: Option<&'a RawValue>,
+}
+
+fn word(raw: Option<&RawValue>, most: usize) -> Option<Box<str>> {
+    text(raw).map(|text| if text.len() > most { bounded(&text, most) } else { text })
+}
+
+impl Meter {
+    /// How far the stream has come.
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// Whether the event that ends the stream, well or badly, has been seen.
+    pub fn is_over(&self) -> bool {
+        self.progress >= Progress::Ended
+    }
+
+    /// Whether a content block has begun: the moment of the first token.
+    pub fn has_content(&self) -> bool {
+        self.has_content
+    }
+
+    /// Looks at the next event.
+    pub fn event(&mut self, event: &RawEvent<'_>) {
+        if self.is_over() {
+            return;
+        }
+        if let Some(string) = usual_delta(event.bytes()) {
+            return self.delta(string_bytes(string));
+        }
+        match event.name() {
+            Some(b"content_block_delta") => self.delta(delta_text(event.bytes())),
+            Some(b"message_stop") => self.progress = Progress::Ended,
+            Some(b"error") => {
+                self.progress = Progress::Failed;
+                self.failed(event);
+            }
+            Some(b"ping") | None => {}
+            Some(b"message_start") => {
+                self.begin();
+                if self.message_start(event).is_none() {
+                    self.lost();
+                }
+            }
+            Some(b"message_delta") => {
+                self.begin();
+                if self.message_delta(event).is_none() {
+                    self.lost();
+                }
+            }
+            Some(b"content_block_start") => {
+                self.begin();
+                self.has_content = true;
+            }
+            Some(_) => self.begin(),
+        }
+    }
+
+    /// What the answer has come to so far.
+    pub fn metered(&self) -> Metered {
+        // A stream that opens with an error has used nothing that anybody would bill.
+        let refused = self.progress == Progress::Failed && !self.has_content && self.input == Reading::Missing;
+        let known = self.output != Reading::Lost && (self.input == Reading::Read || refused);
+        let closed = self.progress == Progress::Ended || self.stop_reason.is_some();
+        Metered {
+            progress: self.progress,
+            model: self.model.clone(),
+            message_id: self.message_id.clone(),
+            stop_reason: self.stop_reason.clone(),
+            usage: if known { Counts::Known(self.usage.clone()) } else { Counts::Unknown },
+            is_final: known && closed && self.output == Reading::Read,
+            text_bytes: self.text_bytes,
+            error: self.error.clone(),
+            unreadable: self.unreadable,
+        }
+    }
+
+    fn delta(&mut self, bytes: u64) {
+        self.begin();
+        self.has_content = true;
+        self.text_bytes = self.text_bytes.saturating_add(bytes);
+    }
+
+    fn begin(&mut self) {
+        self.progress = self.progress.max(Progress::Begun);
+    }
+
+    /// An event that carries counts was not readable: what it could have said is unknown until a later event says it.
+    fn lost(&mut self) {
+        self.unreadable = self.unreadable.saturating_add(1);
+        (self.input, self.output) = (Reading::Lost, Reading::Lost);
+    }
+
+    fn message_start(&mut self, event: &RawEvent<'_>) -> Option<()> {
+        let data = whole_data(event)?;
+        let MessageStart { message } = serde_json::from_slice(&data).ok()?;
+        self.message(&message)?;
+        // The output that stands here is that of the first token.
+        self.output = Reading::Missing;
+        Some(())
+    }
+
+    fn message(&mut self, message: &Message<'_>) -> Option<()> {
+        self.model = word(message.model, MODEL);
+        self.message_id = word(message.id, WORD);
+        self.stop_reason = word(message.stop_reason, WORD);
+        if let Some(usage) = message.usage {
+            self.set(report(usage.get()).ok()?);
+        }
+        Some(())
+    }
+
+    fn message_delta(&mut self, event: &RawEvent<'_>) -> Option<()> {
+        let data = whole_data(event)?;
+        let message: MessageDelta<'_> = serde_json::from_slice(&data).ok()?;
+        if let Some(delta) = message.delta {
+            let delta: Delta<'_> = serde_json::from_str(delta.get()).ok()?;
+            self.stop_reason = word(delta.stop_reason, WORD).or(self.stop_reason.take());
+        }
+        if let Some(usage) = message.usage {
+            self.set(report(usage.get()).ok()?);
+        }
+        Some(())
+    }
+
+    fn set(&mut self, report: Report) {
+        if report.input.is_some() {
+            self.input = Reading::Read;
+        }
+        if report.output.is_some() {
+            self.output = Reading::Read;
+        }
+        self.usage.set(report);
+    }
+
+    fn failed(&mut self, event: &RawEvent<'_>) {
+        let error = whole_data(event).and_then(|data| {
+            let failure: Failure<'_> = serde_json::from_slice(&data).ok()?;
+            stream_error(failure.error)
+        });
+        self.unreadable = self.unreadable.saturating_add(u32::from(error.is_none()));
+        self.error = Some(error.unwrap_or_default());
+    }
+}
+
+fn stream_error(raw: &RawValue) -> Option<StreamError> {
+    let detail: FailureDetail<'_> = serde_json::from_str(raw.get()).ok()?;
+    let part = |raw, most| word(raw, most).unwrap_or_default();
+    Some(StreamError { kind: part(detail.kind, WORD), message: part(detail.message, MESSAGE) })
+}
+
+fn whole_data<'a>(event: &RawEvent<'a>) -> Option<Cow<'a, [u8]>> {
+    if event.is_cut() { None } else { event.data() }
+}
+
+/// The string in a delta that is written as Anthropic writes it, which nearly every event of a stream is: from after its
+/// opening quote.
+fn usual_delta(event: &[u8]) -> Option<&[u8]> {
+    const HEAD: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
+    let index = event.strip_prefix(HEAD)?;
+    let digits = index.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let kind = index[digits..].strip_prefix(b",\"delta\":{\"type\":\"")?;
+    kind.strip_prefix(b"text_delta\",\"text\":\"")
+        .or_else(|| kind.strip_prefix(b"input_json_delta\",\"partial_json\":\""))
+        .or_else(|| kind.strip_prefix(b"thinking_delta\",\"thinking\":\""))
+}
+
+/// Bytes of text in a `content_block_delta`, found by looking for the string and its end without parsing: an escape
+/// counts as one byte, of `\u` escapes as three. Signatures and citations count nothing; of an event that was cut, what
+/// is left of it counts.
+fn delta_text(event: &[u8]) -> u64 {
+    const KEY: &[u8] = b"\"delta\"";
+    let Some(at) = memmem::find(event, KEY) else { return 0 };
+    let mut rest = &event[at + KEY.len()..];
+    let mut counts = false;
+    while let Some(quote) = memchr(b'"', rest) {
+        let string = &rest[quote + 1..];
+        if counts {
+            return string_bytes(string);
+        }
+        let Some(end) = memchr(b'"', string) else { return 0 };
+        match &string[..end] {
+            b"text" | b"thinking" | b"partial_json" | b"content" => {
+                counts = string[end + 1..].trim_ascii_start().first() == Some(&b':');
+            }
+            b"citation" | b"signature" => return 0,
+            _ => {}
+        }
+        rest = &string[end + 1..];
+    }
+    0
+}
+
+/// The length of a JSON string, from after its opening quote, when its escapes are undone.
+fn string_bytes(string: &[u8]) -> u64 {
+    let (mut bytes, mut rest) = (0, string);
+    while let Some(at) = memchr2(b'"', b'\\', rest) {
+        bytes += at as u64;
+        if rest[at] == b'"' {
+            return bytes;
+        }
+        let unicode = rest.get(at + 1) == Some(&b'u');
+        bytes += if unicode { 3 } else { 1 };
+        rest = rest.get(at + if unicode { 6 } else { 2 }..).unwrap_or_default();
+    }
+    bytes + rest.len() as u64
+}
+
+/// Reads an answer that was not streamed: a message, an error, or the answer of `count_tokens` (whose count is the input).
+pub fn whole(body: &[u8]) -> Metered {
+    let mut meter = Meter { progress: Progress::Ended, ..Meter::default() };
+    if read_whole(&mut meter, body).is_none() {
+        meter.progress = Progress::Nothing;
+        meter.lost();
+    }
+    meter.metered()
+}
+
+fn read_whole(meter: &mut Meter, body: &[u8]) -> Option<()> {
+    let message: Message<'_> = serde_json::from_slice(body).ok()?;
+    if let Some(error) = message.error
+        && text(message.kind).as_deref() == Some("error")
+    {
+        meter.progress = Progress::Failed;
+        meter.error = Some(stream_error(error).unwrap_or_default());
+        return Some(());
+    }
+    meter.message(&message)?;
+    if let Some(tokens) = message.input_tokens {
+        let input = serde_json::from_str(tokens.get()).ok()?;
+        meter.set(Report { input: Some(input), output: Some(0), ..Report::default() });
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests;
