@@ -38,7 +38,7 @@ fn clients() -> Vec<(Protocol, &'static dyn Inbound)> {
 
 /// The events of a stream. Every order is legal, and every stream ends.
 fn events(upstream: &dyn Upstream, pieces: &[&[u8]], mut each: impl FnMut(&Event<'_>)) {
-    let (mut decoder, mut grammar) = (upstream.decode_stream(&Back::default()), Grammar::default());
+    let (mut decoder, mut grammar) = (upstream.decode_stream(), Grammar::default());
     let mut sink = |event: Event<'_>| {
         grammar.event(&event).expect("only legal orders");
         each(&event);
@@ -118,13 +118,13 @@ fn played(message: &Message<'_>) {
 pub(crate) fn check_whole(bytes: &[u8]) {
     let Some(((_, upstream), body)) = chosen(bytes, upstreams()) else { return };
     wire::refusal::read(400, body);
-    let Ok(message) = upstream.decode_whole(body, &Back::default()) else { return };
+    let Ok(message) = upstream.decode_whole(body) else { return };
     for (client, inbound) in clients() {
         let mut out = Vec::new();
         inbound.encode_whole(&message, &FRONT, &mut out);
         serde_json::from_slice::<IgnoredAny>(&out).expect("JSON");
         if let Some(reader) = transcode::upstream(client) {
-            let again = reader.decode_whole(&out, &Back::default()).expect("what is written is read");
+            let again = reader.decode_whole(&out).expect("what is written is read");
             conserved(&message, &again);
         }
     }
@@ -149,7 +149,7 @@ pub(crate) fn check_request(bytes: &[u8]) {
             _ => Vec::new(),
         };
         for quirks in others.into_iter().chain([Quirks::of(protocol)]) {
-            let target = Target { model: "m", max_output: Some(5000), quirks: &quirks };
+            let target = Target { model: "m", max_output: Some(5000), quirks: &quirks, input_estimate: 7 };
             let encoded = upstream.encode_request(&request, &target);
             serde_json::from_slice::<IgnoredAny>(&encoded.body).expect("JSON");
             // What was sent says the same when it is read and sent again.

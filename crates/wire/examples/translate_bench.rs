@@ -112,7 +112,7 @@ fn sample(protocol: Protocol) -> Option<Vec<u8>> {
 }
 
 fn target(quirks: &Quirks) -> Target<'_> {
-    Target { model: "m", max_output: None, quirks }
+    Target { model: "m", max_output: None, quirks, input_estimate: 50_000 }
 }
 
 fn request(from: Protocol, to: Protocol) {

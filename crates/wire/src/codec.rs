@@ -36,10 +36,10 @@ pub trait Upstream: Sync {
     fn encode_request(&self, request: &Request<'_>, target: &Target<'_>) -> Encoded;
 
     /// A reader of one streamed answer to a request that [`encode_request`](Self::encode_request) wrote.
-    fn decode_stream(&self, back: &Back) -> Box<dyn DecodeStream>;
+    fn decode_stream(&self) -> Box<dyn DecodeStream>;
 
     /// Reads a whole answer. The error is the one that it holds, or says that it is not readable.
-    fn decode_whole<'a>(&self, body: &'a [u8], back: &Back) -> Result<Message<'a>, ApiError>;
+    fn decode_whole<'a>(&self, body: &'a [u8]) -> Result<Message<'a>, ApiError>;
 }
 
 /// Reads a streamed answer, in whatever pieces it comes.
@@ -67,6 +67,9 @@ pub struct Target<'a> {
     pub max_output: Option<u64>,
     /// How this upstream differs from its protocol.
     pub quirks: &'a Quirks,
+    /// How many tokens the prompt comes to, by [estimate](crate::estimate): for upstreams whose context has to be
+    /// reserved.
+    pub input_estimate: u64,
 }
 
 /// A request as it goes to the upstream.

@@ -103,17 +103,34 @@ enum Class {
     Dense,
 }
 
+/// The class of each ASCII character.
+const ASCII: [Class; 128] = {
+    let mut table = [Class::Sign; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            b'a'..=b'z' => Class::Lower,
+            b'A'..=b'Z' => Class::Upper,
+            b'0'..=b'9' => Class::Digit,
+            b' ' | b'\t' => Class::Blank,
+            b'\n' | b'\r' => Class::Line,
+            _ => Class::Sign,
+        };
+        byte += 1;
+    }
+    table
+};
+
 impl Class {
-    fn of(c: char) -> Self {
-        match c {
-            'a'..='z' => Self::Lower,
-            'A'..='Z' => Self::Upper,
-            '0'..='9' => Self::Digit,
-            ' ' | '\t' => Self::Blank,
-            '\n' | '\r' => Self::Line,
-            '\0'..='\x7f' => Self::Sign,
-            '\u{80}'..='\u{2fff}' => Self::Letter,
-            _ => Self::Dense,
+    /// The class of a character by the first of its bytes, and how many it has.
+    fn of(first: u8) -> (Self, usize) {
+        match first {
+            0..0x80 => (ASCII[usize::from(first)], 1),
+            0x80..0xe0 => (Self::Letter, 2),
+            // Up to U+2FFF.
+            0xe0..=0xe2 => (Self::Letter, 3),
+            0xe3..0xf0 => (Self::Dense, 3),
+            0xf0.. => (Self::Dense, 4),
         }
     }
 
@@ -135,9 +152,11 @@ impl Class {
 
 impl Estimator for Classes {
     fn tokens(&self, text: &str) -> u64 {
-        let (mut sum, mut class, mut count) = (0, Class::Blank, 0);
-        for c in text.chars() {
-            let next = Class::of(c);
+        let bytes = text.as_bytes();
+        let (mut sum, mut class, mut count, mut at) = (0, Class::Blank, 0, 0);
+        while at < bytes.len() {
+            let (next, length) = Class::of(bytes[at]);
+            at += length;
             // A capital letter begins a word and belongs to it.
             if next == class || (class == Class::Upper && next == Class::Lower && count == 1) {
                 count += 1;

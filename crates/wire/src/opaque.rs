@@ -77,7 +77,12 @@ pub struct Extra<'a> {
     pub weight: Weight,
 }
 
-impl Extra<'_> {
+impl<'a> Extra<'a> {
+    /// What only the protocol `origin` knows.
+    pub fn new(origin: Protocol, name: impl Into<Cow<'a, str>>, value: impl Into<Json<'a>>, weight: Weight) -> Self {
+        Self { origin, name: name.into(), value: value.into(), weight }
+    }
+
     /// The same in memory of its own.
     pub fn into_owned(self) -> Extra<'static> {
         let name = Cow::Owned(self.name.into_owned());

@@ -1,11 +1,17 @@
-//! What OpenAI's two protocols share: errors, files in `data:` URLs, arguments of functions, service tiers.
+//! What OpenAI's two protocols share: errors, files in `data:` URLs, arguments of functions, words for tool choice, effort
+//! and form of an answer, service tiers.
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use crate::error::{ApiError, ErrorKind};
-use crate::json;
-use crate::request::{Input, Source};
-use crate::usage::{ServiceTier, Tokens, Usage};
+use crate::json::{self, Json, Str, Writer, record};
+use crate::loss::Place;
+use crate::quirks::{Quirks, UserField};
+use crate::reading::{Read, fault, owned};
+use crate::request::{Effort, Format, Input, Reasoning, Source, Thought, ToolChoice};
+use crate::usage::ServiceTier;
 
 /// The HTTP status by which OpenAI's clients know the kind.
 pub(crate) fn status(kind: ErrorKind) -> u16 {
@@ -51,7 +57,7 @@ pub(crate) fn error(error: &ApiError, out: &mut Vec<u8>) {
 }
 
 /// The bytes in a `data:` URL. A media type that is missing or says nothing is seen by how images begin.
-pub(crate) fn inline(url: Cow<'_, str>) -> Option<Source<'_>> {
+fn inline(url: Cow<'_, str>) -> Option<Source<'_>> {
     let (head, data) = match url {
         Cow::Borrowed(url) => {
             let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
@@ -117,8 +123,104 @@ pub(crate) fn tier_word(tier: &ServiceTier) -> &str {
     if *tier == ServiceTier::Standard { "default" } else { tier.as_str() }
 }
 
-/// Counts that nobody gave: an estimate, never zero.
-pub(crate) fn estimate(input: u64, bytes: u64) -> Usage {
-    let tokens = Tokens { input: input.max(1), output: bytes.div_ceil(4).max(1), ..Tokens::default() };
-    Usage { tokens, ..Usage::default() }
+record! {
+    /// The form of an answer, where it is JSON of a schema.
+    Schema<'a> {
+        kind: Str<'a> = "type",
+        name: Str<'a> = "name",
+        description: Str<'a> = "description",
+        schema: &'a RawValue = "schema",
+        strict: bool = "strict",
+    }
+}
+
+/// The form of an answer that a client asks for at `path` by the word `kind`, and, for one of a schema, by `schema`.
+pub(crate) fn format<'a>(
+    kind: Option<&str>,
+    schema: impl FnOnce() -> Option<Schema<'a>>,
+    path: &'static str,
+) -> Read<Format<'a>> {
+    match kind {
+        Some("text") => Ok(Format::Text),
+        Some("json_object") => Ok(Format::JsonObject),
+        Some("json_schema") => {
+            let Schema { name, description, schema, strict, .. } = schema().unwrap_or_default();
+            let schema = schema.ok_or_else(|| fault(path, "it needs a `schema`"))?.into();
+            Ok(Format::JsonSchema { name: owned(name), description: owned(description), schema, strict })
+        }
+        _ => Err(fault(format_args!("{path}.type"), "it is not known")),
+    }
+}
+
+/// How hard to think, by the word at `path`; one word stands for not at all.
+pub(crate) fn effort(word: Option<Str<'_>>, path: &'static str, reasoning: &mut Reasoning) -> Read<()> {
+    match word.as_deref() {
+        None => {}
+        Some("none") => reasoning.mode = Some(Thought::Off),
+        Some(word) => {
+            reasoning.effort = Some(Effort::from_word(word).ok_or_else(|| fault(path, "it is not known"))?);
+        }
+    }
+    Ok(())
+}
+
+/// The choice of tools, where a word says it; `None` where an object does.
+pub(crate) fn choice_of_word(raw: &RawValue) -> Option<Read<ToolChoice<'static>>> {
+    let word: Str<'_> = serde_json::from_str(raw.get()).ok()?;
+    Some(match &*word {
+        "auto" => Ok(ToolChoice::Auto),
+        "none" => Ok(ToolChoice::None),
+        "required" => Ok(ToolChoice::Any),
+        _ => Err(fault("tool_choice", "it is not known")),
+    })
+}
+
+/// The choice of tools as a word; `None` for one that names a tool.
+pub(crate) fn word_of_choice(choice: &ToolChoice<'_>) -> Option<&'static str> {
+    match choice {
+        ToolChoice::Auto | ToolChoice::Among { .. } => Some("auto"),
+        ToolChoice::Any => Some("required"),
+        ToolChoice::None => Some("none"),
+        ToolChoice::Tool(_) => None,
+    }
+}
+
+/// Where an image is that a client names by a URL.
+pub(crate) fn image(url: Cow<'_, str>, place: Place) -> Read<Source<'_>> {
+    if !url.starts_with("data:") {
+        return Ok(Source::Url(url));
+    }
+    inline(url).ok_or_else(|| fault(place, "the image is no base64 `data:` URL"))
+}
+
+/// The bytes of a file that a client sends.
+pub(crate) fn file(data: Cow<'_, str>, place: Place) -> Read<Source<'_>> {
+    inline(data).ok_or_else(|| fault(place, "the file is no base64 `data:` URL"))
+}
+
+/// Arguments of a function as they are read. What is no JSON is [cut](Input::Cut).
+pub(crate) fn input(arguments: Cow<'_, str>) -> Input<'_> {
+    if arguments.trim_ascii().is_empty() {
+        return Input::Json(Json::EMPTY);
+    }
+    match Json::parse(arguments.clone()) {
+        Some(json) => Input::Json(json),
+        None => Input::Cut(arguments),
+    }
+}
+
+/// Who asks, and under which key the provider looks for a cached prefix.
+pub(crate) fn asker(o: &mut Writer<'_>, quirks: &Quirks, user: Option<&str>, cache_key: Option<&str>) {
+    match quirks.user {
+        UserField::None => {}
+        UserField::SafetyIdentifier => {
+            o.str_if("safety_identifier", user);
+        }
+        UserField::User => {
+            o.str_if("user", user);
+        }
+    }
+    if quirks.cache_key {
+        o.str_if("prompt_cache_key", cache_key);
+    }
 }

@@ -5,6 +5,21 @@ use std::borrow::Cow;
 use crate::protocol::Protocol;
 use crate::request::{Content, Document, Part, Source, ToolResult};
 
+/// The text of a part, if it is that.
+pub(crate) fn text<'p>(content: &'p Content<'_>) -> Option<&'p str> {
+    if let Content::Text(text) = content { Some(&text.text) } else { None }
+}
+
+/// The text by which the model declined, if it is that.
+pub(crate) fn refusal<'p>(content: &'p Content<'_>) -> Option<&'p str> {
+    if let Content::Refusal(text) = content { Some(text) } else { None }
+}
+
+/// The text of what the model thought, if it is that.
+pub(crate) fn thought<'p>(content: &'p Content<'_>) -> Option<&'p str> {
+    if let Content::Thinking(thinking) = content { Some(&thinking.text) } else { None }
+}
+
 /// The text that a part comes to, where it is text or made of it. What only the protocol `own` knows is none.
 pub(crate) fn as_text<'p>(content: &'p Content<'_>, own: Protocol) -> Option<Cow<'p, str>> {
     match content {

@@ -83,6 +83,16 @@ pub enum SystemRole {
     Developer,
 }
 
+impl SystemRole {
+    /// The protocol's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Developer => "developer",
+        }
+    }
+}
+
 /// Which images a model sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Images {

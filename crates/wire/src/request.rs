@@ -239,6 +239,17 @@ pub enum Input<'a> {
     Cut(Cow<'a, str>),
 }
 
+impl Input<'_> {
+    /// Whether a tool can be called with it: an object, or text.
+    pub fn is_callable(&self) -> bool {
+        match self {
+            Self::Json(json) => json.is_object(),
+            Self::Text(_) => true,
+            Self::Cut(_) => false,
+        }
+    }
+}
+
 /// What a call of a tool came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolResult<'a> {

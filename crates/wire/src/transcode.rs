@@ -49,7 +49,8 @@ pub struct Prepared {
     pub stream_usage: bool,
 }
 
-/// A request in the upstream's protocol, or the refusal to send it: a 400 that names the client's field.
+/// A request in the upstream's protocol, or the refusal to send it: a 400 that names the client's field. The estimate of
+/// its prompt is made here, once, whatever the target says of it.
 pub fn request(
     from: &dyn Inbound,
     to: &dyn Upstream,
@@ -58,11 +59,11 @@ pub fn request(
     estimator: &dyn Estimator,
 ) -> Result<Prepared, ApiError> {
     let request = from.decode_request(body)?;
-    let encoded = to.encode_request(&request, target);
+    let input_estimate = estimate::request(&request, estimator);
+    let encoded = to.encode_request(&request, &Target { input_estimate, ..*target });
     if let Some(loss) = encoded.losses.refused() {
         return Err(refusal(&loss.path, &loss.to_string()));
     }
-    let input_estimate = estimate::request(&request, estimator);
     Ok(Prepared { encoded, input_estimate, stream: request.stream, stream_usage: request.stream_usage })
 }
 
@@ -110,7 +111,7 @@ pub fn whole(
     is_stream: bool,
     out: &mut Vec<u8>,
 ) -> Result<Seen, ApiError> {
-    let mut message = from.decode_whole(body, back)?;
+    let mut message = from.decode_whole(body)?;
     for part in &mut message.parts {
         if let Content::Call(call) = &mut part.content {
             call.name = back.name(std::mem::take(&mut call.name));
@@ -210,7 +211,7 @@ pub struct Observer {
 impl Observer {
     /// Follows an answer of that protocol.
     pub fn new(from: &dyn Upstream) -> Self {
-        Self { decoder: from.decode_stream(&Back::default()), seen: Seen::default() }
+        Self { decoder: from.decode_stream(), seen: Seen::default() }
     }
 
     /// The next bytes.
@@ -247,7 +248,7 @@ impl Stream {
             grammar: Grammar::default(),
             seen: Seen::default(),
         };
-        Self { decoder: from.decode_stream(back), out }
+        Self { decoder: from.decode_stream(), out }
     }
 
     /// The next bytes of the upstream; what they are for the client is appended to `out`.

@@ -139,6 +139,12 @@ impl Tokens {
 }
 
 impl Usage {
+    /// Counts that nobody gave, by the estimate of the input and the bytes of the output: never zero.
+    pub fn estimate(input: u64, bytes: u64) -> Self {
+        let tokens = Tokens { input: input.max(1), output: bytes.div_ceil(4).max(1), ..Tokens::default() };
+        Self { tokens, ..Self::default() }
+    }
+
     /// The model that served in the end, where the provider itself went over to another one.
     pub fn fallback_model(&self) -> Option<&str> {
         let served = self.iterations.iter().rev().find(|i| i.kind == IterationKind::Fallback);

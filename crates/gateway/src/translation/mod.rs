@@ -84,7 +84,7 @@ pub fn request(
     model: &str,
     id: &str,
 ) -> Result<Translated, ApiError> {
-    let target = Target { model: upstream.model, max_output: None, quirks: upstream.quirks };
+    let target = Target { model: upstream.model, max_output: None, quirks: upstream.quirks, input_estimate: 0 };
     let (from, to) = (inbound(client), outbound(upstream.protocol));
     let prepared = transcode::request(from, to, body, &target, &Classes)?;
     let encoded = prepared.encoded;

@@ -1,42 +1,30 @@
 //! Reads answers, streamed and whole.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{OWN, read, stop_reason, usage};
-use crate::codec::{DecodeStream, Sink};
-use crate::error::{ApiError, ErrorKind};
+use crate::codec::Sink;
+use crate::error::ApiError;
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{Json, Str};
 use crate::loss::{Place, Weight};
 use crate::message::Message;
 use crate::opaque::{Extra, Opaque};
+use crate::reading::{answer, unreadable};
 use crate::refusal;
 use crate::request::{Content, Input};
-use crate::sse::{RawEvent, Splitter};
+use crate::streaming::{Events, ReadEvents};
 use crate::usage::Usage;
 
-/// The longest event that is kept: results of searches and sealed reasoning come in one.
-const EVENT: usize = 16 << 20;
-
 /// Reads one stream.
-#[derive(Debug)]
-pub(super) struct Decoder {
-    splitter: Splitter,
-    state: State,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { splitter: Splitter::new(EVENT), state: State::default() }
-    }
+pub(super) fn stream() -> Events<State> {
+    Events::new(State::default())
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     guard: Guard,
     usage: Usage,
     /// Whether the input has been reported.
@@ -109,37 +97,21 @@ struct Ending<'a> {
     stop_details: Option<Json<'a>>,
 }
 
-impl DecodeStream for Decoder {
-    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
-        let state = &mut self.state;
-        self.splitter.push(piece, |event| state.event(&event, sink));
-    }
-
-    fn end(&mut self, sink: &mut Sink<'_>) {
-        self.state.guard.truncated(sink);
-    }
+fn extra<'a>(name: &str, value: impl Into<Json<'a>>) -> Extra<'a> {
+    Extra::new(OWN, name.to_owned(), value, Weight::Hint)
 }
 
-fn extra<'a>(name: &str, value: Json<'a>) -> Extra<'a> {
-    Extra { origin: OWN, name: Cow::Owned(name.to_owned()), value, weight: Weight::Hint }
-}
+impl ReadEvents for State {
+    // Results of searches and sealed reasoning come in one event.
+    const LONGEST: usize = 16;
 
-impl State {
-    fn event(&mut self, event: &RawEvent<'_>, sink: &mut Sink<'_>) {
-        if self.guard.is_over() {
-            return;
-        }
-        if event.is_cut() {
-            return self.guard.fail("an event of the upstream is longer than 16 MB", sink);
-        }
-        let Some(name) = event.name() else {
-            // A comment, or an event that no client would see.
-            return self.guard.emit(Event::Ping, sink);
-        };
-        let data = event.data().unwrap_or_default();
-        let Ok(data) = std::str::from_utf8(&data) else {
-            return self.guard.fail("an event of the upstream is not UTF-8", sink);
-        };
+    fn guard(&mut self) -> &mut Guard {
+        &mut self.guard
+    }
+
+    fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
+        // No client would see it.
+        let Some(name) = name else { return self.guard.emit(Event::Ping, sink) };
         let read = match name {
             b"content_block_delta" => self.delta(data, sink),
             b"content_block_start" => self.open(data, sink),
@@ -157,7 +129,9 @@ impl State {
             self.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
         }
     }
+}
 
+impl State {
     fn report(&mut self, usage: Option<&RawValue>) -> serde_json::Result<()> {
         if let Some(usage) = usage {
             let report = usage::report(usage.get())?;
@@ -201,7 +175,7 @@ impl State {
                 (Block::Call { id: call.id, name: call.name, custom: false }, input)
             }
             Content::Extra(extra) => (Block::Extra(extra), None),
-            _ => (Block::Extra(extra("block", content_block.into())), None),
+            _ => (Block::Extra(extra("block", content_block)), None),
         };
         self.guard.emit(Event::Open(block), sink);
         match first {
@@ -262,20 +236,18 @@ fn stop_of<'a>(reason: StopReason, sequence: Option<Str<'a>>, details: Option<Js
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let unreadable = |_| ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read");
-    let text = std::str::from_utf8(body).map_err(|_| unreadable(()))?;
-    let reply: Reply<'_> = serde_json::from_str(text).map_err(|_| unreadable(()))?;
+    let (text, reply): (_, Reply<'_>) = answer(body)?;
     if reply.error.is_some() {
         return Err(refusal::within(text));
     }
-    let reason = reply.stop_reason.as_deref().map(stop_reason).ok_or_else(|| unreadable(()))?;
+    let reason = reply.stop_reason.as_deref().map(stop_reason).ok_or_else(unreadable)?;
     let mut stop = stop_of(reason, reply.stop_sequence, reply.stop_details);
     let mut state = State::default();
-    state.report(reply.usage).map_err(|_| unreadable(()))?;
+    state.report(reply.usage).map_err(|_| unreadable())?;
     stop.usage = state.counts();
     let mut message = Message::new(reply.id.unwrap_or_default().0, reply.model.unwrap_or_default().0, stop);
     for (n, raw) in reply.content.into_iter().enumerate() {
-        message.parts.push(read::block(raw, Place::new("content", n), 4).map_err(|_| unreadable(()))?);
+        message.parts.push(read::block(raw, Place::new("content", n), 4).map_err(|_| unreadable())?);
     }
     Ok(message)
 }

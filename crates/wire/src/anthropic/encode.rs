@@ -7,6 +7,7 @@ use crate::json::{self, Writer};
 use crate::message::Message;
 use crate::opaque::UNSIGNED;
 use crate::usage::Usage;
+use crate::writing::answer_id;
 
 /// Writes one stream. Blocks are numbered from 0 without a gap.
 #[derive(Debug)]
@@ -32,15 +33,6 @@ enum Open {
     Custom {
         begun: bool,
     },
-}
-
-/// The name of an answer: the upstream's, in this protocol's form.
-fn message_id(upstream: &str, own: &str) -> String {
-    match upstream {
-        "" => format!("msg_{own}"),
-        id if id.starts_with("msg_") => id.to_owned(),
-        id => format!("msg_{id}"),
-    }
 }
 
 /// Begins the data of an event of that name.
@@ -82,7 +74,7 @@ impl Encoder {
         let known = start.usage.as_deref().filter(|usage| usage.tokens.prompt() > 0);
         event(out, "message_start", |o| {
             o.object("message", |o| {
-                o.str("id", &message_id(&start.id, &self.id)).str("type", "message").str("role", "assistant");
+                o.str("id", &answer_id("msg_", &start.id, &self.id)).str("type", "message").str("role", "assistant");
                 o.str("model", &self.model).raw("content", "[]").null("stop_reason").null("stop_sequence");
                 o.object("usage", |o| match known {
                     Some(known) => counts(o, known),
@@ -220,9 +212,10 @@ fn ending(o: &mut Writer<'_>, stop: &Stop<'_>) {
     }
 }
 
-/// Counts that nobody gave: an estimate, never zero.
+/// Counts that nobody gave.
 fn estimate(o: &mut Writer<'_>, input: u64, bytes: u64) {
-    o.uint("input_tokens", input.max(1)).uint("output_tokens", bytes.div_ceil(4).max(1));
+    let tokens = Usage::estimate(input, bytes).tokens;
+    o.uint("input_tokens", tokens.input).uint("output_tokens", tokens.output);
 }
 
 fn counts(o: &mut Writer<'_>, usage: &Usage) {
@@ -270,7 +263,7 @@ impl EncodeStream for Encoder {
 /// Writes a whole answer.
 pub(super) fn whole(message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>) {
     json::object(out, |o| {
-        o.str("id", &message_id(&message.id, front.id)).str("type", "message").str("role", "assistant");
+        o.str("id", &answer_id("msg_", &message.id, front.id)).str("type", "message").str("role", "assistant");
         o.str("model", front.model);
         o.list("content", |list| message.parts.iter().for_each(|part| write::answer(list, part)));
         ending(o, &message.stop);

@@ -12,7 +12,7 @@ mod write;
 pub use foreign::strip as strip_foreign_thinking;
 pub use said::said;
 
-use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
+use crate::codec::{DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::ApiError;
 use crate::event::StopReason;
 use crate::message::Message;
@@ -50,11 +50,11 @@ impl Upstream for Anthropic {
         write::request(request, target)
     }
 
-    fn decode_stream(&self, _: &Back) -> Box<dyn DecodeStream> {
-        Box::<decode::Decoder>::default()
+    fn decode_stream(&self) -> Box<dyn DecodeStream> {
+        Box::new(decode::stream())
     }
 
-    fn decode_whole<'a>(&self, body: &'a [u8], _: &Back) -> Result<Message<'a>, ApiError> {
+    fn decode_whole<'a>(&self, body: &'a [u8]) -> Result<Message<'a>, ApiError> {
         decode::whole(body)
     }
 }

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::OWN;
-use crate::error::{ApiError, ErrorKind};
 use crate::json::{Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::{Extra, Opaque};
+use crate::reading::{self, Read, below, extras, fault, owned, parse};
 use crate::request::{
     Ability, CacheMark, Call, Content, Display, Document, Effort, Format, Image, Input, Part, Request, Role, Source,
     Text, Thinking, Thought, Tool, ToolChoice, ToolKind, ToolResult, Turn,
@@ -138,46 +138,9 @@ struct Enabled {
 /// How deep results and documents may hold each other.
 const DEPTH: u8 = 8;
 
-type Read<T> = Result<T, ApiError>;
-
-fn fault(place: impl std::fmt::Display, why: impl std::fmt::Display) -> ApiError {
-    ApiError::new(ErrorKind::InvalidRequest, format!("{place}: {why}")).at(place)
-}
-
-/// Reads the JSON of one place.
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, place: Place) -> Read<T> {
-    serde_json::from_str(raw.get()).map_err(|why| fault(place, why))
-}
-
-fn extra<'a>(name: impl Into<Cow<'a, str>>, value: Json<'a>, weight: Weight) -> Extra<'a> {
-    Extra { origin: OWN, name: name.into(), value, weight }
-}
-
-/// Members that have no neutral form; `weigh` says what they mean.
-fn extras<'a>(rest: Vec<(Cow<'a, str>, Json<'a>)>, weigh: impl Fn(&str) -> Weight) -> impl Iterator<Item = Extra<'a>> {
-    rest.into_iter().map(move |(name, value)| {
-        let weight = weigh(&name);
-        extra(name, value, weight)
-    })
-}
-
-fn below<'a>(
-    field: &'static str,
-    rest: Vec<(Cow<'a, str>, Json<'a>)>,
-    weight: Weight,
-) -> impl Iterator<Item = Extra<'a>> {
-    rest.into_iter().map(move |(name, value)| extra(format!("{field}.{name}"), value, weight))
-}
-
-fn owned<'a>(text: Option<Str<'a>>) -> Option<Cow<'a, str>> {
-    text.map(|Str(text)| text)
-}
-
 /// A client's request.
 pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
-    let text = std::str::from_utf8(body).map_err(|_| fault("body", "it is not UTF-8"))?;
-    let body: Body<'_> = serde_json::from_str(text)
-        .map_err(|why| ApiError::new(ErrorKind::InvalidRequest, format!("the request body cannot be read: {why}")))?;
+    let body: Body<'_> = reading::body(body)?;
     let mut request = Request::new(OWN);
     request.model = owned(body.model).ok_or_else(|| fault("model", "it is required"))?;
     request.system = match body.system {
@@ -219,7 +182,7 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
             Some("updates") => Some(Display::Updates),
             _ => None,
         };
-        request.extras.extend(below("thinking", thinking.rest, Weight::Silent));
+        request.extras.extend(below(OWN, "thinking", thinking.rest, Weight::Silent));
     }
     if let Some(config) = body.output_config {
         if let Some(effort) = config.effort {
@@ -231,13 +194,13 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
             let schema = schema.ok_or_else(|| fault("output_config.format", "it needs a `schema`"))?.into();
             request.format = Format::JsonSchema { name: None, description: None, schema, strict: Some(true) };
         }
-        request.extras.extend(below("output_config", config.rest, Weight::Hint));
+        request.extras.extend(below(OWN, "output_config", config.rest, Weight::Hint));
     }
     if let Some(metadata) = body.metadata {
         request.user = owned(metadata.user_id);
-        request.extras.extend(below("metadata", metadata.rest, Weight::Hint));
+        request.extras.extend(below(OWN, "metadata", metadata.rest, Weight::Hint));
     }
-    request.extras.extend(extras(body.rest, |name| match name {
+    request.extras.extend(extras(OWN, body.rest, |name, _| match name {
         "diagnostics" | "cache_control" | "service_tier" | "fallback_credit_token" | "billing_policy" => Weight::Silent,
         "mcp_servers" | "fallbacks" | "thread" => Weight::Meaning,
         _ => Weight::Hint,
@@ -254,12 +217,10 @@ fn as_system(mut part: Part<'_>) -> Part<'_> {
     if let Content::Text(text) = &part.content
         && text.text.starts_with("x-anthropic-billing-header:")
     {
-        let mut value = Vec::new();
-        crate::json::object(&mut value, |o| {
+        let value = Json::object(|o| {
             o.str("type", "text").str("text", &text.text);
         });
-        let value = String::from_utf8(value).ok().and_then(Json::parse).expect("it is written as JSON");
-        part.content = Content::Extra(extra("text", value, Weight::Silent));
+        part.content = Content::Extra(Extra::new(OWN, "text", value, Weight::Silent));
     }
     part
 }
@@ -276,7 +237,7 @@ fn turn<'a>(message: Message<'a>, place: Place, tools: &mut Vec<Tool<'a>>) -> Re
     if role == Role::System {
         parts.iter_mut().for_each(|part| change_tools(part, tools));
     }
-    let extras = extras(message.rest, |_| Weight::Hint).collect();
+    let extras = extras(OWN, message.rest, |_, _| Weight::Hint).collect();
     Ok(Turn { role, parts, extras, place })
 }
 
@@ -318,18 +279,18 @@ fn parts<'a>(content: TextOr<'a, &'a RawValue>, place: Place, depth: u8) -> Read
 }
 
 /// One content block, of a request or of a whole answer.
-pub(super) fn block(raw: &RawValue, place: Place, depth: u8) -> Read<Part<'_>> {
+pub(super) fn block<'a>(raw: &'a RawValue, place: Place, depth: u8) -> Read<Part<'a>> {
     let block: Block<'_> = parse(raw, place)?;
     let Some(kind) = block.kind.as_deref() else { return Err(fault(place, "the block has no `type`")) };
     let depth = depth.checked_sub(1).ok_or_else(|| fault(place, "blocks lie too deep in each other"))?;
     let need = |field: &str| fault(place, format!("a `{kind}` block needs `{field}`"));
-    let whole = |weight| Content::Extra(extra(kind.to_owned(), raw.into(), weight));
+    let whole = |weight| Content::Extra(Extra::new(OWN, kind.to_owned(), raw, weight));
     let content = match kind {
         "text" => {
             let text = owned(block.text).ok_or_else(|| need("text"))?;
             let citations: Option<Vec<Json<'_>>> =
                 block.citations.and_then(|citations| serde_json::from_str(citations.get()).ok());
-            let citation = |value| extra("citations", value, Weight::Hint);
+            let citation = |value: Json<'a>| Extra::new(OWN, "citations", value, Weight::Hint);
             let citations = citations.unwrap_or_default().into_iter().map(citation).collect();
             Content::Text(Text { text, citations })
         }
@@ -395,7 +356,7 @@ pub(super) fn block(raw: &RawValue, place: Place, depth: u8) -> Read<Part<'_>> {
     };
     let extras = match &content {
         Content::Extra(_) => Vec::new(),
-        _ => extras(block.rest, |name| match name {
+        _ => extras(OWN, block.rest, |name, _| match name {
             "caller" | "toolset_name" => Weight::Silent,
             _ => Weight::Hint,
         })
@@ -435,7 +396,7 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
     let kind = match &typed {
         Some(kind) => ToolKind::Server {
             ability: kind.starts_with("web_search").then_some(Ability::WebSearch),
-            definition: extra(kind.0.clone(), raw.into(), Weight::Hint),
+            definition: Extra::new(OWN, kind.0.clone(), raw, Weight::Hint),
         },
         None => ToolKind::Function { schema: tool.input_schema.map(Json::from), strict: tool.strict },
     };
@@ -444,7 +405,7 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
         owned(tool.name).or(typed.map(|Str(kind)| kind)).ok_or_else(|| fault(place, "the tool has no `name`"))?;
     let extras = match &kind {
         ToolKind::Server { .. } => Vec::new(),
-        _ => extras(tool.rest, |name| match name {
+        _ => extras(OWN, tool.rest, |name, _| match name {
             "defer_loading" | "input_examples" | "eager_input_streaming" | "allowed_callers" => Weight::Silent,
             _ => Weight::Hint,
         })

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 
 use super::OWN;
 use crate::codec::{Encoded, Target};
-use crate::fit::{self, Fit, FittedTool, Group};
+use crate::fit::{self, Field, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
 use crate::opaque::UNSIGNED;
+use crate::quirks::Quirks;
 use crate::request::{
     CacheMark, Call, Content, Display, Document, Format, Input, Part, Request, Role, Source, Text, Thinking, Thought,
     ToolChoice, ToolKind, ToolResult,
 };
+use crate::writing::{below, extras, has_below, sampling, top_level};
 
 /// What is asked for where neither client nor catalog say how many tokens: every model that is served gives as many.
 const MAX_TOKENS: u64 = 8192;
@@ -19,11 +21,12 @@ const LEAST_BUDGET: u64 = 1024;
 
 /// A request for a Claude model.
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
-    let mut fit = fit::fit(request, OWN, target);
+    // What the protocol has no field for.
+    let quirks = &Quirks { penalties: false, ..*target.quirks };
+    let mut fit = fit::fit(request, OWN, &Target { quirks, ..*target });
     let max_tokens = fit.max_tokens.or(target.max_output).unwrap_or(MAX_TOKENS);
     settle_thinking(&mut fit, request, max_tokens);
     let stop = stop(&mut fit, request);
-    let own_extras = || request.extras.iter().filter(|extra| extra.origin == OWN);
     let mut body = Vec::new();
     json::object(&mut body, |o| {
         o.str("model", target.model).uint("max_tokens", max_tokens);
@@ -48,29 +51,14 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
         if !stop.is_empty() {
             o.list("stop_sequences", |list| stop.iter().for_each(|text| list.push_str(text)));
         }
-        if let Some(temperature) = fit.sampling.temperature {
-            o.number("temperature", temperature);
-        }
-        if let Some(top_p) = fit.sampling.top_p {
-            o.number("top_p", top_p);
-        }
-        if let Some(top_k) = fit.sampling.top_k {
-            o.uint("top_k", top_k);
-        }
-        let own_below = |field: &str, o: &mut Writer<'_>| {
-            for extra in own_extras() {
-                if let Some(name) = extra.name.strip_prefix(field).and_then(|name| name.strip_prefix('.')) {
-                    o.raw(name, extra.value.as_str());
-                }
-            }
-        };
+        sampling(o, &fit.sampling);
         if let Some(thought) = fit.thought {
             o.object("thinking", |o| {
                 thinking(o, thought, request.reasoning.display);
-                own_below("thinking", o);
+                below(o, OWN, &request.extras, "thinking");
             });
         }
-        let has_more = own_extras().any(|extra| extra.name.starts_with("output_config."));
+        let has_more = has_below(OWN, &request.extras, "output_config");
         if fit.effort.is_some() || matches!(fit.format, Format::JsonSchema { .. }) || has_more {
             o.object("output_config", |o| {
                 o.str_if("effort", fit.effort.map(|effort| effort.as_str()));
@@ -79,12 +67,10 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
                         o.str("type", "json_schema").raw("schema", schema.as_str());
                     });
                 }
-                own_below("output_config", o);
+                below(o, OWN, &request.extras, "output_config");
             });
         }
-        for extra in own_extras().filter(|extra| !extra.name.contains('.')) {
-            o.raw(&extra.name, extra.value.as_str());
-        }
+        top_level(o, OWN, &request.extras);
     });
     Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
 }
@@ -105,7 +91,7 @@ fn settle_thinking(fit: &mut Fit<'_>, request: &Request<'_>, max_tokens: u64) {
         return;
     };
     fit.thought = None;
-    fit.losses.hint(if request.source == OWN { "thinking" } else { "reasoning_effort" }, why);
+    fit.losses.hint(Field::Thinking.of(request.source), why);
 }
 
 /// Whether the conversation ends with results of calls before which no thinking of Claude's is left.
@@ -123,7 +109,8 @@ fn stop<'r>(fit: &mut Fit<'r>, request: &Request<'_>) -> Vec<&'r str> {
     let is_blank = |text: &&str| text.trim().is_empty();
     for (n, text) in request.stop.iter().enumerate() {
         if is_blank(&&**text) {
-            fit.losses.hint(format_args!("stop[{n}]"), "the upstream takes no stop sequence of white space alone");
+            let path = Field::Stop.of(request.source);
+            fit.losses.hint(format_args!("{path}[{n}]"), "the upstream takes no stop sequence of white space alone");
         }
     }
     fit.stop.iter().copied().filter(|text| !is_blank(text)).collect()
@@ -145,19 +132,16 @@ fn cache(o: &mut Writer<'_>, mark: Option<CacheMark>) {
     });
 }
 
-fn tool(o: &mut Writer<'_>, FittedTool { tool, name, description, strict }: &FittedTool<'_>) {
-    let schema = match &tool.kind {
-        ToolKind::Server { definition, .. } => return o.members(&definition.value, &[]),
-        ToolKind::Function { schema, .. } => fit::object_schema(schema.as_ref()),
-        ToolKind::Custom { .. } => Cow::Borrowed(fit::TEXT_INPUT),
-    };
-    o.str("name", name).str_if("description", *description).raw("input_schema", &schema);
+fn tool(o: &mut Writer<'_>, fitted: &FittedTool<'_>) {
+    let FittedTool { tool, name, description, strict } = fitted;
+    if let ToolKind::Server { definition, .. } = &tool.kind {
+        return o.members(&definition.value, &[]);
+    }
+    o.str("name", name).str_if("description", *description).raw("input_schema", &fitted.schema());
     if *strict {
         o.bool("strict", true);
     }
-    for extra in tool.extras.iter().filter(|extra| extra.origin == OWN) {
-        o.raw(&extra.name, extra.value.as_str());
-    }
+    extras(o, OWN, &tool.extras);
     cache(o, tool.cache);
 }
 
@@ -226,9 +210,7 @@ fn message(o: &mut Writer<'_>, group: &Group<'_>) {
             o.list("content", |list| parts.iter().for_each(|part| block(list, part)));
         }
     }
-    for extra in group.extras.iter().filter(|extra| extra.origin == OWN) {
-        o.raw(&extra.name, extra.value.as_str());
-    }
+    extras(o, OWN, group.extras.iter().copied());
 }
 
 fn thinking(o: &mut Writer<'_>, thought: Thought, display: Option<Display>) {
@@ -272,9 +254,7 @@ pub(super) fn block(list: &mut Writer<'_>, part: &Part<'_>) {
         }),
         content => list.push_object(|o| {
             fields(o, content);
-            for extra in part.extras.iter().filter(|extra| extra.origin == OWN) {
-                o.raw(&extra.name, extra.value.as_str());
-            }
+            extras(o, OWN, &part.extras);
             cache(o, part.cache);
         }),
     }

@@ -13,7 +13,7 @@ impl Fitter<'_, '_> {
             self.extra(&extra.name, extra);
         }
         for part in &self.request.system {
-            self.instruction(part);
+            self.said_by(Role::System, part);
             self.part(part);
         }
         for turn in &self.request.turns {
@@ -21,9 +21,7 @@ impl Fitter<'_, '_> {
                 self.extra(format_args!("{}.{}", turn.place, extra.name), extra);
             }
             for part in &turn.parts {
-                if turn.role == Role::System {
-                    self.instruction(part);
-                }
+                self.said_by(turn.role, part);
                 self.part(part);
             }
         }
@@ -34,10 +32,19 @@ impl Fitter<'_, '_> {
         }
     }
 
-    fn instruction(&mut self, part: &Part<'_>) {
-        if !matches!(part.content, Content::Text(_) | Content::Extra(_)) {
-            self.losses.refuse(part.place, "instructions are made of text");
-        }
+    /// What nobody of that role says in any protocol.
+    fn said_by(&mut self, role: Role, part: &Part<'_>) {
+        let why = match (role, &part.content) {
+            (_, Content::Text(_) | Content::Extra(_)) => return,
+            (Role::System, _) => "instructions are made of text",
+            (Role::Assistant, Content::Image(_) | Content::Document(_)) => {
+                "no model shows images or documents in its turns"
+            }
+            (Role::Assistant, Content::Result(_)) => "results of calls are not the model's",
+            (Role::User, Content::Call(_) | Content::Thinking(_)) => "only the model calls tools and thinks",
+            _ => return,
+        };
+        self.losses.refuse(part.place, why);
     }
 
     fn extra(&mut self, path: impl std::fmt::Display, extra: &Extra<'_>) {

@@ -6,6 +6,7 @@ use super::Fitter;
 use super::turns::Spoken;
 use crate::loss::Place;
 use crate::opaque::Extra;
+use crate::plain::join;
 use crate::request::{Call, Content, Part, Role, ToolResult};
 
 /// Turns of one role that follow each other.
@@ -102,6 +103,11 @@ impl Group<'_> {
             last = Some(part.place);
         }
         joined
+    }
+
+    /// All texts of one kind as one.
+    pub fn joined(&self, pick: impl for<'p> Fn(&'p Content<'_>) -> Option<&'p str>, with: &str) -> Cow<'_, str> {
+        join(self.parts.iter().filter_map(|part| pick(&part.content)), with)
     }
 
     /// The calls of tools in it.

@@ -13,8 +13,11 @@ mod settings;
 mod tools;
 mod turns;
 
+use std::borrow::Cow;
+
 use crate::codec::{Back, Target};
 use crate::loss::Losses;
+use crate::plain::{join, text};
 use crate::protocol::Protocol;
 use crate::quirks::Quirks;
 use crate::request::{Effort, Format, Part, Request, Sampling, Thought, ToolChoice};
@@ -22,7 +25,6 @@ use crate::request::{Effort, Format, Part, Request, Sampling, Thought, ToolChoic
 pub use groups::Group;
 pub use names::{id, name};
 pub use paths::Field;
-pub use schemas::{TEXT_INPUT, object_schema};
 pub use tools::FittedTool;
 
 #[derive(Debug)]
@@ -98,6 +100,14 @@ pub fn fit<'r>(request: &'r Request<'r>, own: Protocol, target: &Target<'_>) -> 
         user: fitter.user(),
         losses,
         back,
+    }
+}
+
+impl Fit<'_> {
+    /// The system prompt as one text, for protocols that know no more of it.
+    pub fn system_text(&self) -> Cow<'_, str> {
+        let texts = self.system.iter().filter_map(|part| text(&part.content));
+        join(texts.chain(self.note.as_deref()), "\n\n")
     }
 }
 

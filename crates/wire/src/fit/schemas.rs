@@ -20,7 +20,7 @@ impl Fitter<'_, '_> {
 }
 
 /// A tool's schema as every provider takes it: an object that says that it is one.
-pub fn object_schema<'a>(schema: Option<&'a Json<'_>>) -> Cow<'a, str> {
+pub(super) fn object_schema<'a>(schema: Option<&'a Json<'_>>) -> Cow<'a, str> {
     const EMPTY: &str = r#"{"type":"object","properties":{}}"#;
     let Some(schema) = schema else { return Cow::Borrowed(EMPTY) };
     let members = crate::json::members(schema);
@@ -45,7 +45,8 @@ pub fn object_schema<'a>(schema: Option<&'a Json<'_>>) -> Cow<'a, str> {
 }
 
 /// The schema of a function that stands for a tool that takes plain text.
-pub const TEXT_INPUT: &str = r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
+pub(super) const TEXT_INPUT: &str =
+    r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
 
 /// Whether every object in a schema lists all its properties as required and allows no others.
 fn is_closed(schema: &Json<'_>) -> bool {

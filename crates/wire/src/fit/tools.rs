@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::paths::Field;
+use super::schemas::{TEXT_INPUT, object_schema};
 use super::{Fitter, name};
 use crate::codec::Back;
 use crate::loss::Weight;
@@ -20,6 +21,16 @@ pub struct FittedTool<'r> {
     pub description: Option<&'r str>,
     /// Whether the target is to hold to its schema, and can.
     pub strict: bool,
+}
+
+impl FittedTool<'_> {
+    /// The schema of its input, as every provider takes it.
+    pub fn schema(&self) -> Cow<'_, str> {
+        match &self.tool.kind {
+            ToolKind::Function { schema, .. } => object_schema(schema.as_ref()),
+            _ => Cow::Borrowed(TEXT_INPUT),
+        }
+    }
 }
 
 impl<'r> Fitter<'r, '_> {

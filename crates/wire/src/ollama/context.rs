@@ -3,26 +3,21 @@
 //! A server that is not told reserves little, and leaves out the oldest of what does not fit. To reserve more than before
 //! it loads the model anew; so what is asked for grows in few steps.
 
-use crate::estimate::{self, Classes};
-use crate::request::Request;
-
 /// The least that is asked for.
 const LEAST: u64 = 8192;
 /// What is set aside for the answer where nobody says how long it may be.
 const ANSWER: u64 = 4096;
 
-/// The value of `num_ctx` for a prompt of so many tokens: the first step that prompt and answer fit in, or the model's
-/// limit.
-pub(super) fn size(prompt: u64, answer: Option<u64>, most: Option<u64>) -> u64 {
+/// The value of `num_ctx` for a prompt of so many tokens by estimate: the first step that prompt and answer fit in, or the
+/// model's limit. The prompt is taken for a quarter longer: too much context costs memory, too little is an error.
+pub(super) fn reserved(prompt: u64, answer: Option<u64>, most: Option<u64>) -> u64 {
+    size(prompt.saturating_add(prompt / 4), answer, most)
+}
+
+fn size(prompt: u64, answer: Option<u64>, most: Option<u64>) -> u64 {
     let needed = prompt.saturating_add(answer.unwrap_or(ANSWER));
     let step = needed.max(LEAST).checked_next_power_of_two().unwrap_or(u64::MAX);
     step.min(most.unwrap_or(u64::MAX))
-}
-
-/// The tokens of a prompt, rather too many than too few: too much context costs memory, too little is an error.
-pub(super) fn prompt(request: &Request<'_>) -> u64 {
-    let tokens = estimate::request(request, &Classes);
-    tokens + tokens / 4
 }
 
 #[cfg(test)]
@@ -39,5 +34,7 @@ mod tests {
         assert_eq!(size(20_000, Some(64_000), Some(40_960)), 40_960);
         assert_eq!(size(1, Some(1), Some(2048)), 2048);
         assert_eq!(size(u64::MAX, Some(u64::MAX), None), u64::MAX);
+        assert_eq!((reserved(4000, Some(3192), None), reserved(4001, Some(3193), None)), (8192, 16_384));
+        assert_eq!(reserved(u64::MAX, None, None), u64::MAX);
     }
 }

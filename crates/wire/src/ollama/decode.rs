@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 
 use super::lines::Lines;
 use crate::codec::{DecodeStream, Sink};
-use crate::error::{ApiError, ErrorKind};
+use crate::error::ApiError;
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{Json, Str};
 use crate::message::Message;
+use crate::reading::{answer, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
 use crate::usage::{Report, Usage};
@@ -91,7 +92,7 @@ impl<'a> Line<'a> {
 impl<'a> ToolCall<'a> {
     /// The call; `None` where its arguments are no object.
     fn called(self, id: String) -> Option<Call<'a>> {
-        let id = self.id.filter(|id| !id.is_empty()).map_or(Cow::Owned(id), |Str(id)| id);
+        let id = some(self.id).unwrap_or(Cow::Owned(id));
         let input = self.function.arguments.unwrap_or(Json::EMPTY);
         let is_named = !self.function.name.is_empty();
         (is_named && input.is_object()).then_some(Call { id, name: self.function.name.0, input: Input::Json(input) })
@@ -181,7 +182,7 @@ impl State {
     }
 
     fn text(&mut self, kind: Kind, text: Option<Str<'_>>, sink: &mut Sink<'_>) {
-        let Some(Str(text)) = text.filter(|text| !text.is_empty()) else { return };
+        let Some(text) = some(text) else { return };
         if self.open != Some(kind) {
             self.close(sink);
             self.open = Some(kind);
@@ -208,8 +209,7 @@ fn failed(error: &RawValue) -> ApiError {
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let unreadable = || ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read");
-    let mut line = Line::read(body.trim_ascii()).ok_or_else(unreadable)?;
+    let (_, mut line): (_, Line<'_>) = answer(body)?;
     if let Some(error) = line.error {
         return Err(failed(error));
     }
@@ -217,10 +217,10 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     let calls = said.tool_calls.unwrap_or_default();
     let stop = Stop { usage: line.usage(), ..Stop::new(line.reason(!calls.is_empty())) };
     let mut parts = Vec::new();
-    if let Some(Str(text)) = said.thinking.filter(|text| !text.is_empty()) {
+    if let Some(text) = some(said.thinking) {
         parts.push(Content::Thinking(Thinking { text, opaque: None, redacted: false }));
     }
-    if let Some(Str(text)) = said.content.filter(|text| !text.is_empty()) {
+    if let Some(text) = some(said.content) {
         parts.push(text.into());
     }
     for (n, call) in calls.into_iter().enumerate() {

@@ -5,7 +5,7 @@ mod decode;
 mod lines;
 mod write;
 
-use crate::codec::{Back, DecodeStream, Encoded, Target, Upstream};
+use crate::codec::{DecodeStream, Encoded, Target, Upstream};
 use crate::error::ApiError;
 use crate::message::Message;
 use crate::protocol::Protocol;
@@ -23,11 +23,11 @@ impl Upstream for Ollama {
         write::request(request, target)
     }
 
-    fn decode_stream(&self, _: &Back) -> Box<dyn DecodeStream> {
+    fn decode_stream(&self) -> Box<dyn DecodeStream> {
         Box::<decode::Decoder>::default()
     }
 
-    fn decode_whole<'a>(&self, body: &'a [u8], _: &Back) -> Result<Message<'a>, ApiError> {
+    fn decode_whole<'a>(&self, body: &'a [u8]) -> Result<Message<'a>, ApiError> {
         decode::whole(body)
     }
 }

@@ -8,7 +8,8 @@ use crate::fit::{self, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
 use crate::plain::{self, as_text, join};
 use crate::quirks::{Images, Quirks};
-use crate::request::{Content, Format, Image, Input, Part, Request, Role, Source, Thought, ToolKind};
+use crate::request::{Content, Format, Image, Input, Part, Request, Role, Source, Thought};
+use crate::writing::sampling;
 
 /// A request for a server that speaks Ollama's own protocol.
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
@@ -49,57 +50,30 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
         }
         // Left to itself, the server streams, and leaves out the beginning of what is too long.
         o.bool("stream", request.stream).bool("truncate", false).bool("shift", false);
-        o.object("options", |o| options(o, request, &fit, quirks));
+        o.object("options", |o| options(o, target.input_estimate, &fit, quirks));
     });
     Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
 }
 
-fn options(o: &mut Writer<'_>, request: &Request<'_>, fit: &Fit<'_>, quirks: &Quirks) {
+fn options(o: &mut Writer<'_>, prompt: u64, fit: &Fit<'_>, quirks: &Quirks) {
     let context = quirks.context_fixed.unwrap_or_else(|| {
         let note = fit.note.as_deref().map_or(0, str::len) as u64;
-        context::size(context::prompt(request) + note, fit.max_tokens, quirks.context_most)
+        context::reserved(prompt + note, fit.max_tokens, quirks.context_most)
     });
     o.uint("num_ctx", context);
     if let Some(most) = fit.max_tokens {
         o.uint("num_predict", most);
     }
-    let sampling = &fit.sampling;
-    for (name, value) in [
-        ("temperature", sampling.temperature),
-        ("top_p", sampling.top_p),
-        ("presence_penalty", sampling.presence_penalty),
-        ("frequency_penalty", sampling.frequency_penalty),
-    ] {
-        if let Some(value) = value {
-            o.number(name, value);
-        }
-    }
-    if let Some(top_k) = sampling.top_k {
-        o.uint("top_k", top_k);
-    }
-    if let Some(seed) = sampling.seed {
-        o.raw("seed", &seed.to_string());
-    }
+    sampling(o, &fit.sampling);
     if !fit.stop.is_empty() {
         o.list("stop", |list| fit.stop.iter().for_each(|text| list.push_str(text)));
     }
 }
 
-fn define(o: &mut Writer<'_>, FittedTool { tool, name, description, .. }: &FittedTool<'_>) {
-    let schema = match &tool.kind {
-        ToolKind::Function { schema, .. } => fit::object_schema(schema.as_ref()),
-        _ => Cow::Borrowed(fit::TEXT_INPUT),
-    };
+fn define(o: &mut Writer<'_>, tool: &FittedTool<'_>) {
     o.str("type", "function").object("function", |o| {
-        o.str("name", name).str_if("description", *description).raw("parameters", &schema);
+        o.str("name", &tool.name).str_if("description", tool.description).raw("parameters", &tool.schema());
     });
-}
-
-fn text<'p>(content: &'p Content<'_>) -> Option<&'p str> {
-    match content {
-        Content::Text(text) => Some(&text.text),
-        _ => None,
-    }
 }
 
 fn said(list: &mut Writer<'_>, role: &str, text: &str) {
@@ -109,8 +83,7 @@ fn said(list: &mut Writer<'_>, role: &str, text: &str) {
 }
 
 fn system(list: &mut Writer<'_>, fit: &Fit<'_>) {
-    let texts = fit.system.iter().filter_map(|part| text(&part.content)).chain(fit.note.as_deref());
-    let text = join(texts, "\n\n");
+    let text = fit.system_text();
     if !text.is_empty() {
         said(list, "system", &text);
     }
@@ -118,31 +91,15 @@ fn system(list: &mut Writer<'_>, fit: &Fit<'_>) {
 
 fn message(list: &mut Writer<'_>, group: &Group<'_>, fit: &Fit<'_>, quirks: &Quirks) {
     match group.role {
-        Role::System => said(list, "system", &join(group.parts.iter().filter_map(|part| text(&part.content)), "\n\n")),
+        Role::System => said(list, "system", &group.joined(plain::text, "\n\n")),
         Role::User => user(list, group, fit, quirks),
         Role::Assistant => assistant(list, group, quirks),
     }
 }
 
 fn assistant(list: &mut Writer<'_>, group: &Group<'_>, quirks: &Quirks) {
-    let of = |pick: &dyn Fn(&Content<'_>) -> Option<String>, with: &str| {
-        let texts: Vec<String> = group.parts.iter().filter_map(|part| pick(&part.content)).collect();
-        join(texts.iter().map(|text| &**text), with).into_owned()
-    };
-    let thought = of(
-        &|content| match content {
-            Content::Thinking(thinking) => Some(thinking.text.to_string()),
-            _ => None,
-        },
-        "\n",
-    );
-    let refused = of(
-        &|content| match content {
-            Content::Refusal(text) => Some(text.to_string()),
-            _ => None,
-        },
-        "\n\n",
-    );
+    let thought = group.joined(plain::thought, "\n");
+    let refused = group.joined(plain::refusal, "\n\n");
     let text = group.text();
     let has_calls = group.calls().next().is_some();
     if text.is_empty() && refused.is_empty() && !has_calls {

@@ -7,21 +7,20 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::codec::{DecodeStream, Sink};
+use crate::codec::Sink;
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::{Json, Str};
-use crate::lanes::{Closing, Lanes};
+use crate::json::Str;
+use crate::lanes::Closing;
 use crate::message::Message;
+use crate::reading::{answer, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
-use crate::sse::{RawEvent, Splitter};
+use crate::streaming::{Blocks, Events, ReadEvents};
 use crate::usage::Usage;
 use crate::{openai, openai_usage};
 
-/// The longest event that is kept.
-const EVENT: usize = 16 << 20;
 /// Bytes of a call's arguments that may wait for its name.
 const PENDING: usize = 1 << 20;
 /// Calls in one answer.
@@ -109,39 +108,25 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
 }
 
 /// Reads one stream.
-#[derive(Debug)]
-pub(super) struct Decoder {
-    splitter: Splitter,
-    state: State,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        let state = State {
-            guard: Guard::default(),
-            lanes: Lanes::new(Closing::Early),
-            begun: false,
-            last: None,
-            keys: 0,
-            calls: Vec::new(),
-            refused: false,
-            finish: None,
-            usage: None,
-            tier: None,
-        };
-        Self { splitter: Splitter::new(EVENT), state }
-    }
+pub(super) fn stream() -> Events<State> {
+    Events::new(State {
+        blocks: Blocks::new(Closing::Early),
+        begun: false,
+        last: None,
+        calls: Vec::new(),
+        refused: false,
+        finish: None,
+        usage: None,
+        tier: None,
+    })
 }
 
 #[derive(Debug)]
-struct State {
-    guard: Guard,
-    lanes: Lanes,
+pub(super) struct State {
+    blocks: Blocks,
     begun: bool,
     /// The block that began last.
     last: Option<(Kind, u64)>,
-    /// How many blocks there have been.
-    keys: u64,
     calls: Vec<Called>,
     refused: bool,
     finish: Option<Finish>,
@@ -207,49 +192,40 @@ fn gave_up() -> ApiError {
     ApiError::new(ErrorKind::Unavailable, "the upstream gave up before its answer was whole")
 }
 
-impl DecodeStream for Decoder {
-    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
-        let state = &mut self.state;
-        self.splitter.push(piece, |event| state.event(&event, sink));
+impl ReadEvents for State {
+    const LONGEST: usize = 16;
+
+    fn guard(&mut self) -> &mut Guard {
+        &mut self.blocks.guard
+    }
+
+    fn event(&mut self, _: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
+        match data.trim_ascii() {
+            "" => {}
+            "[DONE]" if self.begun => self.finish(sink),
+            "[DONE]" => self.blocks.guard.fail("the upstream's answer is empty", sink),
+            data => match serde_json::from_str(data) {
+                Ok(chunk) => self.chunk(data, chunk, sink),
+                Err(_) => self.blocks.guard.fail("an event of the upstream cannot be read", sink),
+            },
+        }
     }
 
     fn end(&mut self, sink: &mut Sink<'_>) {
         // Not every server says `[DONE]`.
-        if self.state.finish.is_some() { self.state.finish(sink) } else { self.state.guard.truncated(sink) }
+        if self.finish.is_some() { self.finish(sink) } else { self.blocks.guard.truncated(sink) }
     }
 }
 
 impl State {
-    fn event(&mut self, event: &RawEvent<'_>, sink: &mut Sink<'_>) {
-        if self.guard.is_over() {
-            return;
-        }
-        if event.is_cut() {
-            return self.guard.fail("an event of the upstream is longer than 16 MB", sink);
-        }
-        // A comment: the upstream is alive.
-        let Some(data) = event.data() else { return self.guard.emit(Event::Ping, sink) };
-        match data.trim_ascii() {
-            b"" => {}
-            b"[DONE]" if self.begun => self.finish(sink),
-            b"[DONE]" => self.guard.fail("the upstream's answer is empty", sink),
-            data => {
-                match std::str::from_utf8(data).ok().and_then(|data| Some((data, serde_json::from_str(data).ok()?))) {
-                    Some((data, chunk)) => self.chunk(data, chunk, sink),
-                    None => self.guard.fail("an event of the upstream cannot be read", sink),
-                }
-            }
-        }
-    }
-
     fn chunk(&mut self, data: &str, chunk: Chunk<'_>, sink: &mut Sink<'_>) {
         if chunk.error.is_some() {
-            return self.guard.emit(Event::Error(refusal::within(data)), sink);
+            return self.blocks.guard.emit(Event::Error(refusal::within(data)), sink);
         }
         if let Some(raw) = chunk.usage {
             match openai_usage::read(raw.get()) {
                 Ok(usage) => self.usage = Some(usage),
-                Err(_) => return self.guard.fail("the upstream's usage cannot be read", sink),
+                Err(_) => return self.blocks.guard.fail("the upstream's usage cannot be read", sink),
             }
         }
         if let Some(tier) = chunk.service_tier
@@ -262,10 +238,10 @@ impl State {
         if !self.begun {
             self.begun = true;
             let (id, model) = (chunk.id.unwrap_or_default().0, chunk.model.unwrap_or_default().0);
-            self.guard.emit(Event::Start(Start { id, model, usage: None }), sink);
+            self.blocks.guard.emit(Event::Start(Start { id, model, usage: None }), sink);
         }
         if let Some(error) = choice.error {
-            return self.guard.emit(Event::Error(refusal::within(error.get())), sink);
+            return self.blocks.guard.emit(Event::Error(refusal::within(error.get())), sink);
         }
         let piece = choice.delta.unwrap_or_default();
         if let Some(text) = piece.reasoning_content.or(piece.reasoning) {
@@ -305,25 +281,13 @@ impl State {
                 self.open(kind, block, sink)
             }
         };
-        self.feed(key, Delta::Text(text), sink);
+        self.blocks.feed(key, Delta::Text(text), sink);
     }
 
     fn open(&mut self, kind: Kind, block: Block<'_>, sink: &mut Sink<'_>) -> u64 {
-        let key = self.keys;
-        self.keys += 1;
+        let key = self.blocks.open(block, sink);
         self.last = Some((kind, key));
-        let guard = &mut self.guard;
-        if self.lanes.open(key, block, &mut |event| guard.emit(event, sink)).is_err() {
-            self.guard.fail("the upstream's answer has too many blocks at once", sink);
-        }
         key
-    }
-
-    fn feed(&mut self, key: u64, delta: Delta<'_>, sink: &mut Sink<'_>) {
-        let guard = &mut self.guard;
-        if self.lanes.delta(key, delta, &mut |event| guard.emit(event, sink)).is_err() {
-            self.guard.fail("the upstream's answer has too much in parallel", sink);
-        }
     }
 
     fn call(&mut self, piece: CallPiece<'_>, sink: &mut Sink<'_>) {
@@ -337,7 +301,9 @@ impl State {
         let is_new = |at: &usize| !id.is_empty() && !self.calls[*at].id.is_empty() && self.calls[*at].id != id;
         let at = match known.filter(|at| !is_new(at)) {
             Some(at) => at,
-            None if self.calls.len() >= CALLS => return self.guard.fail("the upstream makes too many calls", sink),
+            None if self.calls.len() >= CALLS => {
+                return self.blocks.guard.fail("the upstream makes too many calls", sink);
+            }
             None => {
                 self.calls.push(Called { index: piece.index, ..Called::default() });
                 self.calls.len() - 1
@@ -356,14 +322,14 @@ impl State {
         let arguments = arguments.unwrap_or_default();
         if call.key.is_none() {
             if call.pending.len() + arguments.len() > PENDING {
-                return self.guard.fail("the upstream names a call too late", sink);
+                return self.blocks.guard.fail("the upstream names a call too late", sink);
             }
             call.pending.push_str(&arguments);
             if !call.id.is_empty() && !call.name.is_empty() {
                 self.begin(at, sink);
             }
         } else if let (Some(key), false) = (call.key, arguments.is_empty()) {
-            self.feed(key, Delta::Input(arguments.0), sink);
+            self.blocks.feed(key, Delta::Input(arguments.0), sink);
         }
     }
 
@@ -376,7 +342,7 @@ impl State {
         let key = self.open(Kind::Call, block, sink);
         self.calls[at].key = Some(key);
         if !pending.is_empty() {
-            self.feed(key, Delta::Input(pending.into()), sink);
+            self.blocks.feed(key, Delta::Input(pending.into()), sink);
         }
     }
 
@@ -384,7 +350,7 @@ impl State {
         let finish = self.finish.unwrap_or(Finish::Stop);
         let (has_calls, refused) = (!self.calls.is_empty(), self.refused);
         let Some(reason) = finish.reason(has_calls, refused) else {
-            return self.guard.emit(Event::Error(gave_up()), sink);
+            return self.blocks.guard.emit(Event::Error(gave_up()), sink);
         };
         for at in 0..self.calls.len() {
             let call = &mut self.calls[at];
@@ -392,31 +358,28 @@ impl State {
                 continue;
             }
             if call.name.is_empty() {
-                return self.guard.fail("the upstream calls a tool without a name", sink);
+                return self.blocks.guard.fail("the upstream calls a tool without a name", sink);
             }
             if call.id.is_empty() {
                 call.id = format!("call_{at}_{}", call.name);
             }
             self.begin(at, sink);
         }
-        if finish != Finish::Length && !self.lanes.is_whole() {
-            return self.guard.fail("the upstream's answer ends within the arguments of a call", sink);
+        if finish != Finish::Length && !self.blocks.is_whole() {
+            return self.blocks.guard.fail("the upstream's answer ends within the arguments of a call", sink);
         }
-        let guard = &mut self.guard;
-        self.lanes.finish(&mut |event| guard.emit(event, sink));
+        self.blocks.finish(sink);
         let usage = self.usage.take().map(|mut usage| {
             usage.service_tier = self.tier.as_deref().map(openai::tier);
             Box::new(usage)
         });
-        self.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
+        self.blocks.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
     }
 }
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let unreadable = || ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read");
-    let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
-    let chunk: Chunk<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
+    let (text, chunk): (_, Chunk<'_>) = answer(body)?;
     if chunk.error.is_some() {
         return Err(refusal::within(text));
     }
@@ -455,26 +418,15 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     Ok(message)
 }
 
-fn some<'a>(text: Option<Str<'a>>) -> Option<Cow<'a, str>> {
-    text.map(|Str(text)| text).filter(|text| !text.is_empty())
-}
-
 fn called(call: CallPiece<'_>, n: usize, finish: Finish) -> Option<Call<'_>> {
     let custom = call.custom.is_some();
     let function = call.function.or(call.custom)?;
-    let name = function.name.filter(|name| !name.is_empty())?.0;
+    let name = some(function.name)?;
     let arguments = function.arguments.unwrap_or_default().0;
-    let input = if custom {
-        Input::Text(arguments)
-    } else if arguments.trim_ascii().is_empty() {
-        Input::Json(Json::EMPTY)
-    } else {
-        match Json::parse(arguments.clone()) {
-            Some(json) => Input::Json(json),
-            None if finish == Finish::Length => Input::Cut(arguments),
-            None => return None,
-        }
-    };
-    let id = call.id.filter(|id| !id.is_empty()).map_or_else(|| format!("call_{n}_{name}").into(), |Str(id)| id);
+    let input = if custom { Input::Text(arguments) } else { openai::input(arguments) };
+    if matches!(input, Input::Cut(_)) && finish != Finish::Length {
+        return None;
+    }
+    let id = some(call.id).unwrap_or_else(|| format!("call_{n}_{name}").into());
     Some(Call { id, name, input })
 }

@@ -1,10 +1,14 @@
 //! Writes answers, streamed and whole.
 
+use super::write::call;
 use crate::codec::{EncodeStream, Front};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::json::{self, Writer};
 use crate::message::Message;
-use crate::request::{Content, Input, Part};
+use crate::plain;
+use crate::request::{Call, Content, Part};
+use crate::usage::Usage;
+use crate::writing::answer_id;
 use crate::{openai, openai_usage};
 
 /// Writes one stream.
@@ -39,15 +43,6 @@ enum Open {
     },
 }
 
-/// The name of an answer: the upstream's, in this protocol's form.
-fn completion_id(upstream: &str, own: &str) -> String {
-    match upstream {
-        "" => format!("chatcmpl-{own}"),
-        id if id.starts_with("chatcmpl-") => id.to_owned(),
-        id => format!("chatcmpl-{id}"),
-    }
-}
-
 fn finish_reason(reason: &StopReason, refused: bool) -> &'static str {
     match reason {
         StopReason::ToolUse => "tool_calls",
@@ -77,7 +72,7 @@ impl Encoder {
     fn start(&mut self, start: &Start<'_>, out: &mut Vec<u8>) {
         let head = &mut self.head;
         head.extend_from_slice(b"data: {\"id\":");
-        json::string(head, &completion_id(&start.id, &self.id));
+        json::string(head, &answer_id("chatcmpl-", &start.id, &self.id));
         head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
         json::digits(head, self.created);
         head.extend_from_slice(b",\"model\":");
@@ -167,7 +162,7 @@ impl Encoder {
         if self.stream_usage {
             out.extend_from_slice(&self.head);
             out.extend_from_slice(b"],\"usage\":");
-            let estimate = openai::estimate(self.input_estimate, self.bytes);
+            let estimate = Usage::estimate(self.input_estimate, self.bytes);
             json::object(out, |o| {
                 openai_usage::write(o, stop.usage.as_deref().unwrap_or(&estimate), openai_usage::Names::Chat)
             });
@@ -204,7 +199,7 @@ impl EncodeStream for Encoder {
 pub(super) fn whole(message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>) {
     let refused = message.parts.iter().any(|part| matches!(part.content, Content::Refusal(_)));
     json::object(out, |o| {
-        o.str("id", &completion_id(&message.id, front.id)).str("object", "chat.completion");
+        o.str("id", &answer_id("chatcmpl-", &message.id, front.id)).str("object", "chat.completion");
         o.uint("created", front.created).str("model", front.model);
         o.list("choices", |list| {
             list.push_object(|o| {
@@ -212,7 +207,7 @@ pub(super) fn whole(message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>)
                 o.null("logprobs").str("finish_reason", finish_reason(&message.stop.reason, refused));
             });
         });
-        let estimate = openai::estimate(front.input_estimate, message.text_bytes());
+        let estimate = Usage::estimate(front.input_estimate, message.text_bytes());
         o.object("usage", |o| {
             openai_usage::write(o, message.stop.usage.as_deref().unwrap_or(&estimate), openai_usage::Names::Chat)
         });
@@ -220,24 +215,14 @@ pub(super) fn whole(message: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>)
 }
 
 fn said(o: &mut Writer<'_>, parts: &[Part<'_>], front: &Front<'_>) {
-    let join = |of: &dyn Fn(&Content<'_>) -> Option<String>| {
-        let texts: Vec<String> = parts.iter().filter_map(|part| of(&part.content)).collect();
-        (!texts.is_empty()).then(|| texts.concat())
+    let joined = |pick: for<'p> fn(&'p Content<'_>) -> Option<&'p str>| {
+        let mut texts = parts.iter().filter_map(|part| pick(&part.content)).peekable();
+        texts.peek().is_some().then(|| texts.collect::<String>())
     };
-    let text = join(&|content| match content {
-        Content::Text(text) => Some(text.text.to_string()),
-        _ => None,
-    });
-    let refusal = join(&|content| match content {
-        Content::Refusal(text) => Some(text.to_string()),
-        _ => None,
-    });
-    let thought = join(&|content| match content {
-        Content::Thinking(thinking) if front.show_reasoning => Some(thinking.text.to_string()),
-        _ => None,
-    });
+    let (text, refusal) = (joined(plain::text), joined(plain::refusal));
     o.str("role", "assistant").str_or_null("content", text.as_deref()).str_or_null("refusal", refusal.as_deref());
-    o.str_if("reasoning_content", thought.as_deref().filter(|text| !text.is_empty()));
+    let thought = joined(plain::thought).filter(|text| front.show_reasoning && !text.is_empty());
+    o.str_if("reasoning_content", thought.as_deref());
     let calls = || {
         parts.iter().filter_map(|part| match &part.content {
             Content::Call(call) => Some(call),
@@ -248,18 +233,8 @@ fn said(o: &mut Writer<'_>, parts: &[Part<'_>], front: &Front<'_>) {
         return;
     }
     o.list("tool_calls", |list| {
-        for call in calls() {
-            list.push_object(|o| {
-                o.str("id", &call.id);
-                match &call.input {
-                    Input::Text(input) => o.str("type", "custom").object("custom", |o| {
-                        o.str("name", &call.name).str("input", input);
-                    }),
-                    input => o.str("type", "function").object("function", |o| {
-                        o.str("name", &call.name).str("arguments", &openai::arguments(input));
-                    }),
-                };
-            });
+        for Call { id, name, input } in calls() {
+            list.push_object(|o| call(o, id, name, input, true));
         }
     });
 }

@@ -5,7 +5,7 @@ mod encode;
 mod read;
 mod write;
 
-use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
+use crate::codec::{DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::ApiError;
 use crate::message::Message;
 use crate::openai;
@@ -43,11 +43,11 @@ impl Upstream for OpenAiChat {
         write::request(request, target)
     }
 
-    fn decode_stream(&self, _: &Back) -> Box<dyn DecodeStream> {
-        Box::<decode::Decoder>::default()
+    fn decode_stream(&self) -> Box<dyn DecodeStream> {
+        Box::new(decode::stream())
     }
 
-    fn decode_whole<'a>(&self, body: &'a [u8], _: &Back) -> Result<Message<'a>, ApiError> {
+    fn decode_whole<'a>(&self, body: &'a [u8]) -> Result<Message<'a>, ApiError> {
         decode::whole(body)
     }
 }

@@ -2,18 +2,18 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::OWN;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::ApiError;
 use crate::json::{self, Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::Extra;
-use crate::openai::inline;
+use crate::openai::{self, Schema};
+use crate::reading::{self, Read, Rest, extras, fault, owned, parse, some};
 use crate::request::{
-    Call, Content, Document, Effort, Format, Image, Input, Part, Request, Role, Source, Thinking, Thought, Tool,
-    ToolChoice, ToolKind, ToolResult, Turn,
+    Call, Content, Document, Image, Input, Part, Request, Role, Source, Thinking, Thought, Tool, ToolChoice, ToolKind,
+    ToolResult, Turn,
 };
 
 record! {
@@ -137,7 +137,7 @@ record! {
 record! {
     ResponseFormat<'a> {
         kind: Str<'a> = "type",
-        json_schema: JsonSchema<'a> = "json_schema",
+        json_schema: Schema<'a> = "json_schema",
     }
 }
 
@@ -145,15 +145,6 @@ record! {
     /// DeepSeek's way to switch thinking on and off.
     Switch<'a> {
         kind: Str<'a> = "type",
-    }
-}
-
-record! {
-    JsonSchema<'a> {
-        name: Str<'a> = "name",
-        description: Str<'a> = "description",
-        schema: &'a RawValue = "schema",
-        strict: bool = "strict",
     }
 }
 
@@ -188,26 +179,9 @@ record! {
     }
 }
 
-type Read<T> = Result<T, ApiError>;
-
-fn fault(place: impl std::fmt::Display, why: impl std::fmt::Display) -> ApiError {
-    ApiError::new(ErrorKind::InvalidRequest, format!("{place}: {why}")).at(place)
-}
-
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, place: impl std::fmt::Display) -> Read<T> {
-    serde_json::from_str(raw.get()).map_err(|why| fault(place, why))
-}
-
-fn owned<'a>(text: Option<Str<'a>>) -> Option<Cow<'a, str>> {
-    text.map(|Str(text)| text)
-}
-
-fn extra<'a>(name: impl Into<Cow<'a, str>>, value: Json<'a>, weight: Weight) -> Extra<'a> {
-    Extra { origin: OWN, name: name.into(), value, weight }
-}
-
-fn extras<'a>(rest: Vec<(Cow<'a, str>, Json<'a>)>) -> impl Iterator<Item = Extra<'a>> {
-    rest.into_iter().map(|(name, value)| extra(name, value, Weight::Hint))
+/// Members that have no neutral form.
+fn hints<'a>(rest: Rest<'a>) -> Vec<Extra<'a>> {
+    extras(OWN, rest, |_, _| Weight::Hint).collect()
 }
 
 /// What it means to leave out a field of the top level.
@@ -224,9 +198,7 @@ fn weight(name: &str, value: &str) -> Weight {
 
 /// A client's request.
 pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
-    let text = std::str::from_utf8(body).map_err(|_| fault("body", "it is not UTF-8"))?;
-    let body: Body<'_> = serde_json::from_str(text)
-        .map_err(|why| ApiError::new(ErrorKind::InvalidRequest, format!("the request body cannot be read: {why}")))?;
+    let body: Body<'_> = reading::body(body)?;
     if body.n.is_some_and(|n| n != 1) {
         let code = Some("unsupported_value".into());
         return Err(ApiError { code, ..fault("n", "only 1 is supported by this model") });
@@ -250,9 +222,9 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
             Some("tool" | "function") => (Role::User, vec![result(&mut message, place)?]),
             _ => return Err(fault(place.inner("role"), "it is not known")),
         };
-        let mut extras: Vec<Extra<'_>> = extras(message.rest).collect();
+        let mut extras = hints(message.rest);
         if let Some(Str(name)) = message.name {
-            extras.push(extra("name", Json::string(&name), Weight::Hint));
+            extras.push(Extra::new(OWN, "name", Json::string(&name), Weight::Hint));
         }
         // Instructions before everything else are the system prompt.
         if role == Role::System && request.turns.is_empty() {
@@ -278,30 +250,16 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
         Some("disabled") => Some(Thought::Off),
         _ => None,
     });
-    match body.reasoning_effort.as_deref() {
-        None => {}
-        Some("none") => request.reasoning.mode = Some(Thought::Off),
-        Some(word) => {
-            let effort = Effort::from_word(word).ok_or_else(|| fault("reasoning_effort", "it is not known"))?;
-            request.reasoning.effort = Some(effort);
-        }
-    }
+    openai::effort(body.reasoning_effort, "reasoning_effort", &mut request.reasoning)?;
     if let Some(format) = body.response_format {
-        request.format = response_format(format)?;
+        request.format = openai::format(format.kind.as_deref(), || format.json_schema, "response_format")?;
     }
     request.verbosity = owned(body.verbosity);
     request.user = owned(body.safety_identifier).or(owned(body.user));
     request.cache_key = owned(body.prompt_cache_key);
     request.stream = body.stream.unwrap_or(false);
     request.stream_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
-    request.extras = body
-        .rest
-        .into_iter()
-        .map(|(name, value)| {
-            let weight = weight(&name, value.as_str());
-            extra(name, value, weight)
-        })
-        .collect();
+    request.extras = extras(OWN, body.rest, weight).collect();
     Ok(request)
 }
 
@@ -324,18 +282,13 @@ fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
         "refusal" => Content::Refusal(owned(part.refusal).ok_or_else(need)?),
         "image_url" => {
             let image = part.image_url.ok_or_else(need)?;
-            let source = match owned(image.url).ok_or_else(need)? {
-                url if url.starts_with("data:") => {
-                    inline(url).ok_or_else(|| fault(place, "the image is no base64 `data:` URL"))?
-                }
-                url => Source::Url(url),
-            };
+            let source = openai::image(owned(image.url).ok_or_else(need)?, place)?;
             Content::Image(Image { source, detail: owned(image.detail) })
         }
         "file" => {
             let file = part.file.ok_or_else(need)?;
             let source = match (owned(file.file_data), owned(file.file_id)) {
-                (Some(data), _) => inline(data).ok_or_else(|| fault(place, "the file is no base64 `data:` URL"))?,
+                (Some(data), _) => openai::file(data, place)?,
                 (None, Some(id)) => Source::File(id),
                 (None, None) => return Err(fault(place, "the file has neither `file_data` nor `file_id`")),
             };
@@ -343,11 +296,11 @@ fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
             Content::Document(Document { source, title, context: None, citations: false })
         }
         // Audio and whatever may come: an answer without it would be one to another question.
-        _ => Content::Extra(extra(kind.to_owned(), raw.into(), Weight::Meaning)),
+        _ => Content::Extra(Extra::new(OWN, kind.to_owned(), raw, Weight::Meaning)),
     };
     let extras = match &content {
         Content::Extra(_) => Vec::new(),
-        _ => extras(part.rest).collect(),
+        _ => hints(part.rest),
     };
     Ok(Part { extras, ..Part::new(content, place) })
 }
@@ -355,7 +308,7 @@ fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
 /// What the model said: thinking, text, calls.
 fn said<'a>(message: &mut Message<'a>, place: Place) -> Read<Vec<Part<'a>>> {
     let mut said = Vec::new();
-    if let Some(Str(text)) = message.reasoning_content.take().or(message.reasoning.take()).filter(|t| !t.is_empty()) {
+    if let Some(text) = some(message.reasoning_content.take().or(message.reasoning.take())) {
         let thinking = Thinking { text, opaque: None, redacted: false };
         said.push(Part::new(Content::Thinking(thinking), place.inner("reasoning_content")));
     }
@@ -392,14 +345,11 @@ fn legacy_id(name: &str) -> String {
 
 fn called<'a>(id: Cow<'a, str>, function: CalledFunction<'a>, place: Place) -> Read<Content<'a>> {
     let name = owned(function.name).ok_or_else(|| fault(place, "it needs `name`"))?;
-    let arguments = owned(function.arguments).unwrap_or_default();
-    let input = if arguments.trim_ascii().is_empty() {
-        Json::EMPTY
-    } else {
-        let json = Json::parse(arguments).filter(Json::is_object);
-        json.ok_or_else(|| fault(place, "its `arguments` are no JSON object"))?
-    };
-    Ok(Content::Call(Call { id, name, input: Input::Json(input) }))
+    let input = openai::input(owned(function.arguments).unwrap_or_default());
+    if !input.is_callable() {
+        return Err(fault(place, "its `arguments` are no JSON object"));
+    }
+    Ok(Content::Call(Call { id, name, input }))
 }
 
 fn result<'a>(message: &mut Message<'a>, place: Place) -> Read<Part<'a>> {
@@ -425,7 +375,7 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
                 description: owned(custom.description),
                 kind: ToolKind::Custom { format: custom.format.map(Json::from).filter(is_grammar) },
                 cache: None,
-                extras: extras(custom.rest).collect(),
+                extras: hints(custom.rest),
                 place,
             })
         }
@@ -433,7 +383,7 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
         Some(Str(kind)) => Ok(Tool {
             name: kind.clone(),
             description: None,
-            kind: ToolKind::Server { ability: None, definition: extra(kind, raw.into(), Weight::Hint) },
+            kind: ToolKind::Server { ability: None, definition: Extra::new(OWN, kind, raw, Weight::Hint) },
             cache: None,
             extras: Vec::new(),
             place,
@@ -448,19 +398,14 @@ fn function(function: Function<'_>, place: Place) -> Read<Tool<'_>> {
         description: owned(function.description),
         kind: ToolKind::Function { schema: function.parameters.map(Json::from), strict: function.strict },
         cache: None,
-        extras: extras(function.rest).collect(),
+        extras: hints(function.rest),
         place,
     })
 }
 
 fn tool_choice(raw: &RawValue) -> Read<ToolChoice<'_>> {
-    if let Ok(word) = serde_json::from_str::<Str<'_>>(raw.get()) {
-        return match &*word {
-            "auto" => Ok(ToolChoice::Auto),
-            "none" => Ok(ToolChoice::None),
-            "required" => Ok(ToolChoice::Any),
-            _ => Err(fault("tool_choice", "it is not known")),
-        };
+    if let Some(choice) = openai::choice_of_word(raw) {
+        return choice;
     }
     let choice: Choice<'_> = parse(raw, "tool_choice")?;
     if let Some(allowed) = choice.allowed_tools {
@@ -477,17 +422,4 @@ fn chosen(choice: Choice<'_>) -> Option<Cow<'_, str>> {
 /// Whether a custom tool's input has a grammar: plain text is what it is without one.
 fn is_grammar(format: &Json<'_>) -> bool {
     !json::members(format).iter().any(|(key, value)| key == "type" && value.get() == "\"text\"")
-}
-
-fn response_format(format: ResponseFormat<'_>) -> Read<Format<'_>> {
-    match format.kind.as_deref() {
-        Some("text") => Ok(Format::Text),
-        Some("json_object") => Ok(Format::JsonObject),
-        Some("json_schema") => {
-            let JsonSchema { name, description, schema, strict, .. } = format.json_schema.unwrap_or_default();
-            let schema = schema.ok_or_else(|| fault("response_format", "it needs `json_schema.schema`"))?.into();
-            Ok(Format::JsonSchema { name: owned(name), description: owned(description), schema, strict })
-        }
-        _ => Err(fault("response_format.type", "it is not known")),
-    }
 }

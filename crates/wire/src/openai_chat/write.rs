@@ -6,12 +6,13 @@ use super::OWN;
 use crate::codec::{Encoded, Target};
 use crate::fit::{self, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
-use crate::openai::{arguments, data_url};
+use crate::openai::{arguments, asker, data_url, word_of_choice};
 use crate::plain::{self, as_text, join};
-use crate::quirks::{MaxTokens, Quirks, ReasoningForm, SystemRole, ThinkingBack, UserField};
+use crate::quirks::{MaxTokens, Quirks, ReasoningForm, ThinkingBack};
 use crate::request::{
     Call, Content, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
 };
+use crate::writing::{extras, sampling};
 
 /// A request for a server that speaks Chat Completions.
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
@@ -47,24 +48,13 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
         if !fit.stop.is_empty() {
             o.list("stop", |list| fit.stop.iter().for_each(|text| list.push_str(text)));
         }
-        sampling(o, &fit);
+        sampling(o, &fit.sampling);
         reasoning(o, &fit, quirks);
         response_format(o, &fit);
         if quirks.verbosity {
             o.str_if("verbosity", request.verbosity.as_deref());
         }
-        match quirks.user {
-            UserField::None => {}
-            UserField::SafetyIdentifier => {
-                o.str_if("safety_identifier", fit.user.as_deref());
-            }
-            UserField::User => {
-                o.str_if("user", fit.user.as_deref());
-            }
-        }
-        if quirks.cache_key {
-            o.str_if("prompt_cache_key", request.cache_key.as_deref());
-        }
+        asker(o, quirks, fit.user.as_deref(), request.cache_key.as_deref());
         if request.stream {
             o.bool("stream", true);
             if quirks.stream_usage {
@@ -73,14 +63,13 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
                 });
             }
         }
-        for extra in request.extras.iter().filter(|extra| extra.origin == OWN) {
-            o.raw(&extra.name, extra.value.as_str());
-        }
+        extras(o, OWN, &request.extras);
     });
     Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
 }
 
-fn define(o: &mut Writer<'_>, FittedTool { tool, name, description, strict }: &FittedTool<'_>, quirks: &Quirks) {
+fn define(o: &mut Writer<'_>, fitted: &FittedTool<'_>, quirks: &Quirks) {
+    let FittedTool { tool, name, description, strict } = fitted;
     match &tool.kind {
         ToolKind::Server { definition, .. } => o.members(&definition.value, &[]),
         ToolKind::Custom { format } if quirks.custom_tools => {
@@ -91,13 +80,9 @@ fn define(o: &mut Writer<'_>, FittedTool { tool, name, description, strict }: &F
                 }
             });
         }
-        kind => {
-            let schema = match kind {
-                ToolKind::Function { schema, .. } => fit::object_schema(schema.as_ref()),
-                _ => Cow::Borrowed(fit::TEXT_INPUT),
-            };
+        _ => {
             o.str("type", "function").object("function", |o| {
-                o.str("name", name).str_if("description", *description).raw("parameters", &schema);
+                o.str("name", name).str_if("description", *description).raw("parameters", &fitted.schema());
                 if *strict {
                     o.bool("strict", true);
                 }
@@ -107,47 +92,17 @@ fn define(o: &mut Writer<'_>, FittedTool { tool, name, description, strict }: &F
 }
 
 fn choose(o: &mut Writer<'_>, fit: &Fit<'_>) {
-    match &fit.tool_choice {
-        None => {}
-        Some(ToolChoice::Auto | ToolChoice::Among { .. }) => {
-            o.str("tool_choice", "auto");
-        }
-        Some(ToolChoice::Any) => {
-            o.str("tool_choice", "required");
-        }
-        Some(ToolChoice::None) => {
-            o.str("tool_choice", "none");
-        }
-        Some(ToolChoice::Tool(name)) => {
-            let is_custom = |t: &&FittedTool<'_>| t.name == *name && matches!(t.tool.kind, ToolKind::Custom { .. });
-            let custom = fit.back.custom.is_empty() && fit.tools.iter().any(|tool| is_custom(&tool));
-            let kind = if custom { "custom" } else { "function" };
-            o.object("tool_choice", |o| {
-                o.str("type", kind).object(kind, |o| {
-                    o.str("name", name);
-                });
+    let Some(choice) = &fit.tool_choice else { return };
+    o.str_if("tool_choice", word_of_choice(choice));
+    if let ToolChoice::Tool(name) = choice {
+        let is_custom = |t: &&FittedTool<'_>| t.name == *name && matches!(t.tool.kind, ToolKind::Custom { .. });
+        let custom = fit.back.custom.is_empty() && fit.tools.iter().any(|tool| is_custom(&tool));
+        let kind = if custom { "custom" } else { "function" };
+        o.object("tool_choice", |o| {
+            o.str("type", kind).object(kind, |o| {
+                o.str("name", name);
             });
-        }
-    }
-}
-
-fn sampling(o: &mut Writer<'_>, fit: &Fit<'_>) {
-    let sampling = &fit.sampling;
-    for (name, value) in [
-        ("temperature", sampling.temperature),
-        ("top_p", sampling.top_p),
-        ("presence_penalty", sampling.presence_penalty),
-        ("frequency_penalty", sampling.frequency_penalty),
-    ] {
-        if let Some(value) = value {
-            o.number(name, value);
-        }
-    }
-    if let Some(top_k) = sampling.top_k {
-        o.uint("top_k", top_k);
-    }
-    if let Some(seed) = sampling.seed {
-        o.raw("seed", &seed.to_string());
+        });
     }
 }
 
@@ -194,31 +149,22 @@ struct Messages<'q> {
 }
 
 impl Messages<'_> {
-    fn system_role(&self) -> &'static str {
-        match self.quirks.system_role {
-            SystemRole::System => "system",
-            SystemRole::Developer => "developer",
+    fn system(&self, list: &mut Writer<'_>, fit: &Fit<'_>) {
+        let text = fit.system_text();
+        if !text.is_empty() {
+            self.instructions(list, &text);
         }
     }
 
-    fn system(&self, list: &mut Writer<'_>, fit: &Fit<'_>) {
-        let texts = fit.system.iter().filter_map(|part| text(&part.content)).chain(fit.note.as_deref());
-        let text = join(texts, "\n\n");
-        if !text.is_empty() {
-            list.push_object(|o| {
-                o.str("role", self.system_role()).str("content", &text);
-            });
-        }
+    fn instructions(&self, list: &mut Writer<'_>, text: &str) {
+        list.push_object(|o| {
+            o.str("role", self.quirks.system_role.as_str()).str("content", text);
+        });
     }
 
     fn group(&self, list: &mut Writer<'_>, group: &Group<'_>) {
         match group.role {
-            Role::System => {
-                let text = join(group.parts.iter().filter_map(|part| text(&part.content)), "\n\n");
-                list.push_object(|o| {
-                    o.str("role", self.system_role()).str("content", &text);
-                });
-            }
+            Role::System => self.instructions(list, &group.joined(plain::text, "\n\n")),
             Role::Assistant => self.assistant(list, group),
             Role::User => self.user(list, group),
         }
@@ -226,7 +172,7 @@ impl Messages<'_> {
 
     fn assistant(&self, list: &mut Writer<'_>, group: &Group<'_>) {
         let said = group.text();
-        let refused = join(group.parts.iter().filter_map(|part| refusal(&part.content)), "");
+        let refused = group.joined(plain::refusal, "");
         let has_calls = group.calls().next().is_some();
         // A message has to say or to call something.
         let said =
@@ -234,31 +180,19 @@ impl Messages<'_> {
         list.push_object(|o| {
             o.str("role", "assistant").str_or_null("content", said);
             o.str_if("refusal", Some(&*refused).filter(|refused| !refused.is_empty()));
-            let thought = join(group.parts.iter().filter_map(|part| thinking(&part.content)), "\n");
+            let thought = group.joined(plain::thought, "\n");
             if !thought.is_empty() || self.must_think {
                 o.str("reasoning_content", if thought.is_empty() { " " } else { &thought });
             }
             if has_calls {
-                o.list("tool_calls", |list| group.calls().for_each(|call| list.push_object(|o| self.call(o, call))));
+                o.list("tool_calls", |list| {
+                    for Call { id, name, input } in group.calls() {
+                        let (id, name) = (fit::id(id, self.quirks.id_most), fit::name(name, self.quirks.name_most));
+                        list.push_object(|o| call(o, &id, &name, input, self.quirks.custom_tools));
+                    }
+                });
             }
         });
-    }
-
-    fn call(&self, o: &mut Writer<'_>, call: &Call<'_>) {
-        let name = fit::name(&call.name, self.quirks.name_most);
-        o.str("id", &fit::id(&call.id, self.quirks.id_most));
-        match &call.input {
-            Input::Text(input) if self.quirks.custom_tools => {
-                o.str("type", "custom").object("custom", |o| {
-                    o.str("name", &name).str("input", input);
-                });
-            }
-            input => {
-                o.str("type", "function").object("function", |o| {
-                    o.str("name", &name).str("arguments", &arguments(input));
-                });
-            }
-        }
     }
 
     fn user(&self, list: &mut Writer<'_>, group: &Group<'_>) {
@@ -298,25 +232,17 @@ impl Messages<'_> {
     }
 }
 
-fn text<'p>(content: &'p Content<'_>) -> Option<&'p str> {
-    match content {
-        Content::Text(text) => Some(&text.text),
-        _ => None,
-    }
-}
-
-fn refusal<'p>(content: &'p Content<'_>) -> Option<&'p str> {
-    match content {
-        Content::Refusal(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn thinking<'p>(content: &'p Content<'_>) -> Option<&'p str> {
-    match content {
-        Content::Thinking(thinking) => Some(&thinking.text),
-        _ => None,
-    }
+/// The members of a call, in requests and in answers.
+pub(super) fn call(o: &mut Writer<'_>, id: &str, name: &str, input: &Input<'_>, custom_tools: bool) {
+    o.str("id", id);
+    match input {
+        Input::Text(input) if custom_tools => o.str("type", "custom").object("custom", |o| {
+            o.str("name", name).str("input", input);
+        }),
+        input => o.str("type", "function").object("function", |o| {
+            o.str("name", name).str("arguments", &arguments(input));
+        }),
+    };
 }
 
 fn push_text(list: &mut Writer<'_>, text: &str) {

@@ -5,24 +5,23 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::item::{self, extra};
-use super::{names, sealed};
-use crate::codec::{DecodeStream, Sink};
+use super::{OWN, item, names, sealed};
+use crate::codec::Sink;
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{Json, Str};
-use crate::lanes::{Closing, Lanes};
+use crate::lanes::Closing;
 use crate::loss::{Place, Weight};
 use crate::message::Message;
+use crate::opaque::Extra;
+use crate::reading::{answer, unreadable};
 use crate::refusal;
 use crate::request::{Content, Input, Part, Text};
-use crate::sse::{RawEvent, Splitter};
+use crate::streaming::{Blocks, Events, ReadEvents};
 use crate::usage::Usage;
 use crate::{openai, openai_usage};
 
-/// The longest event that is kept: the last one holds the whole answer again.
-const EVENT: usize = 32 << 20;
 /// Items that may be open at once.
 const ITEMS: usize = 1024;
 
@@ -123,39 +122,25 @@ struct ContentPart<'a> {
 }
 
 /// Reads one stream.
-#[derive(Debug)]
-pub(super) struct Decoder {
-    splitter: Splitter,
-    state: State,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        let state = State {
-            guard: Guard::default(),
-            lanes: Lanes::new(Closing::Told),
-            begun: false,
-            progress: false,
-            said: false,
-            keys: 0,
-            items: Vec::new(),
-            seen: Seen::default(),
-        };
-        Self { splitter: Splitter::new(EVENT), state }
-    }
+pub(super) fn stream() -> Events<State> {
+    Events::new(State {
+        blocks: Blocks::new(Closing::Told),
+        begun: false,
+        progress: false,
+        said: false,
+        items: Vec::new(),
+        seen: Seen::default(),
+    })
 }
 
 #[derive(Debug)]
-struct State {
-    guard: Guard,
-    lanes: Lanes,
+pub(super) struct State {
+    blocks: Blocks,
     begun: bool,
     /// Whether it was said that the answer is in progress: from then on it only means that the upstream is alive.
     progress: bool,
     /// Whether there has been an item.
     said: bool,
-    /// How many blocks there have been.
-    keys: u64,
     /// The items that are open.
     items: Vec<Item>,
     seen: Seen,
@@ -199,55 +184,38 @@ struct Opened {
     fed: bool,
 }
 
-impl DecodeStream for Decoder {
-    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
-        let state = &mut self.state;
-        self.splitter.push(piece, |event| state.event(&event, sink));
-    }
-
-    fn end(&mut self, sink: &mut Sink<'_>) {
-        self.state.guard.truncated(sink);
-    }
-}
-
 /// The place of an item that is in no request.
 fn place(n: usize) -> Place {
     Place::new("output", n)
-}
-
-fn unreadable() -> ApiError {
-    ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read")
 }
 
 fn within_arguments() -> ApiError {
     ApiError::new(ErrorKind::BadGateway, "the upstream's answer ends within the arguments of a call")
 }
 
-impl State {
-    fn event(&mut self, event: &RawEvent<'_>, sink: &mut Sink<'_>) {
-        if self.guard.is_over() {
-            return;
-        }
-        if event.is_cut() {
-            return self.guard.fail("an event of the upstream is longer than 32 MB", sink);
-        }
-        // A comment: the upstream is alive.
-        let Some(data) = event.data() else { return self.guard.emit(Event::Ping, sink) };
-        let Ok(data) = std::str::from_utf8(&data) else {
-            return self.guard.fail("an event of the upstream is not UTF-8", sink);
-        };
+impl ReadEvents for State {
+    // The last event holds the whole answer again.
+    const LONGEST: usize = 32;
+
+    fn guard(&mut self) -> &mut Guard {
+        &mut self.blocks.guard
+    }
+
+    fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
         if matches!(data.trim_ascii(), "" | "[DONE]") {
             return;
         }
         // Some servers leave the name to the data.
-        let named = event.name().is_none().then(|| serde_json::from_str::<Named<'_>>(data).ok()?.kind).flatten();
-        let name = event.name().or(named.as_deref().map(str::as_bytes)).unwrap_or_default();
+        let named = name.is_none().then(|| serde_json::from_str::<Named<'_>>(data).ok()?.kind).flatten();
+        let name = name.or(named.as_deref().map(str::as_bytes)).unwrap_or_default();
         if self.named(name, data, sink).is_err() {
             let name = String::from_utf8_lossy(name);
-            self.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
+            self.blocks.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
         }
     }
+}
 
+impl State {
     fn named(&mut self, name: &[u8], data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         match name {
             b"response.output_text.delta" | b"response.refusal.delta" => {
@@ -291,7 +259,7 @@ impl State {
                 let piece: Piece<'_> = serde_json::from_str(data)?;
                 if let Some(opened) = self.opened(piece.output_index, piece.content_index.unwrap_or(0)) {
                     let key = opened.key;
-                    self.close(key, sink);
+                    self.blocks.close(key, sink);
                 }
             }
             b"response.output_text.annotation.added" => {
@@ -300,7 +268,11 @@ impl State {
                     (self.opened(piece.output_index, piece.content_index.unwrap_or(0)), piece.annotation)
                 {
                     let key = opened.key;
-                    self.feed(key, Delta::Citation(extra("annotations", annotation, Weight::Silent)), sink);
+                    self.blocks.feed(
+                        key,
+                        Delta::Citation(Extra::new(OWN, "annotations", annotation, Weight::Silent)),
+                        sink,
+                    );
                 }
             }
             b"response.output_item.added" => {
@@ -318,7 +290,7 @@ impl State {
                 let Lifecycle { response } = serde_json::from_str(data)?;
                 self.begin(&response, sink);
                 if name == b"response.in_progress" && std::mem::replace(&mut self.progress, true) {
-                    self.guard.emit(Event::Ping, sink);
+                    self.blocks.guard.emit(Event::Ping, sink);
                 }
             }
             b"response.completed" | b"response.incomplete" | b"response.failed" | b"response.cancelled" => {
@@ -328,8 +300,8 @@ impl State {
                 response.status = status.map(|status| Str(Cow::Owned(status.to_owned())));
                 self.finish(response, sink)?;
             }
-            b"error" => self.guard.emit(Event::Error(refusal::within(data)), sink),
-            b"keepalive" => self.guard.emit(Event::Ping, sink),
+            b"error" => self.blocks.guard.emit(Event::Error(refusal::within(data)), sink),
+            b"keepalive" => self.blocks.guard.emit(Event::Ping, sink),
             // What is told beside the items is in them once more when they are whole.
             _ => {}
         }
@@ -340,17 +312,17 @@ impl State {
         if !std::mem::replace(&mut self.begun, true) {
             let text = |text: &Option<Str<'_>>| Cow::Owned(text.as_deref().unwrap_or_default().to_owned());
             let (id, model) = (text(&response.id), text(&response.model));
-            self.guard.emit(Event::Start(Start { id, model, usage: None }), sink);
+            self.blocks.guard.emit(Event::Start(Start { id, model, usage: None }), sink);
         }
     }
 
     /// An item begins.
     fn open(&mut self, index: u64, head: Head<'_>, sink: &mut Sink<'_>) {
         if self.items.iter().any(|item| item.index == index) {
-            return self.guard.fail("the upstream begins an item twice", sink);
+            return self.blocks.guard.fail("the upstream begins an item twice", sink);
         }
         if self.items.len() >= ITEMS {
-            return self.guard.fail("the upstream's answer has too many items at once", sink);
+            return self.blocks.guard.fail("the upstream's answer has too many items at once", sink);
         }
         self.said = true;
         let kind = match head.kind.as_deref() {
@@ -384,16 +356,10 @@ impl State {
 
     /// A block of an open item begins.
     fn block(&mut self, index: u64, part: u64, block: Block<'_>, sink: &mut Sink<'_>) {
-        let key = self.keys;
         let Some(item) = self.items.iter_mut().find(|item| item.index == index) else { return };
-        self.keys += 1;
-        item.blocks.push(Opened { part, key, fed: false });
         item.is_hidden |= matches!(block, Block::Redacted(_));
         self.seen.refused |= block == Block::Refusal;
-        let guard = &mut self.guard;
-        if self.lanes.open(key, block, &mut |event| guard.emit(event, sink)).is_err() {
-            self.guard.fail("the upstream's answer has too many blocks at once", sink);
-        }
+        item.blocks.push(Opened { part, key: self.blocks.open(block, sink), fed: false });
     }
 
     /// A part of a message begins, if it has not.
@@ -401,7 +367,7 @@ impl State {
         let is_message = |item: &&Item| item.index == index && item.kind == Kind::Message;
         let Some(item) = self.items.iter().find(is_message) else { return };
         if item.blocks.len() >= ITEMS {
-            return self.guard.fail("the upstream's answer has too many parts at once", sink);
+            return self.blocks.guard.fail("the upstream's answer has too many parts at once", sink);
         }
         if !item.blocks.iter().any(|opened| opened.part == part) {
             self.block(index, part, block, sink);
@@ -424,7 +390,7 @@ impl State {
         if let Some(opened) = self.opened(index, part) {
             opened.fed = true;
             let key = opened.key;
-            self.feed(key, Delta::Text(text.into()), sink);
+            self.blocks.feed(key, Delta::Text(text.into()), sink);
         }
     }
 
@@ -436,7 +402,7 @@ impl State {
         {
             opened.fed = true;
             let key = opened.key;
-            self.feed(key, Delta::Input(input.into()), sink);
+            self.blocks.feed(key, Delta::Input(input.into()), sink);
         }
     }
 
@@ -454,28 +420,16 @@ impl State {
         opened.fed = true;
         let key = opened.key;
         if before.is_some_and(|before| before != now) {
-            self.feed(key, Delta::Text("\n\n".into()), sink);
+            self.blocks.feed(key, Delta::Text("\n\n".into()), sink);
         }
-        self.feed(key, Delta::Text(text.into()), sink);
-    }
-
-    fn feed(&mut self, key: u64, delta: Delta<'_>, sink: &mut Sink<'_>) {
-        let guard = &mut self.guard;
-        if self.lanes.delta(key, delta, &mut |event| guard.emit(event, sink)).is_err() {
-            self.guard.fail("the upstream's answer has too much in parallel", sink);
-        }
-    }
-
-    fn close(&mut self, key: u64, sink: &mut Sink<'_>) {
-        let guard = &mut self.guard;
-        self.lanes.done(key, &mut |event| guard.emit(event, sink));
+        self.blocks.feed(key, Delta::Text(text.into()), sink);
     }
 
     /// An item is whole: what has not been told of it is told now.
     fn whole(&mut self, index: u64, raw: &RawValue, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         let head: Head<'_> = serde_json::from_str(raw.get())?;
         let Ok(turn) = item::read(raw, place(0)) else {
-            self.guard.fail("an item of the upstream's answer cannot be read", sink);
+            self.blocks.guard.fail("an item of the upstream's answer cannot be read", sink);
             return Ok(());
         };
         let is_cut = head.is_cut();
@@ -488,7 +442,7 @@ impl State {
         }
         if let Some(at) = self.items.iter().position(|item| item.index == index) {
             for opened in self.items.swap_remove(at).blocks {
-                self.close(opened.key, sink);
+                self.blocks.close(opened.key, sink);
             }
         }
         Ok(())
@@ -502,26 +456,26 @@ impl State {
                 self.part(index, part, Block::Text, sink);
                 let Some(key) = self.feeds(index, part) else { return };
                 if !text.is_empty() {
-                    self.feed(key, Delta::Text(text), sink);
+                    self.blocks.feed(key, Delta::Text(text), sink);
                 }
                 for citation in citations {
-                    self.feed(key, Delta::Citation(citation), sink);
+                    self.blocks.feed(key, Delta::Citation(citation), sink);
                 }
             }
             Content::Refusal(text) if !is_fed => {
                 self.part(index, part, Block::Refusal, sink);
                 if let (Some(key), false) = (self.feeds(index, part), text.is_empty()) {
-                    self.feed(key, Delta::Text(text), sink);
+                    self.blocks.feed(key, Delta::Text(text), sink);
                 }
             }
             Content::Thinking(_) if self.items.iter().any(|item| item.index == index && item.is_hidden) => {}
             Content::Thinking(thinking) => {
                 let Some(key) = self.feeds(index, 0) else { return };
                 if !is_fed && !thinking.text.is_empty() {
-                    self.feed(key, Delta::Text(thinking.text), sink);
+                    self.blocks.feed(key, Delta::Text(thinking.text), sink);
                 }
                 if let Some(opaque) = thinking.opaque {
-                    self.feed(key, Delta::Opaque(opaque), sink);
+                    self.blocks.feed(key, Delta::Opaque(opaque), sink);
                 }
             }
             Content::Call(call) => {
@@ -552,7 +506,7 @@ impl State {
         let cut = match response.cut() {
             Ok(cut) => cut,
             Err(error) => {
-                self.guard.emit(Event::Error(error), sink);
+                self.blocks.guard.emit(Event::Error(error), sink);
                 return Ok(());
             }
         };
@@ -564,14 +518,13 @@ impl State {
         }
         let is_open = self.items.iter().any(|item| item.kind == Kind::Call);
         if (self.seen.broken || is_open) && cut.is_none() {
-            self.guard.emit(Event::Error(within_arguments()), sink);
+            self.blocks.guard.emit(Event::Error(within_arguments()), sink);
             return Ok(());
         }
         let usage = response.usage(self.seen.searches)?;
-        let guard = &mut self.guard;
-        self.lanes.finish(&mut |event| guard.emit(event, sink));
+        self.blocks.finish(sink);
         let reason = cut.unwrap_or_else(|| self.seen.reason());
-        self.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
+        self.blocks.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
         Ok(())
     }
 }
@@ -623,8 +576,7 @@ impl Response<'_> {
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
-    let mut response: Response<'_> = serde_json::from_str(text).map_err(|_| unreadable())?;
+    let (_, mut response): (_, Response<'_>) = answer(body)?;
     let cut = response.cut()?;
     let output = response.output.take().ok_or_else(unreadable)?;
     let (mut seen, mut parts) = (Seen::default(), Vec::new());

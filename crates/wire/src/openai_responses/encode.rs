@@ -11,6 +11,7 @@ use crate::message::Message;
 use crate::opaque::{Extra, Opaque};
 use crate::request::{Call, Content, Input, Part};
 use crate::usage::Usage;
+use crate::writing::answer_id;
 use crate::{openai, openai_usage};
 
 /// The most bytes of an answer that are kept, to be told again at its end.
@@ -77,15 +78,6 @@ enum Kind {
     },
     /// An item that only this protocol knows, as JSON.
     Whole(String),
-}
-
-/// The name of an answer: the upstream's, in this protocol's form.
-fn response_id(upstream: &str, own: &str) -> String {
-    match upstream {
-        "" => format!("resp_{own}"),
-        id if id.starts_with("resp_") => id.to_owned(),
-        id => format!("resp_{id}"),
-    }
 }
 
 /// The name of an item: no two of one answer have the same.
@@ -235,7 +227,7 @@ fn named(o: &mut Writer<'_>, name: &str) {
 impl Encoder {
     pub(super) fn new(front: &Front<'_>) -> Self {
         Self {
-            id: response_id("", front.id),
+            id: answer_id("resp_", "", front.id),
             model: front.model.into(),
             created: front.created,
             input_estimate: front.input_estimate,
@@ -278,7 +270,7 @@ impl Encoder {
     fn start(&mut self, id: &str, out: &mut Vec<u8>) {
         self.begun = true;
         if !id.is_empty() {
-            self.id = response_id(id, "");
+            self.id = answer_id("resp_", id, "");
         }
         self.lifecycle(out, "response.created", &End::InProgress);
         self.lifecycle(out, "response.in_progress", &End::InProgress);
@@ -479,7 +471,7 @@ impl Encoder {
 
     fn stop(&mut self, stop: &Stop<'_>, out: &mut Vec<u8>) {
         self.end_item(out);
-        let estimate = openai::estimate(self.input_estimate, self.bytes);
+        let estimate = Usage::estimate(self.input_estimate, self.bytes);
         let end = End::of(&stop.reason, self.refused, stop.usage.as_deref().unwrap_or(&estimate));
         let name = if matches!(end, End::Completed(_)) { "response.completed" } else { "response.incomplete" };
         self.lifecycle(out, name, &end);
@@ -615,9 +607,9 @@ fn message(error: &ApiError) -> Cow<'_, str> {
 /// Writes a whole answer.
 pub(super) fn whole(answer: &Message<'_>, front: &Front<'_>, out: &mut Vec<u8>) {
     let refused = answer.parts.iter().any(|part| matches!(part.content, Content::Refusal(_)));
-    let estimate = openai::estimate(front.input_estimate, answer.text_bytes());
+    let estimate = Usage::estimate(front.input_estimate, answer.text_bytes());
     let end = End::of(&answer.stop.reason, refused, answer.stop.usage.as_deref().unwrap_or(&estimate));
-    let id = response_id(&answer.id, front.id);
+    let id = answer_id("resp_", &answer.id, front.id);
     json::object(out, |o| {
         response(o, &id, front.model, front.created, &end, |out| {
             json::list(out, |list| items(list, &answer.parts, &id))

@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{OWN, names, sealed};
-use crate::error::{ApiError, ErrorKind};
 use crate::json::{Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::Extra;
-use crate::openai::inline;
+use crate::openai::{self, input};
+use crate::reading::{Read, extras, fault, owned, parse};
 use crate::request::{
     CacheMark, Call, Content, Document, Image, Input, Part, Role, Source, Text, Thinking, ToolResult, Turn,
 };
@@ -55,35 +55,6 @@ record! {
 struct TextPart<'a> {
     #[serde(borrow)]
     text: Option<Str<'a>>,
-}
-
-pub(super) type Read<T> = Result<T, ApiError>;
-
-pub(super) fn fault(place: impl std::fmt::Display, why: impl std::fmt::Display) -> ApiError {
-    ApiError::new(ErrorKind::InvalidRequest, format!("{place}: {why}")).at(place)
-}
-
-pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, place: impl std::fmt::Display) -> Read<T> {
-    serde_json::from_str(raw.get()).map_err(|why| fault(place, why))
-}
-
-pub(super) fn owned<'a>(text: Option<Str<'a>>) -> Option<Cow<'a, str>> {
-    text.map(|Str(text)| text)
-}
-
-pub(super) fn extra<'a>(name: impl Into<Cow<'a, str>>, value: Json<'a>, weight: Weight) -> Extra<'a> {
-    Extra { origin: OWN, name: name.into(), value, weight }
-}
-
-/// Members that have no neutral form; `weigh` says what they mean.
-pub(super) fn extras<'a>(
-    rest: Vec<(Cow<'a, str>, Json<'a>)>,
-    weigh: impl Fn(&str, &str) -> Weight,
-) -> impl Iterator<Item = Extra<'a>> {
-    rest.into_iter().map(move |(name, value)| {
-        let weight = weigh(&name, value.as_str());
-        extra(name, value, weight)
-    })
 }
 
 /// What it means to leave out an item that has no neutral form.
@@ -151,25 +122,14 @@ pub(super) fn read(raw: &RawValue, place: Place) -> Read<Turn<'_>> {
         }
         _ => {
             let role = if kind.ends_with("_output") { Role::User } else { Role::Assistant };
-            (role, Content::Extra(extra(kind.clone(), raw.into(), weight(&kind))))
+            (role, Content::Extra(Extra::new(OWN, kind.clone(), raw, weight(&kind))))
         }
     };
     Ok(Turn { role, parts: vec![Part::new(content, place)], extras: Vec::new(), place })
 }
 
-/// The input of a function.
-pub(super) fn input(arguments: Cow<'_, str>) -> Input<'_> {
-    if arguments.trim_ascii().is_empty() {
-        return Input::Json(Json::EMPTY);
-    }
-    match Json::parse(arguments.clone()) {
-        Some(json) => Input::Json(json),
-        None => Input::Cut(arguments),
-    }
-}
-
 fn unknown<'a>(name: &str, raw: &'a RawValue, place: Place) -> Part<'a> {
-    Part::new(Content::Extra(extra(name.to_owned(), raw.into(), Weight::Meaning)), place)
+    Part::new(Content::Extra(Extra::new(OWN, name.to_owned(), raw, Weight::Meaning)), place)
 }
 
 fn message<'a>(item: Item<'a>, raw: &'a RawValue, place: Place) -> Read<Turn<'a>> {
@@ -198,28 +158,26 @@ fn message<'a>(item: Item<'a>, raw: &'a RawValue, place: Place) -> Read<Turn<'a>
             parts
         }
     };
-    let extras = extras(item.rest, |name, _| if name == "phase" { Weight::Silent } else { Weight::Hint }).collect();
+    let extras =
+        extras(OWN, item.rest, |name, _| if name == "phase" { Weight::Silent } else { Weight::Hint }).collect();
     Ok(Turn { role, parts, extras, place })
 }
 
 /// One part of a message's content; `None` for a type that is not known.
-fn part(raw: &RawValue, place: Place) -> Read<Option<Part<'_>>> {
+fn part<'a>(raw: &'a RawValue, place: Place) -> Read<Option<Part<'a>>> {
     let part: ContentPart<'_> = parse(raw, place)?;
     let kind = part.kind.as_deref().ok_or_else(|| fault(place, "the part has no `type`"))?;
     let need = |field: &str| fault(place, format!("a `{kind}` part needs `{field}`"));
     let content = match kind {
         "input_text" | "output_text" | "text" | "summary_text" => {
-            let citation = |value| extra("annotations", value, Weight::Silent);
+            let citation = |value: Json<'a>| Extra::new(OWN, "annotations", value, Weight::Silent);
             let citations = part.annotations.unwrap_or_default().into_iter().map(citation).collect();
             Content::Text(Text { text: owned(part.text).ok_or_else(|| need("text"))?, citations })
         }
         "refusal" => Content::Refusal(owned(part.refusal).ok_or_else(|| need("refusal"))?),
         "input_image" => {
             let source = match (owned(part.image_url), owned(part.file_id)) {
-                (Some(url), _) if url.starts_with("data:") => {
-                    inline(url).ok_or_else(|| fault(place, "the image is no base64 `data:` URL"))?
-                }
-                (Some(url), _) => Source::Url(url),
+                (Some(url), _) => openai::image(url, place)?,
                 (None, Some(id)) => Source::File(id),
                 (None, None) => return Err(need("image_url")),
             };
@@ -227,7 +185,7 @@ fn part(raw: &RawValue, place: Place) -> Read<Option<Part<'_>>> {
         }
         "input_file" => {
             let source = match (owned(part.file_data), owned(part.file_url), owned(part.file_id)) {
-                (Some(data), ..) => inline(data).ok_or_else(|| fault(place, "the file is no base64 `data:` URL"))?,
+                (Some(data), ..) => openai::file(data, place)?,
                 (None, Some(url), _) => Source::Url(url),
                 (None, None, Some(id)) => Source::File(id),
                 (None, None, None) => return Err(need("file_data")),
@@ -236,7 +194,7 @@ fn part(raw: &RawValue, place: Place) -> Read<Option<Part<'_>>> {
         }
         _ => return Ok(None),
     };
-    let extras = extras(part.rest, |_, _| Weight::Hint).collect();
+    let extras = extras(OWN, part.rest, |_, _| Weight::Hint).collect();
     let cache = part.prompt_cache_breakpoint.map(|_| CacheMark::Default);
     Ok(Some(Part { content, cache, extras, place }))
 }

@@ -4,15 +4,13 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::item::{self, Read, extra, extras, fault, owned, parse};
-use super::{OWN, names};
-use crate::error::{ApiError, ErrorKind};
+use super::{OWN, item, names};
 use crate::json::{Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::Extra;
-use crate::request::{
-    Ability, Content, Display, Effort, Format, Input, Part, Request, Role, Thought, Tool, ToolChoice, ToolKind, Turn,
-};
+use crate::openai::{self, Schema};
+use crate::reading::{self, Read, below, extras, fault, owned, parse};
+use crate::request::{Ability, Content, Display, Part, Request, Role, Tool, ToolChoice, ToolKind, Turn};
 
 record! {
     /// The body of a request.
@@ -46,18 +44,8 @@ record! {
 
 record! {
     TextConfig<'a> {
-        format: TextFormat<'a> = "format",
+        format: Schema<'a> = "format",
         verbosity: Str<'a> = "verbosity",
-    }
-}
-
-record! {
-    TextFormat<'a> {
-        kind: Str<'a> = "type",
-        name: Str<'a> = "name",
-        description: Str<'a> = "description",
-        schema: &'a RawValue = "schema",
-        strict: bool = "strict",
     }
 }
 
@@ -118,9 +106,7 @@ fn weight(name: &str, value: &str) -> Weight {
 
 /// A client's request.
 pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
-    let text = std::str::from_utf8(body).map_err(|_| fault("body", "it is not UTF-8"))?;
-    let body: Body<'_> = serde_json::from_str(text)
-        .map_err(|why| ApiError::new(ErrorKind::InvalidRequest, format!("the request body cannot be read: {why}")))?;
+    let body: Body<'_> = reading::body(body)?;
     let mut request = Request::new(OWN);
     request.model = owned(body.model).ok_or_else(|| fault("model", "it is required"))?;
     if let Some(Str(text)) = body.instructions {
@@ -162,28 +148,17 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
     }
     if let Some(config) = body.text {
         request.verbosity = owned(config.verbosity);
-        if let Some(asked) = config.format {
-            request.format = format(asked)?;
+        if let Some(mut asked) = config.format {
+            let kind = asked.kind.take();
+            request.format = openai::format(kind.as_deref(), || Some(asked), "text.format")?;
         }
-        request.extras.extend(below("text", config.rest));
+        request.extras.extend(below(OWN, "text", config.rest, Weight::Hint));
     }
     request.user = owned(body.safety_identifier).or(owned(body.user));
     request.cache_key = owned(body.prompt_cache_key);
     request.stream = body.stream.unwrap_or(false);
-    request.extras.extend(extras(body.rest, weight));
+    request.extras.extend(extras(OWN, body.rest, weight));
     Ok(request)
-}
-
-fn below<'a>(field: &'static str, rest: Vec<(Cow<'a, str>, Json<'a>)>) -> impl Iterator<Item = Extra<'a>> {
-    rest.into_iter().map(move |(name, value)| extra(format!("{field}.{name}"), value, Weight::Hint))
-}
-
-fn is_callable(input: &Input<'_>) -> bool {
-    match input {
-        Input::Json(json) => json.is_object(),
-        Input::Text(_) => true,
-        Input::Cut(_) => false,
-    }
 }
 
 /// Whether it only brings tools, which are in the list.
@@ -196,7 +171,7 @@ fn turn<'a>(raw: &'a RawValue, place: Place, tools: &mut Vec<Tool<'a>>) -> Read<
     let turn = item::read(raw, place)?;
     for part in &turn.parts {
         match &part.content {
-            Content::Call(call) if !is_callable(&call.input) => {
+            Content::Call(call) if !call.input.is_callable() => {
                 return Err(fault(place, "its `arguments` are no JSON object"));
             }
             Content::Extra(extra) if matches!(&*extra.name, "additional_tools" | "tool_search_output") => {
@@ -218,14 +193,7 @@ fn turn<'a>(raw: &'a RawValue, place: Place, tools: &mut Vec<Tool<'a>>) -> Read<
 }
 
 fn reasoning<'a>(config: ReasoningConfig<'a>, request: &mut Request<'a>) -> Read<()> {
-    match config.effort.as_deref() {
-        None => {}
-        Some("none") => request.reasoning.mode = Some(Thought::Off),
-        Some(word) => {
-            let effort = Effort::from_word(word).ok_or_else(|| fault("reasoning.effort", "it is not known"))?;
-            request.reasoning.effort = Some(effort);
-        }
-    }
+    openai::effort(config.effort, "reasoning.effort", &mut request.reasoning)?;
     request.reasoning.display = match config.summary.or(config.generate_summary).as_deref() {
         None => None,
         Some("concise") => Some(Display::Concise),
@@ -233,21 +201,8 @@ fn reasoning<'a>(config: ReasoningConfig<'a>, request: &mut Request<'a>) -> Read
         Some("none") => Some(Display::Omitted),
         Some(_) => Some(Display::Summary),
     };
-    request.extras.extend(below("reasoning", config.rest));
+    request.extras.extend(below(OWN, "reasoning", config.rest, Weight::Hint));
     Ok(())
-}
-
-fn format(asked: TextFormat<'_>) -> Read<Format<'_>> {
-    match asked.kind.as_deref() {
-        Some("text") => Ok(Format::Text),
-        Some("json_object") => Ok(Format::JsonObject),
-        Some("json_schema") => {
-            let TextFormat { name, description, schema, strict, .. } = asked;
-            let schema = schema.ok_or_else(|| fault("text.format", "it needs `schema`"))?.into();
-            Ok(Format::JsonSchema { name: owned(name), description: owned(description), schema, strict })
-        }
-        _ => Err(fault("text.format.type", "it is not known")),
-    }
 }
 
 /// One tool, or all in a namespace.
@@ -281,7 +236,7 @@ fn one<'a>(definition: Definition<'a>, raw: &'a RawValue, namespace: Option<&str
         _ => {
             let ability = kind.starts_with("web_search").then_some(Ability::WebSearch);
             let name = definition.name.map_or_else(|| kind.clone(), |Str(name)| name);
-            let kind = ToolKind::Server { ability, definition: extra(kind, raw.into(), Weight::Hint) };
+            let kind = ToolKind::Server { ability, definition: Extra::new(OWN, kind, raw, Weight::Hint) };
             return Ok(Tool { name, description: None, kind, cache: None, extras: Vec::new(), place });
         }
     };
@@ -297,7 +252,7 @@ fn one<'a>(definition: Definition<'a>, raw: &'a RawValue, namespace: Option<&str
         description: owned(definition.description),
         kind,
         cache: None,
-        extras: extras(definition.rest, weight).collect(),
+        extras: extras(OWN, definition.rest, weight).collect(),
         place,
     })
 }
@@ -316,13 +271,8 @@ fn grammar(raw: &RawValue, place: Place) -> Read<Option<Json<'_>>> {
 }
 
 fn tool_choice(raw: &RawValue) -> Read<ToolChoice<'_>> {
-    if let Ok(word) = serde_json::from_str::<Str<'_>>(raw.get()) {
-        return match &*word {
-            "auto" => Ok(ToolChoice::Auto),
-            "none" => Ok(ToolChoice::None),
-            "required" => Ok(ToolChoice::Any),
-            _ => Err(fault("tool_choice", "it is not known")),
-        };
+    if let Some(choice) = openai::choice_of_word(raw) {
+        return choice;
     }
     let choice: Choice<'_> = parse(raw, "tool_choice")?;
     if choice.kind.as_deref() == Some("allowed_tools") {

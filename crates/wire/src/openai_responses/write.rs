@@ -1,19 +1,18 @@
 //! Writes requests.
 
-use std::borrow::Cow;
-
 use super::{OWN, sealed};
 use crate::codec::{Encoded, Target};
 use crate::fit::{self, Fit, FittedTool, Group};
 use crate::json::{self, Json, Writer};
 use crate::loss::{Losses, Place};
-use crate::openai::{arguments, data_url};
+use crate::openai::{arguments, asker, data_url, word_of_choice};
 use crate::plain::{self, as_text, join};
-use crate::quirks::{Quirks, ReasoningForm, SystemRole, ThinkingBack, UserField};
+use crate::quirks::{Quirks, ReasoningForm, ThinkingBack};
 use crate::request::{
     Call, Content, Display, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
     ToolResult,
 };
+use crate::writing::{below, extras, has_below, sampling, top_level};
 
 /// The fewest tokens of output that can be asked for.
 const LEAST_TOKENS: u64 = 16;
@@ -37,8 +36,7 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
     let mut body = Vec::new();
     json::object(&mut body, |o| {
         o.str("model", target.model);
-        let system = fit.system.iter().filter_map(|part| text(&part.content)).chain(fit.note.as_deref());
-        o.str_if("instructions", Some(&*join(system, "\n\n")).filter(|text| !text.is_empty()));
+        o.str_if("instructions", Some(&*fit.system_text()).filter(|text| !text.is_empty()));
         o.list("input", |list| fit.groups.iter().for_each(|group| writer.group(list, group)));
         if !fit.tools.is_empty() {
             o.list("tools", |list| {
@@ -54,20 +52,10 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
         if let Some(most) = fit.max_tokens {
             o.uint("max_output_tokens", most.max(LEAST_TOKENS));
         }
-        for (name, value) in [("temperature", fit.sampling.temperature), ("top_p", fit.sampling.top_p)] {
-            if let Some(value) = value {
-                o.number(name, value);
-            }
-        }
+        sampling(o, &fit.sampling);
         reasoning(o, request, &fit, quirks);
         text_config(o, request, &fit, quirks);
-        if quirks.user != UserField::None {
-            let field = if quirks.user == UserField::User { "user" } else { "safety_identifier" };
-            o.str_if(field, fit.user.as_deref());
-        }
-        if quirks.cache_key {
-            o.str_if("prompt_cache_key", request.cache_key.as_deref());
-        }
+        asker(o, quirks, fit.user.as_deref(), request.cache_key.as_deref());
         if request.stream {
             o.bool("stream", true);
         }
@@ -78,27 +66,11 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
                 o.list("include", |list| list.push_str("reasoning.encrypted_content"));
             }
         }
-        for extra in request.extras.iter().filter(|extra| extra.origin == OWN && !extra.name.contains('.')) {
-            o.raw(&extra.name, extra.value.as_str());
-        }
+        top_level(o, OWN, &request.extras);
     });
     let mut all = fit.losses;
     all.append(losses);
     Encoded { body, losses: all, back: fit.back, is_idle: request.max_tokens == Some(0) }
-}
-
-/// The members of a field's object that only this protocol knows.
-fn below(o: &mut Writer<'_>, request: &Request<'_>, field: &str) {
-    for extra in request.extras.iter().filter(|extra| extra.origin == OWN) {
-        if let Some(name) = extra.name.strip_prefix(field).and_then(|name| name.strip_prefix('.')) {
-            o.raw(name, extra.value.as_str());
-        }
-    }
-}
-
-fn has_below(request: &Request<'_>, field: &str) -> bool {
-    let is_below = |name: &str| name.strip_prefix(field).is_some_and(|name| name.starts_with('.'));
-    request.extras.iter().any(|extra| extra.origin == OWN && is_below(&extra.name))
 }
 
 fn reasoning(o: &mut Writer<'_>, request: &Request<'_>, fit: &Fit<'_>, quirks: &Quirks) {
@@ -114,17 +86,17 @@ fn reasoning(o: &mut Writer<'_>, request: &Request<'_>, fit: &Fit<'_>, quirks: &
         Display::Concise => Some("concise"),
         Display::Detailed => Some("detailed"),
     });
-    if effort.is_some() || summary.is_some() || has_below(request, "reasoning") {
+    if effort.is_some() || summary.is_some() || has_below(OWN, &request.extras, "reasoning") {
         o.object("reasoning", |o| {
             o.str_if("effort", effort).str_if("summary", summary);
-            below(o, request, "reasoning");
+            below(o, OWN, &request.extras, "reasoning");
         });
     }
 }
 
 fn text_config(o: &mut Writer<'_>, request: &Request<'_>, fit: &Fit<'_>, quirks: &Quirks) {
     let verbosity = request.verbosity.as_deref().filter(|_| quirks.verbosity);
-    if *fit.format == Format::Text && verbosity.is_none() && !has_below(request, "text") {
+    if *fit.format == Format::Text && verbosity.is_none() && !has_below(OWN, &request.extras, "text") {
         return;
     }
     o.object("text", |o| {
@@ -144,7 +116,7 @@ fn text_config(o: &mut Writer<'_>, request: &Request<'_>, fit: &Fit<'_>, quirks:
             }
         }
         o.str_if("verbosity", verbosity);
-        below(o, request, "text");
+        below(o, OWN, &request.extras, "text");
     });
 }
 
@@ -167,19 +139,13 @@ fn define(o: &mut Writer<'_>, fitted: &FittedTool<'_>, items: &Items<'_>, losses
                 grammar(o, format);
             }
         }
-        kind => {
-            let schema = match kind {
-                ToolKind::Function { schema, .. } => fit::object_schema(schema.as_ref()),
-                _ => Cow::Borrowed(fit::TEXT_INPUT),
-            };
+        _ => {
             o.str("type", "function").str("name", name).str_if("description", *description);
             // Unlike Chat Completions, this protocol makes every schema strict that is not said to be loose.
-            o.raw("parameters", &schema).bool("strict", *strict);
+            o.raw("parameters", &fitted.schema()).bool("strict", *strict);
         }
     }
-    for extra in tool.extras.iter().filter(|extra| extra.origin == OWN) {
-        o.raw(&extra.name, extra.value.as_str());
-    }
+    extras(o, OWN, &tool.extras);
 }
 
 /// Writes what searches of all providers can be told; returns the fields that it takes care of.
@@ -219,30 +185,20 @@ fn grammar(o: &mut Writer<'_>, format: &Json<'_>) {
 }
 
 fn choose(o: &mut Writer<'_>, fit: &Fit<'_>, quirks: &Quirks) {
-    match &fit.tool_choice {
-        None => {}
-        Some(ToolChoice::Auto | ToolChoice::Among { .. }) => {
-            o.str("tool_choice", "auto");
-        }
-        Some(ToolChoice::Any) => {
-            o.str("tool_choice", "required");
-        }
-        Some(ToolChoice::None) => {
-            o.str("tool_choice", "none");
-        }
-        Some(ToolChoice::Tool(name)) => {
-            let tool = fit.tools.iter().find(|fitted| fitted.name == *name).map(|fitted| fitted.tool);
-            o.object("tool_choice", |o| {
-                match tool.map(|tool| &tool.kind) {
-                    Some(ToolKind::Server { definition, .. }) if definition.origin == OWN => {
-                        o.str("type", &definition.name)
-                    }
-                    Some(ToolKind::Server { .. }) => o.str("type", "web_search"),
-                    Some(ToolKind::Custom { .. }) if quirks.custom_tools => o.str("type", "custom").str("name", name),
-                    _ => o.str("type", "function").str("name", name),
-                };
-            });
-        }
+    let Some(choice) = &fit.tool_choice else { return };
+    o.str_if("tool_choice", word_of_choice(choice));
+    if let ToolChoice::Tool(name) = choice {
+        let tool = fit.tools.iter().find(|fitted| fitted.name == *name).map(|fitted| fitted.tool);
+        o.object("tool_choice", |o| {
+            match tool.map(|tool| &tool.kind) {
+                Some(ToolKind::Server { definition, .. }) if definition.origin == OWN => {
+                    o.str("type", &definition.name)
+                }
+                Some(ToolKind::Server { .. }) => o.str("type", "web_search"),
+                Some(ToolKind::Custom { .. }) if quirks.custom_tools => o.str("type", "custom").str("name", name),
+                _ => o.str("type", "function").str("name", name),
+            };
+        });
     }
 }
 
@@ -265,11 +221,7 @@ impl Items<'_> {
     fn group(&self, list: &mut Writer<'_>, group: &Group<'_>) {
         match group.role {
             Role::System => {
-                let role = match self.quirks.system_role {
-                    SystemRole::System => "system",
-                    SystemRole::Developer => "developer",
-                };
-                self.message(list, role, group.parts.iter().map(|part| &**part));
+                self.message(list, self.quirks.system_role.as_str(), group.parts.iter().map(|part| &**part));
             }
             Role::User => self.user(list, group),
             Role::Assistant => self.assistant(list, group),
@@ -387,13 +339,6 @@ impl Said {
             });
             self.text.clear();
         }
-    }
-}
-
-fn text<'p>(content: &'p Content<'_>) -> Option<&'p str> {
-    match content {
-        Content::Text(text) => Some(&text.text),
-        _ => None,
     }
 }
 

@@ -30,7 +30,7 @@ fn golden() -> Vec<(String, String)> {
         // Targets for which the same comes out share a section.
         let mut sections: Vec<(String, String)> = Vec::new();
         for to in targets() {
-            let section = fitted(&to.upstream().encode_request(&request, &to.target()));
+            let section = fitted(&to.upstream().encode_request(&request, &to.target(&request)));
             match sections.iter_mut().find(|(_, known)| *known == section) {
                 Some((names, _)) => write!(names, ", {}", to.name).unwrap(),
                 None => sections.push((to.name.to_owned(), section)),
@@ -90,7 +90,7 @@ fn answer(transcript: &Transcript) -> String {
         } else {
             transcode::whole(upstream, client, &transcript.body, &Back::default(), &FRONT, false, &mut out).unwrap();
             writeln!(text, "== {name}, whole\n{}", pretty(&out)).unwrap();
-            let message = upstream.decode_whole(&transcript.body, &Back::default()).unwrap();
+            let message = upstream.decode_whole(&transcript.body).unwrap();
             let (mut encoder, mut out) = (client.encode_stream(&FRONT), Vec::new());
             message.events(|event| encoder.event(&event, &mut out));
             writeln!(text, "== {name}, played\n{}", String::from_utf8(out).unwrap()).unwrap();

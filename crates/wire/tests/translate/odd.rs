@@ -7,7 +7,7 @@ use wire::protocol::Protocol;
 use wire::quirks::Quirks;
 use wire::transcode;
 
-use crate::support::short;
+use crate::support::{requests, short};
 
 /// A chat stream of these choices; a string stands for a finish reason, `null` for no choice at all.
 fn chat(choices: Value, end: &str) -> String {
@@ -259,7 +259,7 @@ fn blocks_and_deltas_of_tomorrow_ride_along() {
 fn sent(from: Protocol, request: &Value, to: Protocol, quirks: &Quirks) -> (Value, Option<String>) {
     let body = request.to_string();
     let request = transcode::inbound(from).unwrap().decode_request(body.as_bytes()).unwrap();
-    let target = Target { model: "m", max_output: Some(5000), quirks };
+    let target = Target { model: "m", max_output: Some(5000), quirks, input_estimate: 7 };
     let encoded = transcode::upstream(to).unwrap().encode_request(&request, &target);
     let refused = encoded.losses.refused().map(|loss| loss.reason.to_string());
     (serde_json::from_slice(&encoded.body).unwrap(), refused)
@@ -371,4 +371,36 @@ fn reasoning_goes_back_with_what_it_led_to_though_instructions_stand_between() {
     let want =
         ["function_call", "reasoning", "function_call", "function_call_output", "function_call_output", "message"];
     assert_eq!((items.collect::<Vec<_>>(), refused), (want.to_vec(), None));
+}
+
+#[test]
+fn nobody_says_what_only_others_can_say() {
+    let image = json!({ "type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=" });
+    let seen = json!({ "type": "message", "role": "assistant", "content": [image] });
+    for (to, quirks) in targets() {
+        let input = json!([says("user", "draw"), seen, says("user", "and now?")]);
+        let (_, refused) = sent(Protocol::OpenAiResponses, &responses(input), to, &quirks);
+        assert_eq!(refused.as_deref(), Some("no model shows images or documents in its turns"), "{to:?}");
+        let blocks = json!([{ "type": "tool_use", "id": "a", "name": "f", "input": {} }]);
+        let request = json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": blocks }] });
+        let (_, refused) = sent(Protocol::AnthropicMessages, &request, to, &quirks);
+        assert_eq!(refused.as_deref(), Some("only the model calls tools and thinks"), "{to:?}");
+    }
+}
+
+#[test]
+fn what_is_lost_is_named_by_its_path_in_the_clients_request() {
+    let mut named = 0;
+    for case in requests() {
+        let Ok(request) = transcode::inbound(case.from).unwrap().decode_request(&case.body) else { continue };
+        let body: Value = serde_json::from_slice(&case.body).unwrap();
+        for to in crate::support::targets() {
+            for loss in &to.upstream().encode_request(&request, &to.target(&request)).losses {
+                let field = loss.path.split(['.', '[']).next().unwrap();
+                assert!(body.get(field).is_some(), "{}, for {}: {loss}", case.name, to.name);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
 }

@@ -1,7 +1,8 @@
 //! Ollama's streams as they come, and what is reserved and asked for.
 
 use serde_json::{Value, json};
-use wire::codec::{Back, Target};
+use wire::codec::Target;
+use wire::estimate::{Classes, Estimator};
 use wire::protocol::Protocol;
 use wire::quirks::Quirks;
 use wire::transcode;
@@ -80,11 +81,10 @@ fn an_error_line_ends_the_answer() {
 #[test]
 fn a_whole_answer_is_read_like_a_stream() {
     let upstream = transcode::upstream(Protocol::Ollama).unwrap();
-    let whole =
-        |body: Value| upstream.decode_whole(body.to_string().as_bytes(), &Back::default()).map(|m| format!("{m:?}"));
+    let whole = |body: Value| upstream.decode_whole(body.to_string().as_bytes()).map(|m| format!("{m:?}"));
     let mut body = done("stop");
     body["message"] = json!({ "content": "x", "thinking": "y" });
-    let message = upstream.decode_whole(body.to_string().as_bytes(), &Back::default()).unwrap().parts.len();
+    let message = upstream.decode_whole(body.to_string().as_bytes()).unwrap().parts.len();
     assert_eq!(message, 2);
     assert!(whole(json!({ "error": "model 'x' not found" })).unwrap_err().message.contains("not found"));
     assert!(whole(json!({ "done": true })).is_err() && whole(json!([])).is_err());
@@ -97,10 +97,10 @@ fn a_whole_answer_is_read_like_a_stream() {
 
 fn sent(request: &Value, quirks: &Quirks) -> Value {
     let inbound = transcode::inbound(Protocol::AnthropicMessages).unwrap();
-    let body = request.to_string();
-    let request = inbound.decode_request(body.as_bytes()).unwrap();
-    let target = Target { model: "m", max_output: None, quirks };
-    let encoded = transcode::upstream(Protocol::Ollama).unwrap().encode_request(&request, &target);
+    let upstream = transcode::upstream(Protocol::Ollama).unwrap();
+    let target = Target { model: "m", max_output: None, quirks, input_estimate: 0 };
+    let encoded =
+        transcode::request(inbound, upstream, request.to_string().as_bytes(), &target, &Classes).unwrap().encoded;
     assert_eq!(encoded.losses.refused(), None);
     serde_json::from_slice(&encoded.body).unwrap()
 }
@@ -124,4 +124,25 @@ fn enough_context_is_reserved_for_prompt_and_answer() {
     let image = json!({ "type": "image", "source": { "type": "base64", "media_type": "image/png", "data": "A".repeat(900_000) } });
     let image = json!({ "model": "m", "max_tokens": 100, "messages": [{ "role": "user", "content": [image] }] });
     assert_eq!(reserved(image, None), 8192);
+}
+
+#[test]
+fn what_is_asked_is_counted_once() {
+    struct Times(std::cell::Cell<u32>);
+    impl Estimator for Times {
+        fn tokens(&self, text: &str) -> u64 {
+            self.0.set(self.0.get() + 1);
+            text.len() as u64
+        }
+    }
+    let inbound = transcode::inbound(Protocol::AnthropicMessages).unwrap();
+    let upstream = transcode::upstream(Protocol::Ollama).unwrap();
+    let target = Target { model: "m", max_output: None, quirks: &Quirks::OLLAMA, input_estimate: 0 };
+    let body = json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": "x".repeat(9000) }] });
+    let times = Times(0.into());
+    let prepared = transcode::request(inbound, upstream, body.to_string().as_bytes(), &target, &times).unwrap();
+    // One count serves both: what is reserved, and what the client is told of.
+    let body: Value = serde_json::from_slice(&prepared.encoded.body).unwrap();
+    assert_eq!((times.0.get(), prepared.input_estimate), (1, 9004));
+    assert_eq!(body["options"]["num_ctx"], 16_384, "a byte a token, by this count");
 }

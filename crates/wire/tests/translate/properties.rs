@@ -683,12 +683,27 @@ fn ollama_line() -> BoxedStrategy<Value> {
     ])
 }
 
+/// How many of each kind are made up: few, so that they are tried at every change. `PROPTEST_CASES` asks for more.
+#[expect(clippy::disallowed_methods, reason = "it is the variable of the library that makes the cases up")]
+fn cases() -> u32 {
+    how_many(std::env::var("PROPTEST_CASES").ok().as_deref())
+}
+
+fn how_many(asked: Option<&str>) -> u32 {
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(64)
+}
+
+#[test]
+fn as_many_cases_are_tried_as_are_asked_for() {
+    assert_eq!((how_many(None), how_many(Some("5000")), how_many(Some("many"))), (64, 5000, 64));
+}
+
 fn with_first(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first], body].concat()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_request_says_the_same_when_it_is_written_again(

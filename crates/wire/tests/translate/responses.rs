@@ -1,7 +1,6 @@
 //! Responses streams as servers really write them, and as clients have to see them.
 
 use serde_json::{Value, json};
-use wire::codec::Back;
 use wire::error::{ApiError, ErrorKind};
 use wire::event::{Block, Delta, Event, Start, Stop, StopReason};
 use wire::protocol::Protocol;
@@ -219,7 +218,7 @@ fn a_search_of_the_providers_is_an_item_and_is_counted() {
         let mut body = json!({ "status": "completed", "output": [search], "usage": { "input_tokens": 9 } });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let body = body.to_string();
-        let message = upstream.decode_whole(body.as_bytes(), &Back::default()).unwrap();
+        let message = upstream.decode_whole(body.as_bytes()).unwrap();
         message.stop.usage.unwrap().web_search
     };
     assert_eq!(counted(json!({})), 1);

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wire::codec::{Back, Front, Inbound, Target, Upstream};
+use wire::estimate::{self, Classes};
 use wire::event::{Block, Delta, Event};
 use wire::models;
 use wire::protocol::Protocol;
 use wire::quirks::Quirks;
+use wire::request::Request;
 use wire::transcode::{self, Stream};
 
 pub(crate) fn folder(name: &str) -> PathBuf {
@@ -98,8 +100,9 @@ pub(crate) struct To {
 }
 
 impl To {
-    pub(crate) fn target(&self) -> Target<'_> {
-        Target { model: "the-upstreams-model", max_output: self.max_output, quirks: &self.quirks }
+    pub(crate) fn target(&self, request: &Request<'_>) -> Target<'_> {
+        let input_estimate = estimate::request(request, &Classes);
+        Target { model: "the-upstreams-model", max_output: self.max_output, quirks: &self.quirks, input_estimate }
     }
 
     pub(crate) fn upstream(&self) -> &'static dyn Upstream {
@@ -146,7 +149,7 @@ pub(crate) fn events(from: Protocol, pieces: &[&[u8]]) -> Vec<String> {
 }
 
 pub(crate) fn each_event(from: Protocol, pieces: &[&[u8]], mut each: impl FnMut(Event<'_>)) {
-    let mut decoder = transcode::upstream(from).unwrap().decode_stream(&Back::default());
+    let mut decoder = transcode::upstream(from).unwrap().decode_stream();
     pieces.iter().for_each(|piece| decoder.push(piece, &mut each));
     decoder.end(&mut each);
 }

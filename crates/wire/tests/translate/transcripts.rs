@@ -1,7 +1,6 @@
 //! Every recorded answer is understood as its `expect.json` says, wherever it is cut.
 
 use serde_json::{Value, json};
-use wire::codec::Back;
 use wire::error::{ApiError, ErrorKind};
 use wire::event::StopReason;
 use wire::message::{Fold, Message};
@@ -18,7 +17,7 @@ fn read(transcript: &Transcript) -> Result<Message<'static>, ApiError> {
         each_event(transcript.from, &[&transcript.body], |event| fold.event(&event));
     } else {
         let upstream = transcode::upstream(transcript.from).unwrap();
-        upstream.decode_whole(&transcript.body, &Back::default())?.events(|event| fold.event(&event));
+        upstream.decode_whole(&transcript.body)?.events(|event| fold.event(&event));
     }
     fold.finish().expect("every answer ends")
 }

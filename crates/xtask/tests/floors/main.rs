@@ -180,8 +180,9 @@ fn modules(name: &str, it: &Crate, table: &Table, faults: &mut Vec<String>) {
             if other == own || path.segments == ["self"] {
                 continue;
             }
+            // The protocols have a folder each, and one floor together.
             let is_folder = |m: &str| it.folders.iter().any(|f| f == m);
-            if name == "wire" && is_folder(own) && is_folder(other) {
+            if name == "wire" && is_folder(own) && is_folder(other) && floor_of(own) == floor_of(other) {
                 faults.push(format!("{at}: the protocol `{own}` names the protocol `{other}`"));
             }
             if !is_listed {
