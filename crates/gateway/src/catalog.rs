@@ -64,6 +64,11 @@ impl Way {
     const fn auth(self, auth: Auth) -> Self {
         Self { auth: Some(auth), ..self }
     }
+
+    /// Whether the size of the context is part of a request.
+    pub fn reserves_context(&self) -> bool {
+        self.protocol == Protocol::Ollama
+    }
 }
 
 impl fmt::Debug for Way {

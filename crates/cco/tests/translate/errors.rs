@@ -115,8 +115,10 @@ async fn another_provider_serves_where_one_of_another_protocol_fails() {
                     let at = format!("{fault} at {first} for {client:?}, stream {stream}: {}", answer.text());
                     assert_eq!((answer.status, answer.header("x-cco-provider")), (200, Some(second)), "{at}");
                     assert!(answer.text().contains("Hello! "), "{at}");
-                    let asked: Vec<_> =
-                        bad.sim.requests()[before..].iter().map(|r| (r.target.clone(), r.end.clone())).collect();
+                    // What is asked of Ollama before the first request is none for an answer.
+                    let asked = bad.sim.requests()[before..].to_vec();
+                    let asked = asked.iter().filter(|r| r.target != "/api/show");
+                    let asked: Vec<_> = asked.map(|r| (r.target.clone(), r.end.clone())).collect();
                     assert!(asked.len() <= 1, "{asked:?} {at}");
                 }
             }

@@ -9,6 +9,7 @@ mod common;
 mod command;
 mod errors;
 mod pairs;
+mod told;
 
 use serde_json::{Value, json};
 

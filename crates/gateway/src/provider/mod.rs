@@ -1,5 +1,6 @@
 //! A provider that can be spoken to: the row of its kind, its configuration and its key.
 
+mod context;
 mod probe;
 mod way;
 
@@ -17,6 +18,7 @@ use crate::credential::{CredentialError, LiveKey, Resolver};
 use crate::origin::{BaseUrl, Origin};
 use crate::secret::Secret;
 
+pub use context::Contexts;
 pub use probe::{Probe, ProbeError, Verdict};
 
 /// Keys of one provider that are used; each is a bit of a number.
@@ -90,6 +92,8 @@ pub struct Provider {
     pub api_version: Option<String>,
     /// Ollama: a fixed size of the context.
     pub num_ctx: Option<u64>,
+    /// Ollama: what is known of its models' limits.
+    pub contexts: Arc<Contexts>,
     /// The models that the configuration names: what may be asked for here.
     pub models: Vec<Box<str>>,
     /// Under which name the price table knows it.
@@ -133,6 +137,7 @@ impl Provider {
             deployment: config.deployment.clone(),
             api_version: config.api_version.clone(),
             num_ctx: config.num_ctx.map(u64::from),
+            contexts: Arc::default(),
             models: models(config),
             billed_as: config.kind.name.into(),
             base,

@@ -26,7 +26,8 @@ impl Provider {
 
     /// What it takes, for a model of that name.
     pub fn quirks(&self, way: &Way, model: &str) -> Quirks {
-        Quirks { context_fixed: self.num_ctx, ..(way.quirks)(model) }
+        let context_most = if way.reserves_context() { self.contexts.most(model) } else { None };
+        Quirks { context_fixed: self.num_ctx, context_most, ..(way.quirks)(model) }
     }
 
     /// Path and query of a generation.

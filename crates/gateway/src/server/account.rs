@@ -277,5 +277,10 @@ fn measure(record: &mut Record, metered: Metered, status: u16) {
             Counts::Unknown => record.usage_unknown = true,
         }
     }
+    if let Some(tokens) = metered.told_input {
+        // The end of the answer sets it right; until then its client has gone by this.
+        let told = format!("usage.input_tokens: the client was first told of {tokens}, which is our estimate");
+        record.losses.push(told.into());
+    }
     record.stop_reason = metered.stop_reason;
 }

@@ -97,6 +97,20 @@ pub(super) enum Dispatched<'g> {
     Idle(&'g Provider, Answer, String),
 }
 
+impl<'g> Dispatched<'g> {
+    /// Who answered, and with which status.
+    pub(super) fn status(&self) -> Option<(&'g Provider, u16)> {
+        match self {
+            Self::Won(won) => Some((won.provider, won.answer.status)),
+            Self::Lost(lost) => match &lost.what {
+                What::Answer(answer, _) => Some((lost.provider, answer.status)),
+                What::Refusal(_) => None,
+            },
+            Self::Idle(..) => None,
+        }
+    }
+}
+
 /// One target at hand.
 struct Step<'s, 'g> {
     provider: &'g Provider,
@@ -121,7 +135,7 @@ enum Came<'g> {
 }
 
 /// The time in milliseconds since 1970.
-fn unix_ms() -> i64 {
+pub(super) fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -162,6 +176,9 @@ impl Exchange {
             let way = provider.way(asked.asks.protocol);
             let Ok(credential) = credential(provider, way, target.slot, asked.means, home) else { continue };
             let (head, body) = (asked.head, asked.body);
+            if let Some(body) = body {
+                translated::learn(client, worker, provider, way, &target, body).await?;
+            }
             let (asks, changes) = (asked.asks, &plan.changes);
             let request =
                 match prepare(asks, head, self.operation, body, provider, &target, changes, credential.as_ref()) {
@@ -354,7 +371,7 @@ impl Exchange {
             match translated::view(to, &answer) {
                 Some(streaming) => {
                     view = streaming;
-                    answer = translated::head(status, to.content_type(), &[to.own_id()], None);
+                    answer = translated::head(status, to.content_type(), &translated::fields(to, &answer), None);
                 }
                 None => {
                     let theirs = match self.collected(client, step, &mut source, WHOLE, step.patience).await? {
@@ -363,7 +380,8 @@ impl Exchange {
                     };
                     match theirs {
                         Ok((body, metered)) => {
-                            answer = translated::head(status, to.content_type(), &[to.own_id()], Some(body.len()));
+                            let fields = translated::fields(to, &answer);
+                            answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
                             whole = Some((body, metered));
                         }
                         Err(error) => {
@@ -372,7 +390,7 @@ impl Exchange {
                             let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
                             self.tried(since, Recorded::UpstreamError, Some(status), Some("its answer is an error"));
                             pass.record(routing.now(), Outcome::of(&failure, owner));
-                            let (head, body) = translated::refused(to, &error.of_our_credential(), &self.id);
+                            let (head, body) = translated::refused(to, &answer, &error.of_our_credential(), &self.id);
                             return Ok(Came::Failed(failure, What::Answer(Box::new(head), body)));
                         }
                     }
@@ -400,8 +418,8 @@ impl Exchange {
                         source.release(&worker.pool, &provider.base.origin);
                         let (answer, body) = match to {
                             Some(to) => {
-                                let error = translation::upstream_error(status, &body, answer.get("retry-after"));
-                                translated::refused(to, &error, &self.id)
+                                let error = translation::upstream_error(status, &body, signals.retry_after);
+                                translated::refused(to, &answer, &error, &self.id)
                             }
                             None => (answer, body),
                         };
@@ -443,8 +461,8 @@ impl Exchange {
                         let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
                         let (head, body) = match to {
                             Some(to) => {
-                                let error = translation::upstream_error(0, &data, None);
-                                translated::refused(to, &error, &self.id)
+                                let error = translation::upstream_error(0, &data, signals.retry_after);
+                                translated::refused(to, &answer, &error, &self.id)
                             }
                             None => (answer.clone(), held.bytes()),
                         };

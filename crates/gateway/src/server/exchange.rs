@@ -13,7 +13,7 @@ use wire::protocol::Protocol;
 use crate::client::Client;
 use crate::client::inbound::{HeldBody, NoBody, Operation, protocol, read_held};
 use crate::client::respond::Answer;
-use crate::error::{Refusal, Retry};
+use crate::error::Refusal;
 use crate::gateway::{Gateway, Worker};
 use crate::health::{Outcome, Slot, Why};
 use crate::io::Io;
@@ -27,9 +27,8 @@ use crate::server::account::{self, Closing, outcome, refused};
 use crate::server::answer::{Told, answer_head, framed, is_json};
 use crate::server::caller::{self, Means, Rules};
 use crate::server::dispatch::{Asked, Dispatched, What};
-use crate::server::translated::Asks;
+use crate::server::translated::{Asks, does_not_count};
 use crate::signals::Signals;
-use crate::translation;
 
 /// A non-stream answer may take this long, whatever `timeoutSecs` says: models think.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
@@ -221,15 +220,17 @@ impl Exchange {
             && let Some(provider) = gateway.provider(first.provider)
             && provider.way(protocol).protocol != protocol
         {
-            let tokens =
-                translation::count(protocol, &body.text).map_err(|why| Refusal::of(&why).retry(Retry::Never))?;
-            let body = serde_json::json!({ "input_tokens": tokens }).to_string();
-            let told = (&*provider.name, "input_tokens");
-            let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
-            return self.answer_translated(client, told, "application/json", &[], body.into(), keep_alive).await;
+            return self.count(client, head, worker, provider, body).await;
         }
         let asked = Asked { head, asks, body: body.as_ref(), facts: &facts, means: &means, purse: &purse, chance };
-        let mut won = match self.dispatch(client, worker, &asked, plan).await? {
+        let dispatched = self.dispatch(client, worker, &asked, plan).await?;
+        if let (Operation::CountTokens, Some(body), Some((provider, status))) =
+            (self.operation, &body, dispatched.status())
+            && does_not_count(provider, status)
+        {
+            return self.count(client, head, worker, provider, body).await;
+        }
+        let mut won = match dispatched {
             Dispatched::Won(won) => won,
             Dispatched::Lost(lost) => {
                 if let (What::Answer(answer, body), Some((bodies, owner))) = (&lost.what, bodies.zip(owner))

@@ -7,5 +7,6 @@ pub mod caller;
 pub mod connection;
 mod dispatch;
 mod exchange;
+mod limits;
 mod request;
 mod translated;

@@ -3,15 +3,17 @@
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, Limits, RequestHead, ResponseHead, Scan, write};
 use ledger::record::Outcome as Recorded;
+use tokio::time::Instant;
 use wire::error::ApiError;
 use wire::meter::Metered;
 use wire::protocol::Protocol;
 
-use crate::client::Client;
+use crate::catalog::{self, Way};
 use crate::client::inbound::HeldBody;
+use crate::client::{Client, Interrupted};
 use crate::coding::{self, Coding, Decoder};
 use crate::config::OnLoss;
-use crate::error::{ErrorKind, Refusal};
+use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Worker;
 use crate::headers;
 use crate::io::Io;
@@ -19,8 +21,9 @@ use crate::provider::Provider;
 use crate::relay::{Ended, View};
 use crate::route::{Changes, Target};
 use crate::server::answer::{Told, whole_answer};
-use crate::server::dispatch::Won;
+use crate::server::dispatch::{Won, unix_ms};
 use crate::server::exchange::{Exchange, Failure};
+use crate::server::limits;
 use crate::server::request::{Credential, Outgoing};
 use crate::translation::{self, Answer, Upstream};
 
@@ -37,6 +40,35 @@ pub(super) struct Asks<'a> {
     pub(super) on_loss: OnLoss,
 }
 
+/// The model as the target calls it.
+fn model<'m>(provider: &'m Provider, way: &Way, target: &Target<'m>, body: &'m HeldBody) -> &'m str {
+    let asked = body.envelope.model.as_deref().unwrap_or_default();
+    provider.model(way, if target.model.is_empty() { asked } else { target.model })
+}
+
+/// Learns what has to be known of a target before a request can be written for it: nearly always nothing.
+pub(super) async fn learn<S: Io>(
+    client: &mut Client<S>,
+    worker: &Worker,
+    provider: &Provider,
+    way: &Way,
+    target: &Target<'_>,
+    body: &HeldBody,
+) -> Result<(), Failure> {
+    let model = model(provider, way, target, body);
+    if !provider.has_to_tell_context(way, model) {
+        return Ok(());
+    }
+    let mut learning = std::pin::pin!(provider.learn_context(&*worker.gateway.dialer, model));
+    // It keeps its own time.
+    let deadline = Instant::now() + provider.timeouts.head;
+    match client.watch(deadline, |cx| learning.as_mut().poll(cx)).await {
+        Ok(()) | Err(Interrupted::Deadline) => Ok(()),
+        Err(Interrupted::Gone) => Err(Failure::Gone),
+        Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
+    }
+}
+
 /// The request for a target that speaks another protocol.
 pub(super) fn prepare(
     asks: Asks<'_>,
@@ -49,8 +81,7 @@ pub(super) fn prepare(
 ) -> Result<Outgoing, ApiError> {
     let way = provider.way(asks.protocol);
     let asked = body.envelope.model.as_deref().unwrap_or_default();
-    let model = if target.model.is_empty() { asked } else { target.model };
-    let model = provider.model(way, model);
+    let model = model(provider, way, target, body);
     let quirks = provider.quirks(way, model);
     let upstream = Upstream { protocol: way.protocol, model, quirks: &quirks };
     let translated = translation::request(asks.protocol, &upstream, &body.text, asked, asks.id)?;
@@ -108,10 +139,24 @@ pub(super) fn head(status: u16, content_type: &str, fields: &[(&str, String)], l
     taken.ok().flatten().expect("it was written a moment ago")
 }
 
-/// An error answer in the client's protocol.
-pub(super) fn refused(answer: &Answer, error: &ApiError, id: &str) -> (ResponseHead, Bytes) {
-    let (status, mut fields, body) = translation::error(answer.client(), error, id);
+/// What the head of an answer tells its client: an id, and what the upstream says of its limits.
+pub(super) fn fields(answer: &Answer, theirs: &ResponseHead) -> Vec<(&'static str, String)> {
+    let mut fields = limits::fields(answer.client(), theirs, unix_ms());
     fields.push(answer.own_id());
+    fields
+}
+
+/// Whether a provider of this kind says by this status that it does not count tokens. The one that always counts means
+/// something else by it.
+pub(super) fn does_not_count(provider: &Provider, status: u16) -> bool {
+    matches!(status, 404 | 405 | 501) && provider.kind != catalog::anthropic()
+}
+
+/// An error answer in the client's protocol.
+pub(super) fn refused(answer: &Answer, theirs: &ResponseHead, error: &ApiError, id: &str) -> (ResponseHead, Bytes) {
+    let (status, mut told, body) = translation::error(answer.client(), error, id);
+    told.append(&mut fields(answer, theirs));
+    let fields = told;
     let body = Bytes::from(body);
     (head(status, "application/json", &fields, Some(body.len())), body)
 }
@@ -176,6 +221,24 @@ impl Exchange {
         let name = providers.first().map_or("", |provider| &provider.name);
         let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
         self.answer_translated(client, (name, ""), "application/json", &[], body.to_string().into(), keep_alive).await
+    }
+
+    /// Counts a prompt in place of a provider that does not.
+    pub(super) async fn count<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Worker,
+        provider: &Provider,
+        body: &HeldBody,
+    ) -> Result<(Ended, bool), Failure> {
+        let counted = translation::count(self.protocol, &body.text);
+        let tokens = counted.map_err(|why| Refusal::of(&why).retry(Retry::Never))?;
+        self.lose(&[format!("input_tokens: `{}` does not count: this is our estimate", provider.name).into()]);
+        let body = serde_json::json!({ "input_tokens": tokens }).to_string();
+        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
+        let told = (&*provider.name, "input_tokens");
+        self.answer_translated(client, told, "application/json", &[], body.into(), keep_alive).await
     }
 
     /// Answers a client with a whole answer that was translated.

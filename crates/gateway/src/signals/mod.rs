@@ -138,6 +138,11 @@ fn until_moment(value: &str, unix_ms: i64) -> Option<Duration> {
     Some(until(i64::checked_mul(moment(value)?, 1000)?, unix_ms))
 }
 
+/// The time until a limit is full again, in any of the forms in which providers say it; `unix_ms` is now.
+pub fn until_reset(value: &str, unix_ms: i64) -> Option<Duration> {
+    span(value).or_else(|| until_moment(value, unix_ms))
+}
+
 /// A length of time as `6m0s`, `1h2m`, `8.64s` or `120ms` write it.
 fn span(mut text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
@@ -171,7 +176,7 @@ impl Part {
         match field {
             "limit" => self.limit = value.parse().ok(),
             "remaining" => self.remaining = value.parse().ok(),
-            "reset" => self.reset = span(value).or_else(|| until_moment(value, unix_ms)),
+            "reset" => self.reset = until_reset(value, unix_ms),
             _ => {}
         }
     }

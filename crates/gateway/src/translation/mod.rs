@@ -139,11 +139,10 @@ pub fn error(client: Protocol, error: &ApiError, id: &str) -> (u16, Vec<(&'stati
 }
 
 /// What an upstream's error answer says, as a client may hear it. Its words about our credential are not for the client.
-pub fn upstream_error(status: u16, body: &[u8], retry_after: Option<&[u8]>) -> ApiError {
+/// `retry_after` is what its head says.
+pub fn upstream_error(status: u16, body: &[u8], retry_after: Option<Duration>) -> ApiError {
     let mut error = refusal::read(status, body).of_our_credential();
-    let said = retry_after.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse::<f64>().ok());
-    let said = said.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    error.retry_after = said.or(error.retry_after);
+    error.retry_after = retry_after.or(error.retry_after);
     error
 }
 
@@ -271,7 +270,9 @@ impl Answer {
     /// The way of a streamed answer.
     pub fn stream(&self) -> Streaming {
         let (from, to) = (outbound(self.upstream), inbound(self.client));
-        Streaming { stream: Stream::new(from, to, &self.back, &self.front()), out: Vec::new() }
+        // Only these clients are told of the input at the beginning.
+        let told = (self.client == Protocol::AnthropicMessages).then_some(self.input_estimate);
+        Streaming { stream: Stream::new(from, to, &self.back, &self.front()), out: Vec::new(), told }
     }
 }
 
@@ -280,6 +281,8 @@ impl Answer {
 pub struct Streaming {
     stream: Stream,
     out: Vec<u8>,
+    /// What its client is told of the input at the beginning, where the upstream does not say it by then.
+    told: Option<u64>,
 }
 
 impl Streaming {
@@ -325,7 +328,8 @@ impl Streaming {
 
     /// What the answer has come to.
     pub fn metered(&self) -> Metered {
-        metered(self.stream.seen())
+        let seen = self.stream.seen();
+        Metered { told_input: self.told.filter(|_| seen.told_estimate), ..metered(seen) }
     }
 
     /// The error that it ended with, as the data of an event of Anthropic's.
@@ -372,6 +376,7 @@ pub fn metered(seen: &Seen) -> Metered {
             None => Counts::Unknown,
         },
         text_bytes: seen.text_bytes,
+        told_input: None,
         error,
         unreadable: 0,
     }

@@ -69,6 +69,9 @@ fn every_client_is_served_by_every_upstream() {
             let usage = metered.usage.known().unwrap();
             assert_eq!((usage.tokens.input, usage.tokens.output, metered.is_final), (5, 2, true));
             assert_eq!((metered.model.as_deref(), metered.stop_reason.as_deref()), (Some("theirs"), Some("end_turn")));
+            // Only one client is told of the input before the end, and only one upstream says it by then.
+            let told = (client == A && upstream != A).then(|| translated.answer.input_estimate());
+            assert_eq!(metered.told_input, told, "{client:?} {upstream:?}");
             streaming.end();
             assert_eq!(streaming.take(), None);
         }
@@ -106,7 +109,11 @@ fn a_refused_credential_of_ours_is_never_the_clients_fault() {
             assert!(text.contains("rejected the gateway's credential") && !text.contains("sk-x"), "{text}");
         }
     }
-    let limited = upstream_error(429, br#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#, Some(b"7"));
+    let limited = upstream_error(
+        429,
+        br#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#,
+        Some(Duration::from_secs(7)),
+    );
     let (status, fields, _) = error(A, &limited, "id");
     assert_eq!((status, &fields[..]), (429, &[("retry-after", "7".to_owned())][..]));
     let broke = upstream_error(402, br#"{"error":{"message":"Insufficient Balance"}}"#, None);

@@ -249,6 +249,7 @@ impl Sim {
         let parts: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
         match (head.method.as_str(), parts.as_slice()) {
             ("GET", ["", "api", "tags"]) => Ok(models::tags()),
+            ("POST", ["", "api", "show"]) => Ok(models::show()),
             ("GET", ["", "api", "version"]) => Ok(Answer::json(r#"{"version":"0.14.2"}"#)),
             ("GET", ["models"]) if dialect == Dialect::Chat => Ok(models::openai_list()),
             ("GET", ["models", id]) if dialect == Dialect::Chat => models::openai_get(id),

@@ -54,6 +54,12 @@ pub(super) fn tags() -> Answer {
     Answer::json(json!({"models": models}).to_string())
 }
 
+/// What Ollama shows of any model: how much context it holds.
+pub(super) fn show() -> Answer {
+    let info = json!({"general.architecture": "simulated", "simulated.context_length": 65_536});
+    Answer::json(json!({"details": {"family": "simulated"}, "model_info": info}).to_string())
+}
+
 fn object((id, display_name, created_at): (&str, &str, &str)) -> String {
     json!({"type": "model", "id": id, "display_name": display_name, "created_at": created_at}).to_string()
 }

@@ -255,7 +255,9 @@ impl EncodeStream for Encoder {
             Event::Close => self.close(out),
             Event::Stop(stop) => self.stop(stop, out),
             Event::Ping => out.extend_from_slice(error::PING),
-            Event::Error(failed) => out.extend_from_slice(&error::event(failed.kind, &failed.message, &self.id)),
+            Event::Error(failed) => {
+                out.extend_from_slice(&error::event(failed.kind, &error::message(failed), &self.id))
+            }
         }
     }
 }

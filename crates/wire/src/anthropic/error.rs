@@ -1,8 +1,10 @@
 //! Errors in Anthropic's shape: a JSON body, or an `error` event that ends a stream.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
-use crate::error::ErrorKind;
+use crate::error::{ApiError, ErrorKind};
 
 /// The `error.type` that Anthropic's clients know for this kind.
 pub fn kind_name(kind: ErrorKind) -> &'static str {
@@ -22,6 +24,16 @@ pub fn kind_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Internal | ErrorKind::BadGateway | ErrorKind::Unavailable => "api_error",
         ErrorKind::Overloaded => "overloaded_error",
     }
+}
+
+/// The message of another provider's error, with the word by which Claude Code knows what to do about it, whatever the
+/// provider says: it shortens a conversation that is too long.
+pub(super) fn message(error: &ApiError) -> Cow<'_, str> {
+    const TOO_LONG: &str = "capability_rejected: prompt_too_long";
+    if error.kind != ErrorKind::PromptTooLong || error.message.contains(TOO_LONG) {
+        return Cow::Borrowed(&error.message);
+    }
+    Cow::Owned(format!("{} ({TOO_LONG})", error.message))
 }
 
 /// The body of an error answer.

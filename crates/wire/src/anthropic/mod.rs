@@ -40,7 +40,7 @@ impl Inbound for Anthropic {
     }
 
     fn encode_error(&self, error: &ApiError, front: &Front<'_>, out: &mut Vec<u8>) -> u16 {
-        out.extend_from_slice(&error::body(error.kind, &error.message, front.id));
+        out.extend_from_slice(&error::body(error.kind, &error::message(error), front.id));
         error.kind.status()
     }
 }

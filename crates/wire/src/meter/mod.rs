@@ -77,6 +77,8 @@ pub struct Metered {
     pub is_final: bool,
     /// Bytes of text, thinking and tool input that were seen.
     pub text_bytes: u64,
+    /// The input that a client was told of at the beginning by our estimate, because its upstream had not said it.
+    pub told_input: Option<u64>,
     /// The error that ended it.
     pub error: Option<StreamError>,
     /// Events that should have been readable and were not.
@@ -235,6 +237,7 @@ impl Meter {
             usage: if known { Counts::Known(self.usage.clone()) } else { Counts::Unknown },
             is_final: known && closed && self.output == Reading::Read,
             text_bytes: self.text_bytes,
+            told_input: None,
             error: self.error.clone(),
             unreadable: self.unreadable,
         }
