@@ -181,7 +181,7 @@ fn percentiles(samples: &mut [u32]) -> Value {
 }
 
 fn request(options: &Options) -> Vec<u8> {
-    let plan = Plan { bytes: options.answer, events: options.events, delay: options.delay };
+    let plan = Plan { bytes: options.answer, events: options.events, delay: options.delay }.to_value();
     let stream = if options.events > 0 { "true" } else { "false" };
     let opening = format!(
         r#"{{"model":"claude-bench-1","max_tokens":1024,"stream":{stream},"messages":[{{"role":"user","content":""#
@@ -190,9 +190,8 @@ fn request(options: &Options) -> Vec<u8> {
     let body = opening + &text + CLOSING;
     format!(
         "POST /v1/messages HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nx-api-key: bench\r\n\
-         anthropic-version: 2023-06-01\r\n{HEADER}: {}\r\ncontent-length: {}\r\n\r\n{body}",
+         anthropic-version: 2023-06-01\r\nuser-agent: {plan}\r\n{HEADER}: {plan}\r\ncontent-length: {}\r\n\r\n{body}",
         options.target,
-        plan.to_value(),
         body.len()
     )
     .into_bytes()

@@ -1,4 +1,4 @@
-//! The mock upstream: Anthropic answers, whole or streamed, made with as little work as possible.
+//! The mock upstream: answers of Anthropic, and streams of Chat Completions, made with as little work as possible.
 
 use std::io;
 use std::net::SocketAddr;
@@ -60,8 +60,11 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
                 }
             }
         }
-        let plan = Plan::from_value(head.get(HEADER).unwrap_or_default());
-        if plan.events == 0 {
+        // Where a gateway translates, it writes a head of its own: of the client's it keeps the name alone.
+        let plan = Plan::from_value(head.get(HEADER).or(head.get("user-agent")).unwrap_or_default());
+        if head.path() == "/v1/chat/completions" {
+            chat(&mut stream, &mut out, plan).await?;
+        } else if plan.events == 0 {
             whole(&mut out, plan.bytes);
             stream.write_all(&out).await?;
         } else {
@@ -127,6 +130,40 @@ async fn streamed(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io:
     }
     out.clear();
     chunk(out, b"event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":200}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+    out.put_slice(write::LAST_CHUNK);
+    stream.write_all(out).await
+}
+
+const CHUNK: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1795305600,"model":"m","choices":[{"index":0,"delta":{"content":""#;
+
+/// The same stream in Chat Completions; a whole answer where there are no events.
+async fn chat(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
+    if plan.events == 0 {
+        let body = r#"{"id":"chatcmpl-bench","model":"m","choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":128,"completion_tokens":200}}"#;
+        write::status_line(out, 200, b"OK");
+        write::field(out, b"content-type", b"application/json");
+        write::content_length(out, body.len() as u64);
+        out.put_slice(b"\r\n");
+        out.put_slice(body.as_bytes());
+        return stream.write_all(out).await;
+    }
+    write::status_line(out, 200, b"OK");
+    write::field(out, b"content-type", b"text/event-stream; charset=utf-8");
+    write::field(out, b"transfer-encoding", b"chunked");
+    out.put_slice(b"\r\n");
+    stream.write_all(out).await?;
+    let mut event = Vec::with_capacity(256);
+    for _ in 0..plan.events {
+        event.clear();
+        for part in [CHUNK, "t=", &now().to_string(), "; and a few words\"},\"finish_reason\":null}]}\n\n"] {
+            event.extend_from_slice(part.as_bytes());
+        }
+        out.clear();
+        chunk(out, &event);
+        stream.write_all(out).await?;
+    }
+    out.clear();
+    chunk(out, b"data: {\"id\":\"chatcmpl-bench\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"id\":\"chatcmpl-bench\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":128,\"completion_tokens\":200}}\n\ndata: [DONE]\n\n");
     out.put_slice(write::LAST_CHUNK);
     stream.write_all(out).await
 }

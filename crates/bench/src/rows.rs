@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::subject::Subject;
 use crate::subject::Subject::{
-    Cco, CcoBodies, CcoOff, CcoQuiet, Direct, Nginx, NginxAgain, OneWorker, OneWorkerAgain, TwoWorkers,
+    Cco, CcoAgain, CcoBodies, CcoOff, CcoQuiet, CcoTranslates, Direct, Nginx, NginxAgain, OneWorker, OneWorkerAgain,
+    TwoWorkers,
 };
 
 /// One kind of load.
@@ -44,6 +45,13 @@ pub(crate) const LOADS: &[Load] = &[
         flags: Some("--conns 16 --events 500"),
         warmup: 0,
         subjects: ROUND,
+    },
+    Load {
+        name: "translated",
+        what: "16 streams of 500 events, as fast as they come, as they pass and from Chat Completions",
+        flags: Some("--conns 16 --events 500"),
+        warmup: 0,
+        subjects: &[Cco, CcoTranslates, CcoAgain],
     },
     Load {
         name: "paced",
@@ -165,6 +173,18 @@ pub(crate) const FIGURES: &[Figure] = &[
     },
     to_nginx("CPU per request of 200 KB", "large", CPU_PER_REQUEST, Compare::Ratio, (0.75, 1.1)),
     to_nginx("CPU per event, as fast as they come", "fast", CPU_PER_EVENT, Compare::Ratio, (1.0, 1.3)),
+    Figure {
+        title: "CPU per event translated, to one that passes",
+        load: "translated",
+        of: CcoTranslates,
+        to: Cco,
+        again: CcoAgain,
+        unit: "µs",
+        compare: Compare::Ratio,
+        goal: 1.5,
+        limit: 1.0 / 0.6,
+        value: CPU_PER_EVENT.1,
+    },
     to_nginx("CPU per event, 20 ms apart", "paced", CPU_PER_EVENT, Compare::Ratio, (1.0, 1.2)),
     to_nginx("added p50, 1 connection", "one", LATENCY, Compare::Added, (1.05, 1.3)),
     to_nginx("added p50, 500 requests/s open loop", "open", LATENCY, Compare::Added, (1.1, 1.4)),

@@ -22,12 +22,16 @@ pub(crate) enum Subject {
     NginxAgain,
     /// With what users have, but the archive of bodies.
     Cco,
+    /// The same once more.
+    CcoAgain,
     /// Without a ledger.
     CcoOff,
     /// With the archive of bodies, as it is where nothing is configured.
     CcoBodies,
     /// With `log.level` "warn", so without a line a request.
     CcoQuiet,
+    /// Before an upstream that speaks Chat Completions.
+    CcoTranslates,
     /// One worker, not pinned; and once more.
     OneWorker,
     OneWorkerAgain,
@@ -41,9 +45,11 @@ impl Subject {
             Self::Nginx => "nginx",
             Self::NginxAgain => "nginx again",
             Self::Cco => "cco",
+            Self::CcoAgain => "cco again",
             Self::CcoOff => "cco, no ledger",
             Self::CcoBodies => "cco, bodies",
             Self::CcoQuiet => "cco, log.level warn",
+            Self::CcoTranslates => "cco, from chat",
             Self::OneWorker => "cco, 1 worker",
             Self::OneWorkerAgain => "cco, 1 worker again",
             Self::TwoWorkers => "cco, 2 workers",
@@ -171,8 +177,16 @@ fn cco_command(
 ) -> std::io::Result<Vec<String>> {
     let level = if subject == Subject::CcoQuiet { "warn" } else { "info" };
     let bodies = subject == Subject::CcoBodies;
+    let base = format!("http://{mock}");
+    let (name, provider) = match subject {
+        Subject::CcoTranslates => {
+            ("chat", json!({ "providerType": "openai-compatible", "baseUrl": base, "defaultModel": "m" }))
+        }
+        _ => ("anthropic", json!({ "providerType": "anthropic", "baseUrl": base })),
+    };
     let config = json!({
-        "providers": { "anthropic": { "providerType": "anthropic", "baseUrl": format!("http://{mock}") } },
+        "providers": { name: provider },
+        "routing": { "defaultProvider": name },
         "audit": { "enabled": subject != Subject::CcoOff, "logRequestBodies": bodies, "logResponseBodies": bodies },
         // The model of the load has a price, so that pricing is part of what is measured.
         "costTracking": { "pricingOverrides": { "claude-bench-1": { "inputPerMillion": 3, "outputPerMillion": 15 } } },
