@@ -27,8 +27,8 @@ fn purge(options: &Purge) -> Result<(), Failure> {
         _ => ("all", "", "everything that was recorded".into()),
     };
     let mut source = Source::open()?;
-    if !options.yes && term::confirmed(format_args!("Remove {what} for good?")) == Some(false) {
-        return Err(Failure::new("nothing was removed"));
+    if !options.yes && !term::confirmed(format_args!("Remove {what} for good?")).unwrap_or(false) {
+        return Err(Failure::new("nothing was removed").help("`--yes` removes it without asking"));
     }
     let query = format!("{}&{}", encoded(word, value), encoded("zone", &zone.text()));
     let told = term::patiently("removing", || source.change(&format!("/gateway/audit/purge?{query}")))?;

@@ -7,16 +7,23 @@ use std::time::Duration;
 
 use gateway::config::{CCO_CONFIG, CCO_HOME, Env};
 use gateway::setup;
-use gateway::system::{self, Successor};
+use gateway::system::{self, Other, Successor};
 use tokio::time::Instant;
 
 use crate::cli::daemon::{Daemon, DaemonCommand, DaemonLogs, Install, Start};
+use crate::service::Registered;
 use crate::source::{self, Failure, Source};
 use crate::status::{self, Told};
 use crate::{EXIT_BUSY, logs, service, term};
 
 /// A start may open a large ledger.
 const START: Duration = Duration::from_secs(60);
+/// An end that takes longer is worth a word.
+const SHORT: Duration = Duration::from_secs(1);
+/// How long running streams may take, where the gateway does not say it.
+const DRAIN: Duration = Duration::from_secs(30);
+/// What the ledger may take after the last stream.
+const LAST: Duration = Duration::from_secs(60);
 /// How often something is looked at that says nothing by itself.
 const LOOK: Duration = Duration::from_millis(50);
 /// Lines of the program's log that are shown with a failed start, and if nothing else is said.
@@ -57,7 +64,7 @@ fn start(env: &Env, options: &Start) -> Result<(), Failure> {
         introduce("already running", &told);
         return Ok(());
     }
-    if options.config.is_none() && is_installed(env) && systemctl(&["start", service::UNIT]).is_ok() {
+    if options.config.is_none() && is_managed(env) && systemctl(&["start", service::UNIT]).is_ok() {
         return await_start(env);
     }
     let home = source::home(env)?;
@@ -138,15 +145,15 @@ pub(crate) fn stop(env: &Env) -> Result<(), Failure> {
     let told = gateway.change("/gateway/drain")?;
     let pid = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     let Some(pid) = pid else { return Err(Failure::new("the gateway does not say which process it is")) };
-    // Nobody is signalled: the gateway ends by itself, and its number is only looked at.
-    let waited = Instant::now();
-    let mut said = false;
-    while system::is_alive(pid) {
-        if !said && waited.elapsed() > Duration::from_secs(1) {
-            said = true;
-            term::note("running streams may finish (`server.drainSecs`)");
+    // Nobody is signalled: the gateway ends by itself, and is only looked at.
+    let process = Other::of(pid);
+    if !process.ends(SHORT) {
+        term::note("running streams may finish (`server.drainSecs`)");
+        let drain = told["within_secs"].as_f64().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
+        if !process.ends(drain.unwrap_or(DRAIN) + LAST) {
+            let help = format!("`kill {pid}` ends it at once; `cco daemon logs --program` may say what it waits for");
+            return Err(Failure::new(format!("the gateway was told to stop and has not ended: PID {pid}")).help(help));
         }
-        std::thread::park_timeout(LOOK);
     }
     term::line(format_args!("stopped: PID {pid}"));
     Ok(())
@@ -207,8 +214,9 @@ fn program_log(env: &Env, options: &DaemonLogs) -> Result<(), Failure> {
     }
 }
 
-fn is_installed(env: &Env) -> bool {
-    !cfg!(target_os = "macos") && service::file(env).is_some_and(|file| file.exists())
+/// Whether the system's manager starts the gateway of this home.
+fn is_managed(env: &Env) -> bool {
+    !cfg!(target_os = "macos") && matches!(service::registered(env), Registered::Ours(_))
 }
 
 /// Runs systemctl for the user, silently.
@@ -237,6 +245,10 @@ fn install(env: &Env, options: &Install) -> Result<(), Failure> {
     }
     let lost = || Failure::new("`HOME` is not set").help("set it to the user's folder");
     let file = service::file(env).ok_or_else(lost)?;
+    if let Some(why) = service::registered(env).of_another() {
+        let help = "one gateway can start with the login: `cco --home FOLDER daemon uninstall` unregisters that one";
+        return Err(Failure::new("nothing was installed").because(why).help(help));
+    }
     let cannot = |why: std::io::Error| Failure::new(format!("`{}` cannot be written", file.display())).because(why);
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).map_err(cannot)?;
@@ -263,12 +275,15 @@ fn install(env: &Env, options: &Install) -> Result<(), Failure> {
 
 /// Unregisters it with the system.
 pub(crate) fn uninstall(env: &Env) -> Result<(), Failure> {
-    let lost = || Failure::new("`HOME` is not set").help("set it to the user's folder");
-    let file = service::file(env).ok_or_else(lost)?;
-    if !file.exists() {
+    let registered = service::registered(env);
+    if let Some(why) = registered.of_another() {
+        let help = "`cco --home FOLDER daemon uninstall` unregisters that one";
+        return Err(Failure::new("the gateway of this home is not installed").because(why).help(help));
+    }
+    let Registered::Ours(file) = registered else {
         term::line("not installed");
         return Ok(());
-    }
+    };
     let stopped = if cfg!(target_os = "macos") {
         manager("launchctl", &["unload", "-w", &file.display().to_string()])
     } else {

@@ -19,6 +19,57 @@ pub(crate) fn file(env: &Env) -> Option<PathBuf> {
     Some(folder.join("systemd/user").join(UNIT))
 }
 
+/// What the manager was told. There is one such file for a user, and a home may be any folder: that of another home is
+/// not this one's to change.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Registered {
+    /// Nothing.
+    Nothing,
+    /// To start the gateway of this home.
+    Ours(PathBuf),
+    /// To start that of another home, as far as it can be told.
+    Others(PathBuf, Option<PathBuf>),
+}
+
+/// What the manager was told of this home.
+pub(crate) fn registered(env: &Env) -> Registered {
+    let Some(file) = file(env) else { return Registered::Nothing };
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Registered::Nothing,
+        Err(_) => return Registered::Others(file, None),
+    };
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+    match (home_in(&text), env.home()) {
+        (Some(theirs), Some(ours)) if real(&theirs) == real(&ours) => Registered::Ours(file),
+        (theirs, _) => Registered::Others(file, theirs),
+    }
+}
+
+impl Registered {
+    /// Why this home is not registered, where another is.
+    pub(crate) fn of_another(&self) -> Option<String> {
+        let Self::Others(file, home) = self else { return None };
+        let home = home.as_ref().map_or_else(|| "another home".into(), |home| format!("`{}`", home.display()));
+        Some(format!("`{}` starts the gateway of {home}", file.display()))
+    }
+}
+
+/// The home that is written into such a file.
+fn home_in(text: &str) -> Option<PathBuf> {
+    if let Some((_, rest)) = text.split_once("<key>CCO_HOME</key><string>") {
+        let home = rest.split_once("</string>")?.0;
+        return Some(home.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&").into());
+    }
+    let line = text.lines().find_map(|line| line.strip_prefix("Environment=\"CCO_HOME=")?.strip_suffix('"'))?;
+    let (mut home, mut chars) = (String::new(), line.chars());
+    while let Some(c) = chars.next() {
+        // Both signs stand before the one that is meant.
+        home.push(if matches!(c, '\\' | '%') { chars.next()? } else { c });
+    }
+    Some(home.into())
+}
+
 /// Its content.
 pub(crate) fn text(program: &Path, home: &Path) -> String {
     if cfg!(target_os = "macos") { agent(program, home) } else { unit(program, home) }
@@ -111,5 +162,15 @@ mod tests {
         let text = agent(Path::new("/opt/a&b/cco"), Path::new("/Users/<me>/.cco"));
         assert!(text.contains("<string>/opt/a&amp;b/cco</string>"), "{text}");
         assert!(text.contains("<string>/Users/&lt;me&gt;/.cco</string>"), "{text}");
+    }
+
+    #[test]
+    fn the_home_is_read_as_it_was_written() {
+        for home in ["/home/me/.cco", "/home/a%b\"c\\d/.cco", "/Users/<me> & you/.cco"] {
+            for text in [unit(Path::new("/bin/cco"), Path::new(home)), agent(Path::new("/bin/cco"), Path::new(home))] {
+                assert_eq!(home_in(&text), Some(home.into()), "{text}");
+            }
+        }
+        assert_eq!(home_in("[Service]\nExecStart=/bin/cco serve\n"), None);
     }
 }

@@ -39,8 +39,9 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
     let code = started(&options.command, &client::changes(&found.base, token.as_ref(), project.as_ref(), &env))?;
     if !options.quiet
         && let Some(project) = &project
+        && let Err(why) = cost(&env, began, project)
     {
-        cost(&env, began, project)?;
+        term::note(format_args!("what this cost is not known: {}", text::line(&why.to_string())));
     }
     Ok(code)
 }
@@ -60,9 +61,10 @@ fn simulated(options: &Run) -> Result<u8, Failure> {
         term::note("simulated: every answer is made up by this program; nothing is asked over a network, paid or kept");
     }
     let code = started(&options.command, &changes)?;
-    let requests = simulated.stop().map_err(|why| Failure::new("the simulator failed").because(why))?;
-    if !options.quiet {
-        term::note(format_args!("simulated: {requests} requests, $0"));
+    match simulated.stop() {
+        Ok(requests) if !options.quiet => term::note(format_args!("simulated: {requests} requests, $0")),
+        Ok(_) => {}
+        Err(why) => term::warning(format_args!("the simulator failed: {why}"), None),
     }
     Ok(code)
 }

@@ -3,6 +3,7 @@
 mod http;
 mod zone;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -33,7 +34,7 @@ pub(crate) use zone::{clock, exactly, here, micros};
 pub(crate) struct Failure {
     what: String,
     cause: Option<String>,
-    help: Option<&'static str>,
+    help: Option<Cow<'static, str>>,
     code: u8,
 }
 
@@ -61,8 +62,8 @@ impl Failure {
         Self { help: None, ..self }
     }
 
-    pub(crate) fn help(self, help: &'static str) -> Self {
-        Self { help: Some(help), ..self }
+    pub(crate) fn help(self, help: impl Into<Cow<'static, str>>) -> Self {
+        Self { help: Some(help.into()), ..self }
     }
 }
 
@@ -70,7 +71,11 @@ impl Failure {
 pub(crate) fn ended(done: Result<(), Failure>) -> ExitCode {
     let Err(failure) = done else { return ExitCode::SUCCESS };
     let cause = failure.cause.as_deref().map(text::lines);
-    term::error(text::lines(&failure.what), cause.as_ref().map(|cause| cause as &dyn fmt::Display), failure.help);
+    term::error(
+        text::lines(&failure.what),
+        cause.as_ref().map(|cause| cause as &dyn fmt::Display),
+        failure.help.as_deref(),
+    );
     ExitCode::from(failure.code)
 }
 

@@ -2,10 +2,10 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::common::{soon, upstream};
+use crate::common::{Gateway, soon, upstream};
 use crate::{cco, furnish, gateway, output, text};
 
 const OWN: &str = "sk-ant-api03-of-the-user-0123-4f2a";
@@ -71,6 +71,22 @@ async fn the_exit_code_is_that_of_the_command() {
     assert!(text(&missing.stderr).contains("error: `no-such-client` cannot be started"), "{}", text(&missing.stderr));
     assert_eq!(code(missing), Some(1));
     assert_eq!(code(output(&mut cco(gateway.home(), &["run"])).await), Some(2));
+}
+
+#[tokio::test]
+async fn a_cost_that_cannot_be_told_does_not_change_the_exit_code() {
+    let upstream = upstream().await;
+    let provider = json!({ "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": "" });
+    let config = json!({ "audit": { "enabled": false }, "providers": { "anthropic": provider } });
+    let gateway = Gateway::start_with(config, &[], &[]).await;
+    furnish(gateway.home());
+    for code in ["0", "7"] {
+        let mut command = cco(gateway.home(), &["run", "--", "claude"]);
+        let ran = output(command.env("ANTHROPIC_API_KEY", OWN).env("WITH_CODE", code)).await;
+        let err = text(&ran.stderr);
+        assert_eq!(ran.status.code().map(|code| code.to_string()).as_deref(), Some(code), "{err}");
+        assert!(err.contains("note: what this cost is not known: ") && !err.contains("error: "), "{err}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{Gateway, contains, prompt, request, upstream};
-use crate::{cco, home, printed, stop, text};
+use crate::{cco, home, printed, recorded, stop, text};
 
 async fn ids(home: &std::path::Path) -> Vec<String> {
     let output = cco(home, &["logs", "--json"]).await;
@@ -36,9 +36,9 @@ async fn what_is_purged_is_gone_for_good() {
         made.push(answer.id().to_owned());
     }
     assert_eq!(ids(home.path()).await, made);
-    let output = cco(home.path(), &["audit", "purge", "--session", "canary-s1"]).await;
+    let output = cco(home.path(), &["audit", "purge", "--session", "canary-s1", "--yes"]).await;
     assert!(printed(&output).starts_with("removed: 2 records, 8 bodies ("), "{}", printed(&output));
-    let output = cco(home.path(), &["audit", "purge", &made[2][28..]]).await;
+    let output = cco(home.path(), &["audit", "purge", &made[2][28..], "--yes"]).await;
     assert!(printed(&output).starts_with("removed: 1 record, 4 bodies ("), "{}", printed(&output));
     assert_eq!(ids(home.path()).await, made[3..]);
     stop(gateway).await;
@@ -47,17 +47,27 @@ async fn what_is_purged_is_gone_for_good() {
     }
     assert!(holds(home.path(), "canary-s3"));
     // Without a gateway.
-    let output = cco(home.path(), &["audit", "purge", &made[3]]).await;
+    let output = cco(home.path(), &["audit", "purge", &made[3], "--yes"]).await;
     assert!(printed(&output).starts_with("removed: 1 record, 4 bodies ("), "{}", printed(&output));
     assert!(text(&output.stderr).starts_with("note: no gateway is running here"), "{}", text(&output.stderr));
     assert_eq!(ids(home.path()).await, made[4..]);
     assert!(!holds(home.path(), "canary-s3"));
-    let output = cco(home.path(), &["audit", "purge", "--before", "2h"]).await;
+    let output = cco(home.path(), &["audit", "purge", "--before", "2h", "--yes"]).await;
     assert!(printed(&output).starts_with("removed: 0 records, 0 bodies ("), "{}", printed(&output));
     let output = cco(home.path(), &["audit", "purge", "--all", "--yes"]).await;
     assert!(printed(&output).starts_with("removed: 1 record, all bodies ("), "{}", printed(&output));
     assert_eq!(ids(home.path()).await, Vec::<String>::new());
     assert!(!holds(home.path(), "canary-s4"));
+}
+
+#[tokio::test]
+async fn where_nobody_can_be_asked_nothing_is_removed() {
+    let home = recorded(&[ledger::sample::record(0)]);
+    let output = cco(home.path(), &["audit", "purge", "--all"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    let said = text(&output.stderr);
+    assert!(said.contains("error: nothing was removed") && said.contains("help: `--yes` removes it"), "{said}");
+    assert_eq!(ids(home.path()).await.len(), 1);
 }
 
 #[tokio::test]

@@ -13,3 +13,4 @@ mod configure;
 mod daemon;
 mod finish;
 mod reload;
+mod uninstall;

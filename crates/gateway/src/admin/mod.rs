@@ -136,7 +136,8 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
         What::Restart => Answer::json(&state::restart(gateway).await?),
         What::Drain => {
             gateway.stop.cancel();
-            Answer::json(&json!({ "stopping": true, "pid": std::process::id() }))
+            let within = gateway.drain.as_secs_f64();
+            Answer::json(&json!({ "stopping": true, "pid": std::process::id(), "within_secs": within }))
         }
     }))
 }

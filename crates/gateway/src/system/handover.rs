@@ -7,14 +7,22 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use rustix::event::{PollFd, PollFlags};
+#[cfg(target_os = "linux")]
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
+use rustix::process::Pid;
+use tokio::time::Instant;
 
 /// Files that are handed over at most.
 const MOST: usize = 4;
 /// Bytes of a line, and of what a process says on stderr, that are read.
 const LONGEST: u64 = 64 * 1024;
+/// How often it is looked whether a process is there, where the system does not tell.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A process that was started and has not said yet that it is ready.
 #[derive(Debug)]
@@ -136,10 +144,49 @@ pub fn leave_session() {
     let _ = rustix::process::setsid();
 }
 
-/// Whether a process of this number is there.
-pub fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+/// Another process, of which only the end is of interest.
+#[derive(Debug)]
+pub struct Other {
+    pid: Option<Pid>,
+    /// Where the system has such: stands for this very process, whoever has its number later.
+    #[cfg(target_os = "linux")]
+    handle: Option<OwnedFd>,
+}
+
+impl Other {
+    /// The process that has this number now.
+    pub fn of(pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self {
+            pid,
+            #[cfg(target_os = "linux")]
+            handle: pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()),
+        }
+    }
+
+    /// Waits for its end, no longer than this: `true` if it has ended, whether or not somebody has asked how.
+    pub fn ends(&self, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        #[cfg(target_os = "linux")]
+        if let Some(handle) = &self.handle {
+            let left = || rustix::event::Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+            loop {
+                let mut ended = [PollFd::new(handle, PollFlags::IN)];
+                match rustix::event::poll(&mut ended, left().as_ref()) {
+                    Ok(ready) => return ready > 0,
+                    Err(Errno::INTR) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        while self.pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()) {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::park_timeout(LOOK);
+        }
+        true
+    }
 }
 
 /// Says something to the system's manager, at the address in `NOTIFY_SOCKET`.
@@ -212,6 +259,18 @@ mod tests {
         notify(path.as_os_str(), "READY=1").unwrap();
         let mut got = [0; 16];
         assert_eq!((socket.recv(&mut got).unwrap(), &got[..7]), (7, &b"READY=1"[..]));
-        assert!(is_alive(std::process::id()));
+    }
+
+    #[test]
+    fn a_process_has_ended_though_nobody_asked_how() {
+        let mut child = shell("read line").stdin(Stdio::piped()).spawn().unwrap();
+        let other = Other::of(child.id());
+        assert!(!other.ends(Duration::from_millis(20)));
+        drop(child.stdin.take());
+        #[cfg(target_os = "linux")]
+        assert!(other.ends(SOON));
+        child.wait().unwrap();
+        assert!(other.ends(SOON));
+        assert!(Other::of(u32::MAX).ends(SOON), "there is no such number");
     }
 }

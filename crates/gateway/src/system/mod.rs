@@ -12,6 +12,6 @@ pub use files::{
     Flaw, Lock, Refusal, Stamp, append, create, folder, free_space, is_at, lock, quoted, read, read_given, replace,
     stamp, try_lock,
 };
-pub use handover::{Parent, Stillborn, Successor, is_alive, leave_session, notify};
+pub use handover::{Other, Parent, Stillborn, Successor, leave_session, notify};
 pub use process::{close_to_others, end_group, own_group, run_in_front};
 pub use terminal::{Hidden, Terminal};

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use self::ballast::{Ballast, free_space};
+pub use self::segment::in_use;
 pub(crate) use self::shared::{Live, Shared};
 use self::writer::{Disk, Folder, Message, Writer};
 use crate::private;

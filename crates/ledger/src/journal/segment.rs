@@ -79,6 +79,20 @@ impl Taken {
     }
 }
 
+/// How many segments have a process that lives and may write to them.
+pub fn in_use(folder: &Path) -> io::Result<usize> {
+    let mut held = 0;
+    for path in all(folder)? {
+        match OpenOptions::new().read(true).open(&path).map(|file| file.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => held += 1,
+            Ok(Err(TryLockError::Error(why))) => return Err(why),
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+    }
+    Ok(held)
+}
+
 /// A segment is in the store, all of it: it goes. Of a damaged one, what could be read is there: it is kept, for a
 /// person to look at. Whoever calls this holds its lock.
 pub(crate) fn is_done(path: &Path, damaged: bool) -> io::Result<()> {
@@ -148,7 +162,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, path) = create(folder.path()).unwrap();
         assert!(Taken::take(&path).unwrap().is_none());
+        assert_eq!(in_use(folder.path()).unwrap(), 1);
         drop(file);
+        assert_eq!(in_use(folder.path()).unwrap(), 0);
         let taken = Taken::take(&path).unwrap().unwrap();
         assert!(Taken::take(&path).unwrap().is_none(), "by one only");
         is_done(taken.path(), false).unwrap();
