@@ -29,6 +29,7 @@ const OURS: &[&str] = &[
     "ledger.db",
     "ledger.db-shm",
     "ledger.db-wal",
+    "ledger.db.lock",
     "log",
     "setup",
     "token",

@@ -135,13 +135,17 @@ pub fn catch_up(writer: &mut dyn Writer, folder: &Path) -> Result<Counts, LoadEr
         let from = (writer.position(&name)? as usize).min(bytes.len());
         let mut load = Load::new(writer, &name);
         for step in Frames::new(&bytes[from..]) {
-            // What is not whole at the end is being written.
-            if let Step::Entry(frame, end) = step {
-                load.entry(&frame, (from + end) as u64)?;
+            // What is not whole at the end is being written. What cannot be read further up is for the one who finishes
+            // the segment: it counts that and keeps it, and begins where this ends.
+            let Step::Entry(frame, end) = step else { break };
+            let before = load.position;
+            load.entry(&frame, (from + end) as u64)?;
+            if load.counts.unreadable + load.counts.newer > 0 {
+                load.position = before;
+                break;
             }
         }
         load.flush()?;
-        // Damage and the like is counted by the one who finishes the segment.
         counts.loaded(load.loaded);
     }
     Ok(counts)
@@ -385,5 +389,34 @@ impl Follower {
         }
         self.tail = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::frame;
+    use crate::sample::{id, record};
+    use crate::store::Store as _;
+    use crate::store::sqlite::Sqlite;
+
+    #[test]
+    fn what_a_command_could_not_read_is_counted_and_kept_by_whoever_takes_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0000000000000001-1-0.journal");
+        let mut bytes = Vec::new();
+        for n in 0..3 {
+            let payload = if n == 1 { b"[]".to_vec() } else { serde_json::to_vec(&record(n)).unwrap() };
+            frame::encode(&mut bytes, Kind::Record, id(n), &payload);
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let living = File::open(&path).unwrap();
+        living.lock().unwrap();
+        let mut writer = Sqlite::new(folder.path().join("ledger.db")).writer().unwrap();
+        assert_eq!(catch_up(&mut *writer, folder.path()).unwrap().new, 1);
+        drop(living);
+        let counts = Recovery::default().take_over(&mut *writer, folder.path()).unwrap();
+        assert_eq!((counts.new, counts.unreadable), (1, 1), "{counts:?}");
+        assert!(path.with_extension("damaged").exists());
     }
 }

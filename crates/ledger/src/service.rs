@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::journal::segment;
 use crate::journal::{Ack, Journal, JournalHealth, JournalOptions, Shared};
@@ -142,7 +142,7 @@ impl Ledger {
         let (reads, to_read) = sync_channel::<Read>(WAITING);
         let loader = inner.clone();
         let mut threads =
-            vec![std::thread::Builder::new().name("ledger".into()).spawn(move || Loading::new(loader).run(&to_write))?];
+            vec![std::thread::Builder::new().name("ledger".into()).spawn(move || loading(&loader, &to_write))?];
         let to_read = Arc::new(Mutex::new(to_read));
         for n in 0..READERS {
             let (inner, to_read) = (inner.clone(), to_read.clone());
@@ -355,13 +355,28 @@ fn answer(inner: &Inner, questions: &Mutex<Receiver<Read>>) {
         if inner.closing.load(Ordering::Acquire) {
             return;
         }
-        if !keep {
+        if !keep || open.as_ref().is_some_and(|reader| !reader.may_stay()) {
             open = None;
         }
     }
 }
 
-/// The thread that writes.
+/// The thread that writes. If it ends by a fault of its own, `health` says so: the journal grows from then on.
+fn loading(inner: &Arc<Inner>, changes: &Receiver<Write>) {
+    struct Watch<'i>(&'i Inner);
+    impl Drop for Watch<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                let why = "its thread has failed, and records wait in the journal: restart the gateway";
+                error!("{why}");
+                *lock(&self.0.error) = Some(StoreError::Unavailable(why.into()));
+            }
+        }
+    }
+    let _watch = Watch(inner);
+    Loading::new(inner.clone()).run(changes);
+}
+
 struct Loading {
     inner: Arc<Inner>,
     writer: Option<Box<dyn Writer>>,
@@ -521,5 +536,86 @@ impl Loading {
             }
             self.inner.shared.gather(SHORTEST_PAUSE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::record;
+    use crate::store::sqlite::Sqlite;
+
+    /// A store whose disk has no room until it has.
+    #[derive(Debug)]
+    struct Crowded {
+        store: Sqlite,
+        full: AtomicBool,
+    }
+
+    impl Store for Crowded {
+        fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+            if self.full.load(Ordering::Acquire) { Err(StoreError::Full) } else { self.store.writer() }
+        }
+
+        fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+            self.store.reader()
+        }
+
+        fn name(&self) -> String {
+            "crowded".into()
+        }
+    }
+
+    fn ledger(folder: &std::path::Path, store: Arc<dyn Store>) -> Ledger {
+        let journal = JournalOptions { ballast_bytes: 0, ..JournalOptions::new(folder.join("journal")) };
+        Ledger::open(LedgerOptions { journal, retention: Retention::default() }, store).unwrap()
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn who_had_to_be_alone_to_read_lets_others_write_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::new(folder.path().join("ledger.db"));
+        drop(store.writer().unwrap());
+        let store = Arc::new(Crowded { store: store.crowded(), full: true.into() });
+        let ledger = ledger(folder.path(), store.clone());
+        let rows = ledger.read(|reader| reader.rows(&Filter::default())).await.unwrap();
+        assert!(rows.value.is_empty());
+        store.full.store(false, Ordering::Release);
+        ledger.finish(record(0)).await.unwrap();
+        assert!(ledger.loaded(LONG).await, "{:?}", ledger.health());
+    }
+
+    #[derive(Debug)]
+    struct Faulty;
+
+    impl Store for Faulty {
+        fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+            panic!("the fault that this test makes");
+        }
+
+        fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+            Err(StoreError::Full)
+        }
+
+        fn name(&self) -> String {
+            "faulty".into()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_fails_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = ledger(folder.path(), Arc::new(Faulty));
+        let told = async {
+            while ledger.health().store.is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, told).await.unwrap();
+        let health = ledger.health();
+        assert!(!health.is_good() && health.store.unwrap().to_string().contains("restart the gateway"));
+        assert!(!ledger.caught_up(LONG).await, "nobody waits for what will not come");
     }
 }

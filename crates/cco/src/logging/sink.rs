@@ -48,13 +48,27 @@ impl Shared {
             if closed {
                 return;
             }
-            // Nobody can be told that the log cannot be written.
-            let _ = out.write_all(&lines);
+            let lost = unwritten(&mut out, &lines);
+            if lost > 0 {
+                self.state().dropped += lost;
+            }
             lines.clear();
             // What a burst has taken is given back.
             lines.shrink_to(64 * 1024);
         }
     }
+}
+
+/// Writes lines. What cannot be written is lost, since nobody can be told in the log itself: so many lines.
+fn unwritten(out: &mut impl Write, mut lines: &[u8]) -> u64 {
+    while !lines.is_empty() {
+        match out.write(lines) {
+            Ok(n @ 1..) => lines = &lines[n..],
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 /// Where lines are put. Cheap to clone; putting a line costs a short lock and a copy.
@@ -157,6 +171,32 @@ mod tests {
         let got: Vec<u8> = receiver.iter().flatten().collect();
         let want: String = (0..1000).map(|n| format!("{n}\n")).collect();
         assert_eq!(got, want.into_bytes());
+    }
+
+    /// Takes so many bytes.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.0);
+            self.0 -= n;
+            if n > 0 { Ok(n) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted() {
+        let (sink, writer) = Writer::start(Full(8)).unwrap();
+        let shared = writer.shared.clone();
+        for line in ["one\n", "two\n", "three\n", "four\n"] {
+            sink.put(line.as_bytes());
+        }
+        drop(writer);
+        assert_eq!(shared.state().dropped, 2);
     }
 
     #[test]

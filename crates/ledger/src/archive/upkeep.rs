@@ -229,6 +229,8 @@ impl Upkeep {
         let _lock = FolderLock::take(&self.folder)?;
         // Deleted since it was listed.
         let Ok(file) = private::open_existing(&listed.path) else { return Ok(()) };
+        // Looked at once nobody can add to it any more.
+        let is_held = file.try_lock().is_ok();
         let Ok(pack) = Pack::load(&OpenPack { file: &file, path: &listed.path, root: &self.root }) else {
             purged.unreadable += u64::from(listed.len > 0);
             return Ok(());
@@ -238,7 +240,7 @@ impl Upkeep {
             purged.unreadable += pack.damaged as u64;
             return Ok(());
         }
-        if file.try_lock().is_err() {
+        if !is_held {
             purged.busy += 1;
             return Ok(());
         }

@@ -23,6 +23,8 @@ struct Strings {
     acts: VecDeque<Act>,
     /// Every write fails.
     broken: bool,
+    /// No segment can be made.
+    crowded: bool,
     /// Writes wait.
     held: bool,
     /// Writes that were begun.
@@ -69,6 +71,9 @@ impl Puppet {
 impl Disk for Puppet {
     fn create(&mut self) -> io::Result<Box<dyn Sink>> {
         let mut strings = self.strings();
+        if strings.crowded {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         strings.segments.push(Vec::new());
         Ok(Box::new(PuppetSegment { puppet: self.clone(), at: strings.segments.len() - 1 }))
     }
@@ -344,4 +349,17 @@ fn a_folder_that_cannot_be_used_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let why = Journal::open(options(&file.path().join("journal"))).unwrap_err().to_string();
     assert!(why.contains("the journal's folder") && why.contains("cannot be used"), "{why}");
+}
+
+#[test]
+fn who_wants_another_segment_is_told_that_there_is_none() {
+    let (puppet, journal) = puppet(|_| {});
+    journal.rotate().wait().unwrap();
+    journal.finish(record(0)).wait().unwrap();
+    puppet.pull(|strings| strings.crowded = true);
+    assert_eq!(journal.rotate().wait(), Err(Unwritten::DiskFailing));
+    journal.finish(record(1)).wait().unwrap();
+    puppet.pull(|strings| strings.crowded = false);
+    journal.rotate().wait().unwrap();
+    assert_eq!(puppet.strings().segments.len(), 2);
 }

@@ -212,10 +212,11 @@ impl Writer {
             }
             Message::Rotate(done) => {
                 self.write();
-                if !self.shared.is_failing() {
-                    self.rotate();
+                if !self.shared.is_failing() && self.rotate() {
+                    self.acks.push(done);
+                } else {
+                    let _ = done.send(Err(Unwritten::DiskFailing));
                 }
-                self.acks.push(done);
             }
             Message::Close => return false,
         }
@@ -293,14 +294,17 @@ impl Writer {
         self.answer(Err(Unwritten::DiskFailing));
     }
 
-    /// Goes over to another segment; if there can be none, the old one grows on.
-    fn rotate(&mut self) {
+    /// Goes over to another segment; `false`: there can be none, and the old one grows on.
+    fn rotate(&mut self) -> bool {
         if self.sink.len() == 0 {
-            return;
+            return true;
         }
         let mut next = match self.disk.create() {
             Ok(next) => next,
-            Err(why) => return self.shared.note_error(format!("no new segment of the journal can be made: {why}")),
+            Err(why) => {
+                self.shared.note_error(format!("no new segment of the journal can be made: {why}"));
+                return false;
+            }
         };
         // What is in flight begins again in the new segment, and only then the old one says that it is complete.
         let mut carried = Vec::new();
@@ -312,7 +316,8 @@ impl Writer {
         let done = next.append(&carried).and_then(|()| self.sink.append(&closed));
         if let Err(why) = done {
             next.discard();
-            return self.shared.note_error(format!("the journal could not go over to a new segment: {why}"));
+            self.shared.note_error(format!("the journal could not go over to a new segment: {why}"));
+            return false;
         }
         if let Some(file) = self.sink.file() {
             self.syncer.dirty(file);
@@ -321,6 +326,7 @@ impl Writer {
         self.sink = next;
         self.announce();
         self.shared.wrote(0, self.position().0);
+        true
     }
 
     fn announce(&self) {

@@ -124,6 +124,10 @@ impl fmt::Display for Unpriced {
 
 impl std::error::Error for Unpriced {}
 
+/// What a cache write of an hour costs where a price says only what one of minutes does: that is what the lists say that
+/// tell both.
+const LONG_LIVED: Factor = Factor(1600);
+
 impl PriceTable {
     /// What an exchange costs.
     pub fn cost(&self, billed: &Billed<'_>) -> Result<Cost, Unpriced> {
@@ -189,14 +193,16 @@ fn price_tokens(
     // A cache that has no rate saves nothing and is not free; the dearest lifetime is the safe one.
     let input = row.rates.input;
     let dearest = row.rates.writes().into_iter().chain([input]).flatten().max();
+    let is_exact = |rate: &Rate| factors.iter().try_fold(*rate, |rate, factor| rate.scaled(*factor)).is_some();
+    let long = row.rates.cache_write_5m.and_then(|rate| rate.scaled(LONG_LIVED)).filter(is_exact).max(dearest);
     let components = Components {
         input: cost(tokens.input, |rates| rates.input, None)?,
         cache_read: cost(tokens.cache_read, |rates| rates.cache_read, input)?,
         cache_write: [
             cost(written.m5, |rates| rates.cache_write_5m, dearest)?,
             cost(written.m30, |rates| rates.cache_write_30m, dearest)?,
-            cost(written.h1, |rates| rates.cache_write_1h, dearest)?,
-            cost(written.h12, |rates| rates.cache_write_12h, dearest)?,
+            cost(written.h1, |rates| rates.cache_write_1h, long)?,
+            cost(written.h12, |rates| rates.cache_write_12h, long)?,
         ]
         .into_iter()
         .sum(),

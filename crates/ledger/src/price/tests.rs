@@ -330,7 +330,7 @@ fn what_the_configuration_says_comes_first_and_for_every_provider() {
     for (provider, model, words, want) in [
         ("anthropic-compatible", "my-model", "in=1_000_000 out=1_000_000", "6.00"),
         ("anything", "my-model", "read=1_000_000 5m=1_000_000", "1.35"),
-        ("anything", "my-model", "1h=1_000_000", "~1.25"),
+        ("anything", "my-model", "1h=1_000_000", "~2.00"),
         ("anything", "my-model-20260101", "in=1_000_000", "1.00"),
         ("anthropic", "claude-opus-5-5", "in=1_000_000 out=1_000_000", "7.00"),
         ("anthropic", "claude-opus-5-5", "read=1_000_000", "~0.00"),

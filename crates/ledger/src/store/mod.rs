@@ -136,6 +136,10 @@ pub trait Reader: Send {
     fn sessions(&mut self, filter: &Filter) -> Result<Sessions, StoreError>;
     /// What providers said last about their limits, the newest first.
     fn limits(&mut self) -> Result<Vec<LastLimits>, StoreError>;
+    /// Whether others can write while this is there: one that is alone with the store must go when it has answered.
+    fn may_stay(&self) -> bool {
+        true
+    }
     /// What `/gateway/metrics` tells; lists that can be long have at most `top` groups.
     fn metrics(&mut self, top: u32) -> Result<Metrics, StoreError>;
 }

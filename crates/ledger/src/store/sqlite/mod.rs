@@ -5,6 +5,7 @@ mod row;
 mod sums;
 mod write;
 
+use std::fs::TryLockError;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +21,8 @@ use crate::private;
 const APPLICATION: i32 = 0x6363_6f01;
 /// What another process may take for a migration, until we give up waiting.
 const OPENING: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is done.
+const LOCKED: Duration = Duration::from_millis(20);
 /// What may lie beside the file at most, but for the last step.
 const BESIDE: u64 = 64 * 1024 * 1024;
 /// Steps of SQLite's machine between two looks at the clock.
@@ -36,13 +39,24 @@ pub struct Sqlite {
     /// Bytes of what is written and lies beside the file because somebody still reads what was there before.
     beside: u64,
     steps: &'static [Migration],
+    /// As on a disk that has no room for what those who read share.
+    #[cfg(test)]
+    crowded: bool,
 }
 
 impl Sqlite {
     /// In this file, which need not be there yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (busy, question) = (Duration::from_millis(250), Duration::from_secs(5));
-        Self { path: path.into(), busy, question, beside: BESIDE, steps: SQLITE }
+        Self {
+            path: path.into(),
+            busy,
+            question,
+            beside: BESIDE,
+            steps: SQLITE,
+            #[cfg(test)]
+            crowded: false,
+        }
     }
 
     /// How long a question may take.
@@ -54,6 +68,12 @@ impl Sqlite {
     #[cfg(test)]
     pub(crate) fn beside_at_most(self, bytes: u64) -> Self {
         Self { beside: bytes, ..self }
+    }
+
+    /// On a disk that has no room for what those who read share.
+    #[cfg(test)]
+    pub(crate) fn crowded(self) -> Self {
+        Self { crowded: true, ..self }
     }
 
     /// Up to this form only.
@@ -145,6 +165,12 @@ impl Sqlite {
     }
 
     fn migrate(&self, db: &mut Connection, form: u32) -> Result<(), StoreError> {
+        // One at a time: a second copy would be of the new form, in the place of the first.
+        let _lock = if form > 0 { Some(self.lock()?) } else { None };
+        let form = if form > 0 { db.query_row("PRAGMA user_version", [], |row| row.get(0))? } else { form };
+        if form >= self.form() {
+            return Ok(());
+        }
         if form > 0 {
             let copy = self.copy(self.form());
             let _ = std::fs::remove_file(&copy);
@@ -171,7 +197,37 @@ impl Sqlite {
         Ok(())
     }
 
+    /// Held by the process that brings the store up to date.
+    fn lock(&self) -> Result<std::fs::File, StoreError> {
+        let path = self.beside("lock");
+        let io = |why: std::io::Error| StoreError::Other(format!("`{}` cannot be locked: {why}", path.display()));
+        ensure(&path).map_err(io)?;
+        let (file, until) = (private::open_existing(&path).map_err(io)?, Instant::now() + OPENING);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::park_timeout(LOCKED),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Busy),
+                Err(TryLockError::Error(why)) => return Err(io(why)),
+            }
+        }
+    }
+
+    /// Removes the copies of earlier forms that were made before this time.
+    fn forget_copies(&self, before: SystemTime) {
+        for form in 1..=self.form() {
+            let copy = self.copy(form);
+            if std::fs::metadata(&copy).and_then(|about| about.modified()).is_ok_and(|made| made < before) {
+                let _ = std::fs::remove_file(&copy);
+            }
+        }
+    }
+
     fn open_beside_others(&self) -> rusqlite::Result<(Connection, u32)> {
+        #[cfg(test)]
+        if self.crowded {
+            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None));
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&self.path, flags)?;
         db.busy_timeout(self.busy)?;
@@ -189,15 +245,15 @@ impl Sqlite {
         Ok((db, form))
     }
 
-    /// Only to look: nothing is made that is not there.
-    fn open_to_read(&self) -> Result<Connection, StoreError> {
+    /// Only to look: nothing is made that is not there. `true`: nobody else can write meanwhile.
+    fn open_to_read(&self) -> Result<(Connection, bool), StoreError> {
         if !self.path.exists() {
             return Err(StoreError::Missing(self.path.clone()));
         }
-        let (db, form) = match self.open_beside_others() {
+        let ((db, form), alone) = match self.open_beside_others() {
             // On a full disk there is no room for what those who read share. Who is alone does without it.
-            Err(why) if is_no_room(&why) => self.open_alone()?,
-            opened => opened?,
+            Err(why) if is_no_room(&why) => (self.open_alone()?, true),
+            opened => (opened?, false),
         };
         let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
         let known = self.form();
@@ -209,7 +265,7 @@ impl Sqlite {
             return Err(StoreError::Unavailable(why));
         }
         db.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF")?;
-        Ok(db)
+        Ok((db, alone))
     }
 }
 
@@ -219,7 +275,8 @@ impl Store for Sqlite {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        Ok(Box::new(read::SqliteReader::new(self.open_to_read()?, self.question)))
+        let (db, alone) = self.open_to_read()?;
+        Ok(Box::new(read::SqliteReader::new(db, self.question, alone)))
     }
 
     fn name(&self) -> String {

@@ -33,11 +33,13 @@ const WELL: &str = "outcome NOT IN ('success', 'client_disconnected')";
 pub(super) struct SqliteReader {
     db: Connection,
     most: Duration,
+    /// Nobody else can write while this is there.
+    alone: bool,
 }
 
 impl SqliteReader {
-    pub(super) fn new(db: Connection, most: Duration) -> Self {
-        Self { db, most }
+    pub(super) fn new(db: Connection, most: Duration, alone: bool) -> Self {
+        Self { db, most, alone }
     }
 
     /// In one view of the store, and only for so long.
@@ -51,6 +53,10 @@ impl SqliteReader {
 }
 
 impl Reader for SqliteReader {
+    fn may_stay(&self) -> bool {
+        !self.alone
+    }
+
     fn rows(&mut self, filter: &Filter) -> Result<Vec<Row>, StoreError> {
         self.ask(|db| {
             let mut meant = Where::rows(filter);

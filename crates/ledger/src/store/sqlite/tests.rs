@@ -801,3 +801,30 @@ fn a_store_that_is_not_there_is_not_made_by_one_who_reads() {
     Sqlite::new(&path).writer().unwrap();
     assert!(path.exists());
 }
+
+#[test]
+fn who_comes_second_keeps_the_copy_of_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    of_form_one(&path, &samples(3));
+    let store = Sqlite::new(&path);
+    // It has seen the first form, and then the other was quicker.
+    let mut late = Connection::open(&path).unwrap();
+    drop(store.writer().unwrap());
+    store.migrate(&mut late, 1).unwrap();
+    let copy = Connection::open(store.copy(store.form())).unwrap();
+    let form: u32 = copy.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(form, 1);
+}
+
+#[test]
+fn a_copy_goes_when_everything_in_it_is_too_old() {
+    let mut fixture = with(&samples(3));
+    let (old, young) = (fixture.store.copy(1), fixture.store.copy(2));
+    for (copy, secs) in [(&old, EPOCH_US / 1_000_000 - 1), (&young, EPOCH_US / 1_000_000 + 1)] {
+        let made = UNIX_EPOCH + Duration::from_secs(secs.unsigned_abs());
+        std::fs::File::create(copy).unwrap().set_modified(made).unwrap();
+    }
+    fixture.writer.trim(EPOCH_US).unwrap();
+    assert_eq!((old.exists(), young.exists()), (false, true));
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params_from_iter};
@@ -248,6 +249,9 @@ impl Writer for SqliteWriter {
         self.busy = true;
         let seqs = self.seqs("started_us < ?1", Value::Integer(before_us))?;
         self.remove(&seqs, false)?;
+        // What a copy holds is older than itself.
+        let before = u64::try_from(before_us).ok().and_then(|us| UNIX_EPOCH.checked_add(Duration::from_micros(us)));
+        self.store.forget_copies(before.unwrap_or(UNIX_EPOCH));
         let next = (seqs.len() == STEP).then_some(0);
         Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next })
     }
