@@ -33,7 +33,7 @@ pub struct Counts {
     pub running: usize,
     /// Requests that wait for it.
     pub waiting: usize,
-    /// Requests so far that found no room to wait.
+    /// Requests so far that found no room to wait, or whose turn did not come in time.
     pub refused: u64,
 }
 
@@ -92,6 +92,11 @@ impl Cap {
         let permit = turns.acquire().await.expect("it is never closed");
         drop(waiting);
         Ok(self.turn(Some(permit)))
+    }
+
+    /// Somebody has waited for a turn until it was too late: it counts as turned away.
+    pub fn gave_up(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many at a time, and how many may wait.

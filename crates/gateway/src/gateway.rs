@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -115,10 +116,10 @@ impl Gateway {
         View { now: self.routing.now(), health, keys: self, affinity, subscriptions, prices: self, chance }
     }
 
-    /// Whether it matters that the owner of a key of this provider may spend keys of ours too.
-    pub fn has_keys_beside(&self, home: u16) -> bool {
+    /// Whether it matters that the owner of a key of this provider, or of none, may spend keys of ours too.
+    pub fn has_keys_beside(&self, home: Option<u16>) -> bool {
         let replaces = self.routing.rules.replaces_subscriptions();
-        let matters = |p: &Provider| p.place != home || p.key_mode == KeyMode::Stored || replaces;
+        let matters = |p: &Provider| Some(p.place) != home || p.key_mode == KeyMode::Stored || replaces;
         self.providers.iter().any(|provider| matters(provider) && provider.has_key())
     }
 }
@@ -176,11 +177,13 @@ impl Routing {
     }
 }
 
-/// All that makes a provider the same one in another configuration.
+/// All that makes a provider the same one in another configuration. Of the references to its keys a number is enough: as
+/// text they do not tell all.
 fn identity(provider: &ProviderConfig) -> String {
     let base = provider.base_url.as_ref().map(ToString::to_string).unwrap_or_default();
-    let keys: Vec<String> = provider.api_keys.iter().map(ToString::to_string).collect();
-    format!("{} {} {base} {}", provider.name, provider.kind.name, keys.join(" "))
+    let mut keys = DefaultHasher::new();
+    provider.api_keys.hash(&mut keys);
+    format!("{} {} {base} {:x}", provider.name, provider.kind.name, keys.finish())
 }
 
 impl Keys for Gateway {

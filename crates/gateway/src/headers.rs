@@ -218,8 +218,7 @@ pub fn response_fields(out: &mut BytesMut, head: &ResponseHead, final_word: bool
 /// reasons that do not pass by themselves, not to come again.
 pub fn exchange_fields(out: &mut BytesMut, id: &str, provider: &str, attempts: u32, final_word: bool) {
     write::field(out, REQUEST_ID.as_bytes(), id.as_bytes());
-    // A name of the configuration can hold anything; a field cannot.
-    if provider.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+    if is_field(provider) {
         write::field(out, PROVIDER.as_bytes(), provider.as_bytes());
     }
     out.put_slice(ATTEMPTS.as_bytes());
@@ -229,6 +228,17 @@ pub fn exchange_fields(out: &mut BytesMut, id: &str, provider: &str, attempts: u
     if final_word {
         write::field(out, SHOULD_RETRY.as_bytes(), b"false");
     }
+}
+
+/// The same of an answer of our own that follows attempts: who was asked last, and how many attempts there were.
+pub fn told_fields(provider: &str, attempts: u32) -> impl Iterator<Item = (&'static str, String)> {
+    let named = (!provider.is_empty() && is_field(provider)).then(|| (PROVIDER, provider.to_string()));
+    named.into_iter().chain([(ATTEMPTS, attempts.to_string())])
+}
+
+/// A name of the configuration can hold anything; a field cannot.
+fn is_field(name: &str) -> bool {
+    name.bytes().all(|b| (b' '..=b'~').contains(&b))
 }
 
 /// Appends what a stream of events carries besides: only what the upstream did not say itself.

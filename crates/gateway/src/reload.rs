@@ -183,11 +183,17 @@ impl Reloader {
         // The old one stays where nothing is different: its connections and keys are worth keeping. Who asks may mean a
         // file that the configuration names.
         if why == Why::Asked || !changes.is_empty() {
-            let (gateway, more) =
-                setup::again(&self.current.get(), &config, &self.env).map_err(|why| why.to_string())?;
+            let old = self.current.get();
+            let (gateway, more) = setup::again(&old, &config, &self.env).map_err(|why| why.to_string())?;
+            if why == Why::Asked {
+                // Keys that stay are looked up again where that is asked for; what is good stays good.
+                gateway.keys.look_again();
+            }
             notes.extend(more);
             notes.extend(advice::models(&config, advice::today()));
             self.current.replace(Arc::new(gateway));
+            // From here on the new one looks after the keys. Whoever still holds the old one has no threads to wait for.
+            old.keys.close();
         }
         self.settings = settings;
         Ok(Report { file, changes, waiting, notes })

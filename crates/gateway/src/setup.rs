@@ -303,7 +303,7 @@ fn joined(
             (Arc::new(token), note)
         }
     };
-    let mut providers = Provider::all(config, &resolver);
+    let mut providers = Provider::all_after(old.map_or(&[], |old| &old.providers), config, &resolver);
     for provider in &mut providers {
         provider.billed_as = recorder.billed_as(provider.kind.name, &provider.base.origin.host);
         // Whoever runs on counts as before.

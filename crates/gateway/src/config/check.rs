@@ -162,10 +162,6 @@ fn one_provider(provider: &ProviderConfig, root: Option<&Value<'_>>, reader: &mu
         }
         None => {}
     }
-    if provider.api_keys.len() > 1 {
-        let path = ["providers", name, "apiKeyRef"];
-        reader.note(Info, locate(root, &path), &place(&path), "this version uses the first reference only");
-    }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -210,7 +206,7 @@ fn default_provider(config: &mut Config, root: Option<&Value<'_>>, reader: &mut 
     }
     let name = &config.routing.default_provider;
     if config.providers.iter().any(|provider| provider.name == *name && !provider.enabled) {
-        let message = format!("`{name}` is not enabled: requests will be refused with status 503");
+        let message = format!("`{name}` is not enabled: others serve in its place, where rules or the chain name them");
         reader.note(Warn, locate(root, &path), &place(&path), message);
     }
 }
@@ -233,9 +229,6 @@ fn fallback_chain(config: &mut Config, root: Option<&Value<'_>>, reader: &mut Re
     }
     skipped(chain.iter().map(String::as_str), config, &path, root, reader);
     chain.retain(|name| names(config).contains(&name.as_str()));
-    if chain.iter().any(|name| *name != config.routing.default_provider) {
-        reader.idle(&place(&path[..1]), path[1], locate(root, &path));
-    }
     config.routing.fallback_chain = chain;
 }
 

@@ -326,7 +326,9 @@ fn the_default_provider_is_named_or_the_only_one() {
     assert!(!config.providers[0].enabled);
     assert_eq!(
         notes,
-        ["routing.defaultProvider: `anthropic` is not enabled: requests will be refused with status 503"]
+        [
+            "routing.defaultProvider: `anthropic` is not enabled: others serve in its place, where rules or the chain name them"
+        ]
     );
     let text = r#"{ "routing": { "onSubscriptionLimit": "other" } }"#;
     check_one(text, (1, 39), "routing.onSubscriptionLimit", "`other` is not a configured provider", "\"pass\"");
@@ -344,10 +346,6 @@ fn what_is_odd_but_usable_is_a_note() {
             r#""baseUrl": "https://example.org/v1""#,
             "providers.anthropic.baseUrl: requests will go to `https://example.org/v1/v1/…`: leave out the `/v1` at the end if that is one too many",
         ),
-        (
-            r#""apiKeyRef": ["env:A", "env:B"]"#,
-            "providers.anthropic.apiKeyRef: this version uses the first reference only",
-        ),
     ] {
         assert_eq!(good(&provider(text)).1, [note]);
     }
@@ -356,6 +354,7 @@ fn what_is_odd_but_usable_is_a_note() {
         r#""baseUrl": "http://localhost""#,
         r#""apiKeyRef": """#,
         r#""apiKeyRef": []"#,
+        r#""apiKeyRef": ["env:A", "env:B"]"#,
     ] {
         assert_eq!(good(&provider(fine)).1, [""; 0]);
     }

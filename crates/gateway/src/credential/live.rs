@@ -87,6 +87,25 @@ impl LiveKey {
         }
     }
 
+    /// The same after another lookup of it: what was found then stays in use where this one fails, and a key that is
+    /// another one now counts as changed.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        let mut known = self.known.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let earlier = before.get();
+        if known.error.is_some() {
+            known.key = earlier;
+        } else if known.key != earlier {
+            self.changes.store(1, Ordering::Relaxed);
+        }
+        Self { known: RwLock::new(known), ..self }
+    }
+
+    /// How long what a helper printed is good.
+    pub fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
     /// A key that never changes.
     pub fn fixed(owner: &str, key: Secret) -> Self {
         Self {
@@ -197,8 +216,11 @@ fn sign(reference: &CredentialRef, resolver: &Resolver) -> Sign {
     }
 }
 
-/// Keeps keys as they should be, until it is dropped: it then waits for its threads, which end at once.
+/// Keeps keys as they should be, until it is closed, or dropped: it then waits for its threads, which end as soon as what
+/// they look up is there. Who must not wait sees to it that somebody else closes it first.
 pub struct Keeper {
+    resolver: Resolver,
+    keys: Vec<Arc<LiveKey>>,
     stop: Arc<Stop>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -238,7 +260,8 @@ impl Keeper {
     /// Looks after these keys from now on.
     pub fn start(resolver: &Resolver, keys: impl IntoIterator<Item = Arc<LiveKey>>) -> Self {
         let of_helper = |key: &Arc<LiveKey>| matches!(key.reference, Some(CredentialRef::Exec(_)));
-        let (helped, watched): (Vec<_>, Vec<_>) = keys.into_iter().partition(of_helper);
+        let keys: Vec<Arc<LiveKey>> = keys.into_iter().collect();
+        let (helped, watched): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(of_helper);
         let stop = Arc::new(Stop::default());
         let mut threads = Vec::new();
         let mut start = |name: &str, work: Box<dyn FnOnce(&Stop) + Send>| {
@@ -256,7 +279,14 @@ impl Keeper {
             let resolver = resolver.clone();
             start("cco-helpers", Box::new(move |stop| ask(&resolver, &helped, stop)));
         }
-        Self { stop, threads: Mutex::new(threads) }
+        Self { resolver: resolver.clone(), keys, stop, threads: Mutex::new(threads) }
+    }
+
+    /// Looks all of them up now: this may take as long as their helpers take.
+    pub fn look_again(&self) {
+        for key in &self.keys {
+            key.refresh(&self.resolver, &|| false);
+        }
     }
 
     /// Ends its threads, which write down what was used until then. It is for the end of a process, where others may

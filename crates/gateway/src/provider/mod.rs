@@ -117,15 +117,36 @@ pub struct Provider {
 impl Provider {
     /// All enabled providers, in the order of the configuration.
     pub fn all(config: &Config, resolver: &Resolver) -> Vec<Self> {
-        let at = |(place, provider)| Self::new(provider, u16::try_from(place).ok()?, resolver);
+        Self::all_after(&[], config, resolver)
+    }
+
+    /// The same for a configuration that takes the place of another: keys that it refers to as before are not looked up
+    /// again.
+    pub fn all_after(before: &[Self], config: &Config, resolver: &Resolver) -> Vec<Self> {
+        let at = |(place, provider): (usize, &ProviderConfig)| {
+            let before = before.iter().find(|before| before.name == provider.name);
+            Self::new(provider, u16::try_from(place).ok()?, resolver, before)
+        };
         config.providers.iter().enumerate().filter_map(at).collect()
     }
 
-    /// `None` for a provider that is not enabled.
-    pub fn new(config: &ProviderConfig, place: u16, resolver: &Resolver) -> Option<Self> {
+    /// `None` for a provider that is not enabled. `before` is what it was in an earlier configuration.
+    pub fn new(config: &ProviderConfig, place: u16, resolver: &Resolver, before: Option<&Self>) -> Option<Self> {
         let base = config.base_url.clone().filter(|_| config.enabled)?;
-        let key = |reference| {
-            BoundKey::new(LiveKey::new(&config.name, reference, config.api_key_ttl, resolver), base.origin.clone())
+        let key = |reference: &CredentialRef| {
+            let mut known = before.iter().flat_map(|before| &before.keys);
+            let known = known.find(|key| key.live.reference() == Some(reference));
+            if let Some(known) =
+                known.filter(|key| key.origin == base.origin && key.live.max_age() == config.api_key_ttl)
+            {
+                return known.clone();
+            }
+            let live = LiveKey::new(&config.name, reference, config.api_key_ttl, resolver);
+            let live = match known {
+                Some(known) => live.after(&known.live),
+                None => live,
+            };
+            BoundKey::new(live, base.origin.clone())
         };
         let keys = config.api_keys.iter().take(KEYS).map(key).collect();
         Some(Self {

@@ -84,7 +84,7 @@ mod tests {
         let text = format!(r#"{{ "providers": {{ "p": {{ {text} }} }}, "routing": {{ "defaultProvider": "p" }} }}"#);
         let config: Config = parse(&text, &Paths::default()).unwrap_or_else(|faults| panic!("{faults:?}")).0;
         assert_eq!(config.providers[0].connect_timeout, Duration::from_secs(10));
-        Provider::new(&config.providers[0], 0, &Resolver::new(Env::fixed([] as [(&str, &str); 0]))).unwrap()
+        Provider::new(&config.providers[0], 0, &Resolver::new(Env::fixed([] as [(&str, &str); 0])), None).unwrap()
     }
 
     #[track_caller]

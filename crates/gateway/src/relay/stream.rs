@@ -111,6 +111,16 @@ impl View {
         matches!(self, Self::Events(_) | Self::Translated(..))
     }
 
+    /// What the answer has come to; `None`: nobody looks.
+    pub fn metered(&self) -> Option<Metered> {
+        match self {
+            Self::Plain => None,
+            Self::Whole(whole) => Some(whole.metered()),
+            Self::Events(events) | Self::Coded(events, _) => Some(events.metered()),
+            Self::Translated(streaming, ..) => Some(streaming.metered()),
+        }
+    }
+
     /// How far the answer has come, and whether the model has said something.
     pub(super) fn progress(&self) -> (Progress, bool) {
         match self {
@@ -235,7 +245,7 @@ pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Sees what passes, and is told once how an answer ends, before its client can know.
 pub trait Settle {
-    /// Bytes of the upstream's body, as they came.
+    /// Bytes of the body: the upstream's as they came, or the client's where they are translated.
     fn keep(&mut self, piece: &[u8]);
 
     /// Takes the outcome over. The gate, if there is one, ends by itself within a bounded time.
@@ -329,7 +339,7 @@ impl<'a, S: Io> Relay<'a, S> {
         if raw.is_empty() {
             return;
         }
-        raw.iter().for_each(|piece| self.settle.keep(piece));
+        self.keep(&raw);
         (self.ready, self.first_token) = (ready, first_content);
         self.pass_on();
     }
@@ -469,7 +479,9 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Looks at what one read brought and lets go of what may be sent.
     fn deliver(&mut self) {
-        self.fresh.iter().for_each(|piece| self.settle.keep(piece));
+        let fresh = std::mem::take(&mut self.fresh);
+        self.keep(&fresh);
+        self.fresh = fresh;
         match &mut self.view {
             View::Plain => self.ready.append(&mut self.fresh),
             View::Whole(whole) => {
@@ -536,17 +548,22 @@ impl<'a, S: Io> Relay<'a, S> {
             return;
         }
         self.settled = Some(ended.clone());
-        let metered = match &self.view {
-            View::Plain => None,
-            View::Whole(whole) => Some(whole.metered()),
-            View::Events(events) | View::Coded(events, _) => Some(events.metered()),
-            View::Translated(streaming, ..) => Some(streaming.metered()),
-        };
+        let metered = self.view.metered();
         let (payload, first_token) = (self.payload, self.first_token);
         self.gate = self.settle.settle(Seen { ended, metered, payload, first_token });
     }
 
+    /// Bytes of the upstream's go into the archive as they came. What is translated goes there as its client gets it.
+    fn keep(&mut self, fresh: &[Bytes]) {
+        if !matches!(self.view, View::Translated(..)) {
+            fresh.iter().for_each(|piece| self.settle.keep(piece));
+        }
+    }
+
     fn send(&mut self) {
+        if matches!(self.view, View::Translated(..)) {
+            self.ready.iter().for_each(|piece| self.settle.keep(piece));
+        }
         match self.framed {
             Framed::Chunked => self.client.out.push_chunk(self.ready.drain(..)),
             Framed::Length | Framed::Close => self.ready.drain(..).for_each(|piece| self.client.out.push(piece)),
@@ -605,7 +622,9 @@ impl<'a, S: Io> Relay<'a, S> {
     /// by breaking the connection.
     fn fail(&mut self, kind: ErrorKind, message: &str, ended: Ended) {
         if self.is_over() {
-            // The last event is with the client: what happens afterwards is of no interest to it.
+            // The last event is with the client: what happens afterwards is of no interest to it. But where it was told a
+            // length, bytes of that are missing: its connection cannot carry another answer.
+            self.aborted = self.framed == Framed::Length;
             self.close();
             self.ended = Some(Ended::Complete);
             return;

@@ -31,8 +31,8 @@ impl Merit {
     pub fn of(failure: &Failure, tried: &Tried, verdict: Verdict) -> Self {
         let (Failure::Refused(refused) | Failure::FirstEvent(refused)) = failure else { return Self::NoAnswer };
         match refused {
-            _ if verdict == Verdict::GiveUp => Self::Final,
             refused if tried.owner == Owner::Ours && is_our_trouble(refused) => Self::Ours,
+            _ if verdict == Verdict::GiveUp => Self::Final,
             Refused { status: 429, retry_after, .. } => {
                 Self::Limited(retry_after.filter(|wait| *wait <= SENSIBLE).unwrap_or_default())
             }

@@ -14,7 +14,7 @@ const SESSIONS: usize = 4096;
 /// No provider keeps a prompt longer.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A session and the agent within it.
+/// A session, the agent within it and the model that it asks for: each has a cache of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey(u64);
 
@@ -34,6 +34,11 @@ pub struct Home {
 }
 
 impl Home {
+    /// Whether it is there.
+    pub(super) fn is_at(&self, provider: u16, slot: Slot) -> bool {
+        (self.provider, self.slot) == (provider, slot)
+    }
+
     /// Tokens that would have to be read anew elsewhere.
     pub(super) fn warm(&self, now: Time) -> u64 {
         if now < self.warm_until { self.warm } else { 0 }
@@ -43,6 +48,17 @@ impl Home {
     pub(super) fn prompt(&self) -> (u64, u64) {
         self.prompt
     }
+}
+
+/// What an answer told of its prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measured {
+    /// Its bytes and tokens.
+    pub prompt: (u64, u64),
+    /// Tokens that the provider keeps in its cache.
+    pub warm: u64,
+    /// For how long.
+    pub keeps: Duration,
 }
 
 /// The homes of sessions, bounded in number: those that were not used for longest are forgotten.
@@ -57,12 +73,12 @@ impl Affinity {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The session and agent that ask; `None`: the client does not tell.
-    pub fn key(&self, party: &Party<'_>) -> Option<SessionKey> {
+    /// The session and agent that ask, and for which model; `None`: the client does not tell.
+    pub fn key(&self, party: &Party<'_>, model: Option<&str>) -> Option<SessionKey> {
         let session = party.session.as_deref()?;
         // Clients that do not name their agents still keep them apart from the main loop.
         let agent = party.agent.unwrap_or(if party.is_sub_agent() { "sub" } else { "" });
-        Some(SessionKey(self.hasher.hash_one((session, agent))))
+        Some(SessionKey(self.hasher.hash_one((session, agent, model))))
     }
 
     /// Where it was served last.
@@ -87,10 +103,10 @@ impl Affinity {
         home.used = now;
     }
 
-    /// What its prompt came to, and what of it the provider keeps, for how long.
-    pub fn measure(&self, now: Time, key: SessionKey, prompt: (u64, u64), warm: u64, keeps: Duration) {
-        if let Some(home) = self.lock().get_mut(&key) {
-            (home.prompt, home.warm, home.warm_until) = (prompt, warm, now + keeps.min(LONGEST));
+    /// What its prompt came to there, and what of it the provider keeps. Nothing is learned of a home that it has left.
+    pub fn measure(&self, now: Time, key: SessionKey, (provider, slot): (u16, Slot), seen: &Measured) {
+        if let Some(home) = self.lock().get_mut(&key).filter(|home| home.is_at(provider, slot)) {
+            (home.prompt, home.warm, home.warm_until) = (seen.prompt, seen.warm, now + seen.keeps.min(LONGEST));
         }
     }
 
@@ -115,7 +131,11 @@ mod tests {
         let (affinity, key) = (Affinity::default(), SessionKey(1));
         assert_eq!(affinity.find(at(0), key), None);
         affinity.remember(at(0), key, 3, Slot::Stored(1));
-        affinity.measure(at(0), key, (4000, 1000), 900, Duration::from_secs(300));
+        let seen = Measured { prompt: (4000, 1000), warm: 900, keeps: Duration::from_secs(300) };
+        affinity.measure(at(0), key, (3, Slot::Stored(1)), &seen);
+        // Others that end later elsewhere say nothing of this home.
+        affinity.measure(at(0), key, (3, Slot::Stored(0)), &Measured { warm: 0, ..seen });
+        affinity.measure(at(0), key, (2, Slot::Stored(1)), &Measured { warm: 0, ..seen });
         let home = affinity.find(at(299), key).unwrap();
         assert_eq!((home.provider, home.slot, home.warm(at(299)), home.warm(at(300))), (3, Slot::Stored(1), 900, 0));
         affinity.remember(at(300), key, 3, Slot::Stored(0));

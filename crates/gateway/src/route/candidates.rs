@@ -30,6 +30,10 @@ pub(super) struct Gatherer<'p, 'f, 'g, T> {
     pub(super) keys: Keys,
     pub(super) trace: &'g mut T,
     pub(super) targets: Vec<Target<'p>>,
+    /// Those to which it would cost too much to switch: for a session that can stay where it is.
+    dear: Vec<(NanoUsd, Target<'p>)>,
+    /// Whether the session's home is among the candidates.
+    stays: bool,
     /// The one that could be used the soonest of those that cannot be used.
     pub(super) resort: Option<(Time, Target<'p>, Verdict)>,
     /// Provider and model of all who were thought of, and the name that this model was asked for by if they have it.
@@ -55,6 +59,8 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
             keys: Keys::Any,
             trace,
             targets: Vec::with_capacity(rules.chain.len() + 1),
+            dear: Vec::new(),
+            stays: false,
             resort: None,
             considered: Vec::with_capacity(rules.chain.len() + 1),
         }
@@ -175,24 +181,31 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         if self.is_full() {
             return;
         }
-        let place = self.place(provider, slot, model);
         let target = Target { provider, slot, model, renames: self.renames(model) };
-        let look = self.view.health.look(self.view.now, &place, self.facts.prompt_tokens()).look;
+        self.stays |= self.home.is_some_and(|home| home.is_at(provider, slot));
         let verdict = match self.too_dear(&target) {
-            Some(cost) => Verdict::TooDear(cost),
-            None if look.is_open_to_requests() => Verdict::Taken,
-            None => {
-                let until = look.until().unwrap_or(self.view.now);
-                if self.resort.as_ref().is_none_or(|(soonest, ..)| until < *soonest) {
-                    self.resort = Some((until, target, Verdict::LastResort(look)));
-                }
-                Verdict::Unwell(look)
+            Some(cost) => {
+                self.dear.push((cost, target));
+                Verdict::TooDear(cost)
             }
+            None => self.take(target),
         };
-        if verdict == Verdict::Taken {
-            self.targets.push(target);
-        }
         self.trace.candidate(provider, Some(slot), model, verdict);
+    }
+
+    /// Takes a target if it works.
+    fn take(&mut self, target: Target<'p>) -> Verdict {
+        let place = self.place(target.provider, target.slot, target.model);
+        let look = self.view.health.look(self.view.now, &place, self.facts.prompt_tokens()).look;
+        if look.is_open_to_requests() {
+            self.targets.push(target);
+            return Verdict::Taken;
+        }
+        let until = look.until().unwrap_or(self.view.now);
+        if self.resort.as_ref().is_none_or(|(soonest, ..)| until < *soonest) {
+            self.resort = Some((until, target, Verdict::LastResort(look)));
+        }
+        Verdict::Unwell(look)
     }
 
     fn renames(&self, model: &str) -> bool {
@@ -202,7 +215,7 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
     /// What it would cost to go there, if that is more than is allowed.
     fn too_dear(&self, target: &Target<'p>) -> Option<NanoUsd> {
         let (limit, home) = (self.rules.max_switch?, self.home?);
-        if (home.provider, home.slot) == (target.provider, target.slot) || !self.is_candidate(home.provider) {
+        if home.is_at(target.provider, target.slot) {
             return None;
         }
         let warm = home.warm(self.view.now);
@@ -210,12 +223,20 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
         (cost > limit).then_some(cost)
     }
 
-    /// Whether a session could stay at its home at all: if not, no price keeps it there.
-    fn is_candidate(&self, home: u16) -> bool {
-        self.rules
-            .providers
-            .get(usize::from(home))
-            .is_some_and(|known| known.enabled && known.serves(self.facts.protocol, self.facts.operation))
+    /// Once all candidates were looked at: no price keeps a session at a home that is none of them. Then it goes where it
+    /// has to go, and of those that are dear to the cheapest first.
+    pub(super) fn settle(&mut self) {
+        if self.stays {
+            return;
+        }
+        self.dear.sort_by_key(|(cost, _)| cost.0);
+        for (_, target) in std::mem::take(&mut self.dear) {
+            if self.is_full() {
+                return;
+            }
+            let verdict = self.take(target);
+            self.trace.candidate(target.provider, Some(target.slot), target.model, verdict);
+        }
     }
 }
 

@@ -21,11 +21,11 @@ use crate::config::{NanoUsd, Rule};
 use crate::health::{Health, Place, Slot, Time};
 use crate::secret::Secret;
 
-pub use affinity::{Affinity, Home, SessionKey};
+pub use affinity::{Affinity, Home, Measured, SessionKey};
 pub use explain::{Candidate, Explanation, Ruled, Verdict};
 pub use facts::Facts;
 pub use plan::NoPlan;
-pub use rules::{Assumed, RuleSet};
+pub use rules::{Assumed, RuleSet, vendor_of_key};
 pub use subscription::Subscriptions;
 
 /// The most targets that one request can have.
@@ -169,8 +169,6 @@ pub struct Plan<'p> {
     pub changes: Changes<'p>,
     /// Nothing can be used as far as is known: the one target is tried all the same.
     pub last_resort: bool,
-    /// A second target is asked after this time without a first event.
-    pub hedge_after: Option<Duration>,
     /// The session, to be remembered at the target that serves it.
     pub session: Option<SessionKey>,
 }

@@ -6,7 +6,6 @@ use super::facts::Facts;
 use super::model::Rank;
 use super::rules::{Compiled, RuleSet};
 use super::{Candidate, Cause, Changes, Plan, Purse, Verdict, View};
-use crate::client::inbound::Operation;
 use crate::error::{ErrorKind, Refusal, Retry};
 
 /// Why a request goes nowhere.
@@ -83,7 +82,7 @@ impl RuleSet {
         view: &View<'_>,
         trace: &mut T,
     ) -> Result<Plan<'p>, NoPlan<'p>> {
-        let session = if self.affinity { view.affinity.key(&facts.party) } else { None };
+        let session = if self.affinity { view.affinity.key(&facts.party, facts.model) } else { None };
         let home = session.and_then(|key| view.affinity.find(view.now, key));
         if let Some(home) = &home {
             let (bytes, tokens) = home.prompt();
@@ -116,6 +115,7 @@ impl RuleSet {
             }
         };
 
+        gatherer.settle();
         let (mut targets, resort) = (gatherer.targets, gatherer.resort);
         let mut last_resort = false;
         if targets.is_empty() {
@@ -124,14 +124,12 @@ impl RuleSet {
             targets.push(target);
             last_resort = true;
         }
-        let hedged = facts.stream && facts.operation == Operation::Generation && targets.len() > 1;
         Ok(Plan {
             targets,
             cause,
             rule: matched.map(|(at, _)| at),
             changes: matched.map(|(_, rule)| Changes::of(&rule.rule)).unwrap_or_default(),
             last_resort,
-            hedge_after: self.hedge_after.filter(|_| hedged),
             session,
         })
     }

@@ -190,10 +190,10 @@ impl Rehearsal {
         if let Some(tokens) = question.prompt_tokens {
             facts.set_prompt_tokens(tokens);
         }
-        let own = OwnKey { home: self.rules.home_of_key("sk-ant-"), id: 0 };
+        let own = self.rules.home_of_key("sk-ant-", protocol).map(|home| OwnKey { home, id: 0 });
         let purse = match question.key {
-            Key::Own => Purse { own: Some(own), stored: true },
-            Key::OwnOnly => Purse { own: Some(own), stored: false },
+            Key::Own => Purse { own, stored: true },
+            Key::OwnOnly => Purse { own, stored: false },
             Key::Stored => Purse { own: None, stored: true },
         };
         let view = View {

@@ -1,7 +1,5 @@
 //! The part of a configuration that routing asks, taken apart once.
 
-use std::time::Duration;
-
 use wire::protocol::Protocol;
 
 use super::Keys;
@@ -13,8 +11,23 @@ use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig
 use crate::glob::Glob;
 use crate::party::Guess;
 
-/// How the keys of Anthropic begin.
-const ANTHROPIC_KEY: &str = "sk-ant-";
+/// How keys begin whose vendor they tell, and the kind of provider that they are for. The longer beginning first.
+const FORMS: [(&str, &str); 5] = [
+    ("sk-ant-", "anthropic"),
+    ("sk-proj-", "openai"),
+    ("sk-svcacct-", "openai"),
+    ("sk-admin-", "openai"),
+    ("sk-or-", "openrouter"),
+];
+/// How many vendors' keys begin, OpenAI's older ones among them.
+const COMMON_FORM: &str = "sk-";
+/// Providers of this kind speak for OpenAI where the user says so: its keys go to one that is the default.
+const COMPATIBLE: &str = "openai-compatible";
+
+/// The vendor whose form a key has, as the catalog calls its kind; `None`: it could be anybody's.
+pub fn vendor_of_key(key: &str) -> Option<&'static str> {
+    FORMS.iter().find(|(form, _)| key.starts_with(form)).map(|(_, vendor)| *vendor)
+}
 
 /// The rules of one configuration.
 #[derive(Debug)]
@@ -30,7 +43,6 @@ pub struct RuleSet {
     pub(super) chain: Box<[u16]>,
     pub(super) affinity: bool,
     pub(super) max_switch: Option<NanoUsd>,
-    pub(super) hedge_after: Option<Duration>,
     pub(super) on_subscription_limit: Option<u16>,
     guess: Guess,
 }
@@ -183,7 +195,6 @@ impl RuleSet {
             chain: routing.fallback_chain.iter().filter_map(|name| find(name)).collect(),
             affinity: routing.affinity,
             max_switch: routing.max_switch_cost,
-            hedge_after: routing.hedge_after,
             on_subscription_limit: find(&routing.on_subscription_limit),
             guess: if routing.guess_agent_types { Guess::ByPrompt } else { Guess::Never },
         }
@@ -209,17 +220,33 @@ impl RuleSet {
         self.providers.iter().position(|known| &*known.name == name).and_then(|at| u16::try_from(at).ok())
     }
 
-    /// The one provider that a caller's own key goes to: the one that the gateway stands in for, which is the default
-    /// provider (or the first of the chain that is enabled); but a key of Anthropic goes to Anthropic, if it is there.
-    pub fn home_of_key(&self, key: &str) -> u16 {
-        let enabled = |at: &u16| self.providers.get(usize::from(*at)).is_some_and(|known| known.enabled);
-        let home = [self.default].into_iter().chain(self.chain.iter().copied()).find(enabled).unwrap_or(self.default);
-        let is_anthropic = |known: &Known| known.kind.name == "anthropic" && known.enabled && known.takes_callers_keys;
-        if key.starts_with(ANTHROPIC_KEY) && !self.providers.get(usize::from(home)).is_some_and(is_anthropic) {
-            let other = self.providers.iter().position(is_anthropic).and_then(|at| u16::try_from(at).ok());
-            return other.unwrap_or(home);
+    /// The one provider that a caller's own key goes to. A key whose form tells its vendor goes to a provider of that
+    /// kind and to no other; `None`: there is none, and the key is not spent. Any other key goes to the provider that the
+    /// gateway stands in for, which is the default one (or the first of the chain that is enabled).
+    pub fn home_of_key(&self, key: &str, protocol: Protocol) -> Option<u16> {
+        let known = |at: u16| self.providers.get(usize::from(at));
+        let line = || [self.default].into_iter().chain(self.chain.iter().copied());
+        let all = (0..self.providers.len()).filter_map(|at| u16::try_from(at).ok());
+        let of_kind = |name: &str| {
+            let is_it = |at: &u16| known(*at).is_some_and(|it| it.kind.name == name && it.takes_callers_key());
+            line().chain(all).find(is_it)
+        };
+        let default = || line().find(|at| known(*at).is_some_and(|it| it.enabled)).unwrap_or(self.default);
+        if let Some(vendor) = vendor_of_key(key) {
+            let speaks_for =
+                |at: &u16| known(*at).is_some_and(|it| it.kind.name == COMPATIBLE && it.takes_callers_key());
+            return of_kind(vendor).or_else(|| Some(default()).filter(speaks_for).filter(|_| vendor != "anthropic"));
         }
-        home
+        let of_openai = matches!(protocol, Protocol::OpenAiChat | Protocol::OpenAiResponses);
+        if of_openai && key.starts_with(COMMON_FORM) {
+            // One that is asked in its own protocol and wants keys is meant by them; any other is not.
+            let wants = |it: &Known| !it.kind.keyless || it.kind.name == COMPATIBLE;
+            let is_meant = |it: &Known| wants(it) && it.kind.way(protocol, it.forced).protocol == protocol;
+            if !known(default()).is_some_and(is_meant) {
+                return of_kind("openai").or_else(|| Some(default()));
+            }
+        }
+        Some(default())
     }
 }
 
@@ -239,6 +266,10 @@ impl Known {
             no_key: no_key.into(),
             kind: config.kind,
         }
+    }
+
+    fn takes_callers_key(&self) -> bool {
+        self.enabled && self.takes_callers_keys
     }
 
     /// Whether it can do this for a client of that protocol: what is asked of a model is translated, anything else is not.

@@ -116,8 +116,8 @@ impl World {
     }
 
     fn own(&mut self, key: &str) {
-        let (home, id) = (self.rules.home_of_key(key), self.subscriptions.id(key));
-        self.purse.own = Some(OwnKey { home, id });
+        let home = self.rules.home_of_key(key, Protocol::AnthropicMessages);
+        self.purse.own = home.map(|home| OwnKey { home, id: self.subscriptions.id(key) });
     }
 }
 
@@ -301,19 +301,53 @@ fn the_callers_own_key_stays_with_its_provider() {
 }
 
 #[test]
-fn a_key_of_anthropic_goes_to_anthropic_and_any_other_to_the_default() {
+fn a_key_goes_to_the_provider_whose_form_it_has_and_any_other_to_the_default() {
     let providers = r#"
         "a": { "providerType": "anthropic-compatible", "baseUrl": "https://a.test" },
         "b": { "providerType": "anthropic", "enabled": false },
         "c": { "providerType": "anthropic" }"#;
     let world = World::new(providers, r#""fallbackChain": ["c"]"#);
-    let home = |world: &World, key: &str| world.rules.name(world.rules.home_of_key(key)).to_string();
+    let home_for = |world: &World, key: &str, protocol| {
+        world
+            .rules
+            .home_of_key(key, protocol)
+            .map_or_else(|| "-".to_string(), |home| world.rules.name(home).to_string())
+    };
+    let home = |world: &World, key: &str| home_for(world, key, Protocol::AnthropicMessages);
     assert_eq!((home(&world, "sk-ant-api03-x"), home(&world, "sk-other")), ("c".into(), "a".into()));
+    assert_eq!((home(&world, "sk-proj-x"), home(&world, "sk-or-v1-x")), ("-".into(), "-".into()));
     let stored =
         World::new(&providers.replace("\"anthropic\" }", "\"anthropic\", \"apiKeyMode\": \"stored\" }"), CHAIN);
-    assert_eq!(home(&stored, "sk-ant-api03-x"), "a", "Anthropic takes no caller's key here");
+    assert_eq!(home(&stored, "sk-ant-api03-x"), "-", "Anthropic takes no caller's key here");
     let first = World::new(&PROVIDERS.replacen('{', "{ \"enabled\": false, ", 1), CHAIN);
-    assert_eq!((home(&first, "k"), home(&first, "sk-ant-x")), ("b".into(), "b".into()), "the default is off");
+    assert_eq!((home(&first, "k"), home(&first, "sk-ant-x")), ("b".into(), "-".into()), "the default is off");
+    let all = r#"
+        "a": { "providerType": "anthropic" },
+        "b": { "providerType": "deepseek" },
+        "c": { "providerType": "openai" },
+        "d": { "providerType": "openrouter" }"#;
+    let (chat, responses) = (Protocol::OpenAiChat, Protocol::OpenAiResponses);
+    let all = World::new(all, r#""fallbackChain": []"#);
+    for (key, protocol, want) in [
+        ("sk-ant-oat01-x", chat, "a"),
+        ("sk-proj-x", Protocol::AnthropicMessages, "c"),
+        ("sk-svcacct-x", chat, "c"),
+        ("sk-or-v1-x", chat, "d"),
+        ("sk-0123", chat, "c"),
+        ("sk-0123", responses, "c"),
+        ("sk-0123", Protocol::AnthropicMessages, "a"),
+        ("k", chat, "a"),
+    ] {
+        assert_eq!(home_for(&all, key, protocol), want, "{key} {protocol:?}");
+    }
+    // A default that wants keys and is asked in its own protocol is meant by a key that many vendors could have given.
+    let other = r#""a": { "providerType": "deepseek" }, "c": { "providerType": "openai" }"#;
+    let other = World::new(other, r#""fallbackChain": []"#);
+    assert_eq!((home_for(&other, "sk-0123", chat), home_for(&other, "sk-proj-x", chat)), ("a".into(), "c".into()));
+    assert_eq!(home_for(&other, "sk-ant-api03-x", chat), "-");
+    let ours = r#""a": { "providerType": "openai-compatible", "baseUrl": "https://a.test" }"#;
+    let ours = World::new(ours, r#""fallbackChain": []"#);
+    assert_eq!((home_for(&ours, "sk-proj-x", chat), home(&ours, "sk-ant-x")), ("a".into(), "-".into()));
 }
 
 #[test]
@@ -383,7 +417,7 @@ fn equals_are_drawn_by_weight_and_a_session_stays_where_it_is() {
     assert_eq!(firsts(&mut World::new(PROVIDERS, &rule([0, 0, 0])), ""), [1000, 0, 0]);
     let session = "x-claude-code-session-id: s\r\n";
     with(session, OPUS, |facts| {
-        let key = world.affinity.key(&facts.party).unwrap();
+        let key = world.affinity.key(&facts.party, facts.model).unwrap();
         world.affinity.remember(world.now, key, 2, Slot::Stored(0));
     });
     assert_eq!(firsts(&mut world, session), [0, 0, 1000]);
@@ -433,7 +467,7 @@ fn a_pool_of_keys_is_used_by_what_is_left_of_each() {
     assert_eq!(world.plan("", m), "a:2=m a:0=m", "the second is used up");
     let session = "x-claude-code-session-id: s\r\n";
     with(session, m, |facts| {
-        let key = world.affinity.key(&facts.party).unwrap();
+        let key = world.affinity.key(&facts.party, facts.model).unwrap();
         world.affinity.remember(world.now, key, 0, Slot::Stored(0));
     });
     assert_eq!(world.plan(session, m), "a:0=m a:2=m", "a session stays at its key");
@@ -449,9 +483,10 @@ fn a_switch_that_costs_too_much_is_refused_while_the_cache_is_warm() {
     let mut world = World::new(PROVIDERS, &routing("0.50"));
     world.prices = Cents(&[0, 1, 2]);
     with(session, OPUS, |facts| {
-        let key = world.affinity.key(&facts.party).unwrap();
+        let key = world.affinity.key(&facts.party, facts.model).unwrap();
         world.affinity.remember(world.now, key, 0, Slot::Stored(0));
-        world.affinity.measure(world.now, key, (400, 100), 40, Duration::from_secs(300));
+        let seen = Measured { prompt: (400, 100), warm: 40, keeps: Duration::from_secs(300) };
+        world.affinity.measure(world.now, key, (0, Slot::Stored(0)), &seen);
     });
     assert_eq!(
         world.plan(session, OPUS),
@@ -469,6 +504,35 @@ fn a_switch_that_costs_too_much_is_refused_while_the_cache_is_warm() {
     let off = PROVIDERS.replacen('{', "{ \"enabled\": false, ", 1);
     let moved = World { rules: World::new(&off, &routing("0")).rules, ..world };
     assert_eq!(moved.plan(session, OPUS), "b:0=claude-opus-5-5 c:0=claude-opus-5-5", "it cannot stay where it was");
+}
+
+#[test]
+fn no_price_keeps_a_session_at_a_home_that_is_no_target() {
+    let session = "x-claude-code-session-id: s\r\n";
+    let at_b = |routing: &str| {
+        let mut world = World::new(PROVIDERS, routing);
+        world.prices = Cents(&[2, 0, 1]);
+        with(session, OPUS, |facts| {
+            let key = world.affinity.key(&facts.party, facts.model).unwrap();
+            world.affinity.remember(world.now, key, 1, Slot::Stored(0));
+            let seen = Measured { prompt: (400, 100), warm: 100, keeps: Duration::from_secs(300) };
+            world.affinity.measure(world.now, key, (1, Slot::Stored(0)), &seen);
+        });
+        world
+    };
+    let limit = r#""maxSwitchCostUsd": 0.50"#;
+    let alone = at_b(&format!(r#"{limit}, "fallbackChain": ["a"]"#));
+    assert_eq!(alone.plan(session, OPUS), "a:0=claude-opus-5-5");
+    let cheapest = at_b(&format!(r#"{limit}, "fallbackChain": ["a", "c"]"#));
+    assert_eq!(cheapest.plan(session, OPUS), "c:0=claude-opus-5-5 a:0=claude-opus-5-5");
+    assert_eq!(at_b(&format!("{limit}, {CHAIN}")).plan(session, OPUS), "b:0=claude-opus-5-5");
+    // Another model of the same session has no cache there.
+    let other = r#"{"model":"claude-sonnet-5-5"}"#;
+    assert!(at_b(&format!("{limit}, {CHAIN}")).plan(session, other).starts_with("a:0="));
+    // A home that rests is still the home.
+    let resting = at_b(&format!("{limit}, {CHAIN}"));
+    resting.down(1, Slot::Stored(0), "claude-opus-5-5");
+    assert_eq!(resting.plan(session, OPUS), "b:0=claude-opus-5-5");
 }
 
 #[test]
@@ -499,20 +563,18 @@ fn a_used_up_subscription_is_replaced_only_where_that_is_wanted_and_only_by_a_st
 }
 
 #[test]
-fn what_is_not_held_has_one_target_and_only_streams_are_hedged() {
-    let world = World::new(PROVIDERS, &format!(r#""hedgeAfterMs": 500, {CHAIN}"#));
-    let plan = |operation, body: &str| {
+fn what_is_not_held_has_one_target() {
+    let world = World::new(PROVIDERS, CHAIN);
+    let targets = |operation, body: &str| {
         with("", body, |mut facts| {
             facts.operation = operation;
-            let plan = world.rules.plan(&facts, &world.purse, &world.view()).unwrap();
-            (plan.targets.len(), plan.hedge_after.is_some())
+            world.rules.plan(&facts, &world.purse, &world.view()).unwrap().targets.len()
         })
     };
-    assert_eq!(plan(Operation::Generation, OPUS), (3, true));
-    assert_eq!(plan(Operation::Generation, "{}"), (3, false));
-    assert_eq!(plan(Operation::CountTokens, OPUS), (3, false));
+    assert_eq!(targets(Operation::Generation, OPUS), 3);
+    assert_eq!(targets(Operation::CountTokens, OPUS), 3);
     for single in [Operation::Models, Operation::Batches, Operation::Opaque] {
-        assert_eq!(plan(single, "{}"), (1, false), "{single:?}");
+        assert_eq!(targets(single, "{}"), 1, "{single:?}");
     }
 }
 

@@ -7,7 +7,9 @@ use ledger::limits::Limits;
 use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
 use tokio::time::Instant;
 use wire::meter::{self, Counts, Meter, Metered};
+use wire::protocol::Protocol;
 use wire::sse::Splitter;
+use wire::usage::Usage;
 
 use crate::client::inbound::{self, HeldBody};
 use crate::error::ErrorKind;
@@ -18,6 +20,7 @@ use crate::recorder::{Draft, Owner, Settling, Tape, now_us};
 use crate::relay::{Ended, Gate, Seen, Settle};
 use crate::route::Target;
 use crate::server::exchange::Exchange;
+use crate::server::limits;
 use crate::server::request::Credential;
 
 impl Exchange {
@@ -92,11 +95,31 @@ impl Exchange {
         }
     }
 
+    /// Another try begins. What an earlier one used cannot be priced together with what this one will: that it is there
+    /// stays known.
+    pub(super) fn begin_try(&mut self) {
+        let Some(record) = self.record() else { return };
+        record.usage_unknown |= record.usage.take().is_some();
+        (record.estimated_output, record.stop_reason, record.error) = (None, None, None);
+    }
+
+    /// What a try came to that ended before its client had anything of it; `None`: it was never accepted.
+    pub(super) fn used(&mut self, metered: Option<Metered>) {
+        let Some(metered) = metered else { return };
+        self.unanswered = false;
+        let is_nothing = matches!(&metered.usage, Counts::Known(usage) if *usage == Usage::default());
+        let is_generation = self.operation == inbound::Operation::Generation;
+        if let Some(record) = self.record().filter(|_| is_generation && !is_nothing) {
+            measure(record, metered, 200);
+        }
+    }
+
     /// What a whole answer came to goes into the record.
-    pub(super) fn came_to(&mut self, metered: Metered, upstream_id: Option<Box<str>>, bytes: u64) {
+    pub(super) fn came_to(&mut self, metered: Metered, said: Said, bytes: u64) {
         let (status, first_byte) = (self.status, self.first_byte);
         let Some(record) = self.record() else { return };
-        (record.upstream_request_id, record.bytes_out) = (upstream_id, bytes);
+        record.bytes_out = bytes;
+        said.told(record);
         record.first_byte_us = first_byte.map(micros);
         measure(record, metered, status);
     }
@@ -117,13 +140,12 @@ impl Exchange {
     }
 
     /// All targets have failed, and this answer of one of them is the client's.
-    pub(super) fn gave_up(&mut self, provider: &Provider, answer: &ResponseHead, body: &[u8]) {
-        let is_stream = (200..300).contains(&answer.status);
-        let upstream_id = answer.get("request-id").and_then(|id| std::str::from_utf8(id).ok()).map(Box::from);
+    pub(super) fn gave_up(&mut self, provider: &Provider, status: u16, body: &[u8], said: Said) {
+        let is_stream = (200..300).contains(&status);
         let Some(record) = self.record() else { return };
         record.parties.provider = Some(provider.name.as_str().into());
-        (record.upstream_request_id, record.bytes_out) = (upstream_id, body.len() as u64);
-        record.limits = limits(answer);
+        record.bytes_out = body.len() as u64;
+        said.told(record);
         let metered = if is_stream {
             let (mut meter, mut splitter) = (Meter::default(), Splitter::new(body.len()));
             splitter.push(body, |event| meter.event(&event));
@@ -131,7 +153,7 @@ impl Exchange {
         } else {
             meter::whole(body)
         };
-        measure(record, metered, answer.status);
+        measure(record, metered, status);
     }
 
     /// Ends the record of an exchange that has no answer of an upstream's.
@@ -177,9 +199,35 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What the head of an answer says of the provider's limits.
-pub(super) fn limits(answer: &ResponseHead) -> Option<Limits> {
-    Limits::of(answer.fields().filter_map(|field| Some((std::str::from_utf8(field.name).ok()?, field.value))))
+/// What the head of an upstream's answer said that the record keeps.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    /// Its status.
+    pub(super) status: u16,
+    /// The id that the upstream gave it.
+    upstream_id: Option<Box<str>>,
+    /// What it says of the provider's limits.
+    limits: Option<Limits>,
+}
+
+impl Said {
+    /// Of this head.
+    pub(super) fn of(answer: &ResponseHead) -> Self {
+        let id = answer.get("request-id").or(answer.get("x-request-id"));
+        let id = id.and_then(|id| std::str::from_utf8(id).ok()).map(Box::from);
+        let fields = answer.fields().filter_map(|field| Some((std::str::from_utf8(field.name).ok()?, field.value)));
+        // Those that are told under other names are kept under the same.
+        let limits = Limits::of(fields).or_else(|| {
+            let named = limits::fields(Protocol::AnthropicMessages, answer, now_us() / 1000);
+            Limits::of(named.iter().map(|(name, value)| (*name, value.as_bytes())))
+        });
+        Self { status: answer.status, upstream_id: id, limits }
+    }
+
+    /// Puts it into the record.
+    fn told(self, record: &mut Record) {
+        (record.upstream_request_id, record.limits) = (self.upstream_id, self.limits);
+    }
 }
 
 /// Puts what the relay saw into the record, before the client can know the end.
@@ -188,8 +236,7 @@ pub(super) struct Closing<'a> {
     pub(super) status: u16,
     pub(super) started: Instant,
     pub(super) first_byte: Option<Duration>,
-    pub(super) upstream_id: Option<&'a str>,
-    pub(super) limits: Option<Limits>,
+    pub(super) said: Option<Said>,
     pub(super) tape: Option<Tape>,
     /// What the answer came to, once that is known.
     pub(super) seen: Option<Measured>,
@@ -228,8 +275,8 @@ impl Settle for Closing<'_> {
 
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate> {
         let (outcome, cause) = outcome(seen.ended, self.status);
-        let (status, started, upstream_id) = (self.status, self.started, self.upstream_id);
-        let (first_byte, limits) = (self.first_byte, self.limits.take());
+        let (status, started) = (self.status, self.started);
+        let (first_byte, said) = (self.first_byte, self.said.take());
         self.seen = seen.metered.as_ref().map(Measured::of);
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
@@ -240,8 +287,9 @@ impl Settle for Closing<'_> {
                 last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
             }
             record.error = cause.map(Box::from);
-            record.upstream_request_id = upstream_id.map(Box::from);
-            record.limits = limits;
+            if let Some(said) = said {
+                said.told(record);
+            }
             record.bytes_out = seen.payload;
             record.first_byte_us = first_byte.map(micros);
             record.duration_us = Some(micros(started.elapsed()));

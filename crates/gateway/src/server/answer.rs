@@ -17,7 +17,7 @@ use crate::io::Io;
 use crate::provider::Provider;
 use crate::relay::{Ended, Events, Framed, View, Whole};
 use crate::server::account::outcome;
-use crate::server::dispatch::{Lost, What};
+use crate::server::dispatch::{Collected, Lost, What};
 use crate::server::exchange::{Exchange, Failure};
 use crate::translation::LOSS;
 use crate::upstream::UpstreamBody;
@@ -154,26 +154,24 @@ impl Exchange {
             let mut collect = std::pin::pin!(source.collect(BATCH_OBJECT));
             client.watch(deadline, |cx| collect.as_mut().poll(cx)).await
         };
+        client.unread &= source.sending().0.is_uploading();
         let whole = match whole {
             Ok(Ok(Some(whole))) => whole,
             Ok(Ok(None)) => {
                 return Err(Refusal::new(ErrorKind::BadGateway, "the batch object is larger than 16 MB").into());
             }
             Ok(Err(e)) => return Err(Refusal::new(ErrorKind::BadGateway, e.to_string()).into()),
-            Err(Interrupted::Gone) => return Err(Failure::Gone),
-            Err(Interrupted::Cut) => return Err(Refusal::shutting_down().into()),
             Err(Interrupted::Deadline) => {
                 return Err(Refusal::new(ErrorKind::UpstreamTimeout, "the batch object did not arrive in time").into());
             }
+            Err(why) => return Err(why.into()),
         };
         let ours = format!("http://{}", head.host());
         let body = Bytes::from(rehome(&whole, &provider.base.to_string(), &ours));
-        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled() && source.sending().0.is_done();
         source.release(&worker.pool, &provider.base.origin);
-        let told = Told { keep_alive, ..self.told(&provider.name, false) };
-        let answered = whole_answer(&answer, body, &told);
         let outcome = outcome(&Ended::Complete, self.status).0;
-        self.send_whole(client, answered, keep_alive, outcome).await
+        let ready = Ready { answer: &answer, body, provider: &provider.name, lost: "", final_word: false };
+        self.send_whole(client, head, worker, ready, outcome).await
     }
 
     /// What the head of an answer says of this exchange.
@@ -186,10 +184,16 @@ impl Exchange {
     pub(super) async fn send_whole<S: Io>(
         &mut self,
         client: &mut Client<S>,
-        answered: [Bytes; 2],
-        keep_alive: bool,
+        head: &RequestHead,
+        worker: &Worker,
+        ready: Ready<'_>,
         outcome: Outcome,
     ) -> Result<(Ended, bool), Failure> {
+        let keep_alive = keeps(client, head, worker);
+        let Ready { answer, body, provider, lost, final_word } = ready;
+        let told = Told { keep_alive, lost, ..self.told(provider, final_word) };
+        let answered = whole_answer(answer, body, &told);
+        worker.gateway.counters.relayed(answered[1].len() as u64);
         answered.into_iter().for_each(|part| client.out.push(part));
         if let Some(settling) = self.settle(outcome, None) {
             settling.await;
@@ -207,22 +211,35 @@ impl Exchange {
         lost: Lost<'_>,
     ) -> Result<(Ended, bool), Failure> {
         self.provider.clone_from(&lost.provider.name);
-        let (answer, body) = match lost.what {
-            What::Answer(answer, body) => (answer, body),
+        let Collected { head: answer, body, said } = match lost.what {
+            What::Answer(collected) => *collected,
             What::Refusal(refusal) => return Err(refusal.into()),
         };
         self.status = answer.status;
-        self.gave_up(lost.provider, &answer, &body);
-        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
-        let told = Told { keep_alive, ..self.told(&lost.provider.name, lost.final_word) };
-        let answered = whole_answer(&answer, body, &told);
-        worker.gateway.counters.relayed(answered[1].len() as u64);
-        self.send_whole(client, answered, keep_alive, Outcome::UpstreamError).await
+        self.gave_up(lost.provider, answer.status, &body, said);
+        let (provider, final_word) = (&*lost.provider.name, lost.final_word);
+        let ready = Ready { answer: &answer, body, provider, lost: "", final_word };
+        self.send_whole(client, head, worker, ready, Outcome::UpstreamError).await
     }
 }
 
+/// Whether the client's connection can carry another request once this one is answered.
+pub(super) fn keeps<S>(client: &Client<S>, head: &RequestHead, worker: &Worker) -> bool {
+    head.keep_alive && !client.unread && !worker.phases.drain.is_cancelled()
+}
+
+/// An answer that is whole, and what its head says besides.
+#[derive(Debug)]
+pub(super) struct Ready<'a> {
+    pub(super) answer: &'a ResponseHead,
+    pub(super) body: Bytes,
+    pub(super) provider: &'a str,
+    pub(super) lost: &'a str,
+    pub(super) final_word: bool,
+}
+
 /// An answer whose body is at hand.
-pub(super) fn whole_answer(answer: &ResponseHead, body: Bytes, told: &Told<'_>) -> [Bytes; 2] {
+fn whole_answer(answer: &ResponseHead, body: Bytes, told: &Told<'_>) -> [Bytes; 2] {
     let mut out = BytesMut::with_capacity(1024);
     write::status_line(&mut out, answer.status, answer.reason());
     headers::response_fields(&mut out, answer, told.final_word);

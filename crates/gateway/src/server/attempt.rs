@@ -65,7 +65,6 @@ impl Exchange {
             self.unanswered = true;
             match self.answer_head(client, &mut flight, patience).await? {
                 Head::Came(answer) => {
-                    self.unanswered = false;
                     let source = flight.into_body(&answer);
                     return Ok(Try::Answer(Box::new((answer, source))));
                 }
@@ -104,12 +103,11 @@ impl Exchange {
         match client.watch(deadline, |cx| dial.as_mut().poll(cx)).await {
             Ok(Ok(io)) => Ok(Ok(Connection::new(io))),
             Ok(Err(e)) => Ok(Err((self.unreachable(&e), e.cause.code().into()))),
-            Err(Interrupted::Gone) => Err(Failure::Gone),
-            Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
             Err(Interrupted::Deadline) => {
                 let message = format!("no connection to the provider `{}` within {timeout:?}", self.provider);
                 Ok(Err((Refusal::new(ErrorKind::UpstreamTimeout, message), "no connection in time".into())))
             }
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -161,15 +159,13 @@ impl Exchange {
         match waited.await {
             Ok(Ok(head)) => Ok(Head::Came(head)),
             Ok(Err(e)) => Ok(Head::Broken(e)),
-            Err(Stopped::Interrupted(Interrupted::Gone) | Stopped::Upload(UploadError::ClientGone)) => {
-                Err(Failure::Gone)
-            }
+            Err(Stopped::Upload(UploadError::ClientGone)) => Err(Failure::Gone),
             Err(Stopped::SlowUpload) => Err(Pace::too_slow().into()),
             Err(Stopped::Upload(UploadError::Framing(e))) => {
                 Err(Refusal::new(ErrorKind::InvalidRequest, e.to_string()).close().into())
             }
-            Err(Stopped::Interrupted(Interrupted::Cut)) => Err(Refusal::shutting_down().into()),
             Err(Stopped::Interrupted(Interrupted::Deadline)) => Ok(Head::Late),
+            Err(Stopped::Interrupted(why)) => Err(why.into()),
         }
     }
 }

@@ -5,6 +5,7 @@ use http1::RequestHead;
 use crate::catalog::Auth;
 use crate::client::peer::Peer;
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::route::{Purse, vendor_of_key};
 use crate::secret::Secret;
 
 /// The text that a client which insists on a key is given when it should spend ours.
@@ -132,6 +133,18 @@ pub fn means(
             Err(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never))
         }
     }
+}
+
+/// What a caller is told who brought a key for which there is no provider, and may spend no other.
+pub fn homeless(means: &Means, purse: &Purse) -> Option<Refusal> {
+    let own = means.own.as_ref().filter(|_| purse.own.is_none() && !purse.stored)?;
+    let kind = vendor_of_key(own.key.expose())?;
+    let message = format!(
+        "the key of this request is one for `{kind}`, and no provider of this type is there to take it: configure one \
+         (`\"providerType\": \"{kind}\"`), or send the gateway's token (`token` in CCO_HOME) in place of the key to \
+         spend stored ones"
+    );
+    Some(Refusal::new(ErrorKind::Authentication, message).retry(Retry::Never))
 }
 
 /// The caller's own key and the form it goes up in; our token and the placeholder are none.

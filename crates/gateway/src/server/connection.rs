@@ -16,6 +16,7 @@ use crate::client::{Client, NoRequest};
 use crate::error::{ErrorKind, Refusal};
 use crate::gateway::{Desk, Worker};
 use crate::io::Io;
+use crate::server::answer::keeps;
 use crate::server::exchange::exchange;
 
 /// Serves requests off one connection until it ends.
@@ -106,6 +107,6 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
             (Answer::refusal(&refusal, protocol(head), &id), refusal.close)
         }
     };
-    let keep_alive = head.keep_alive && !close && !worker.phases.drain.is_cancelled();
+    let keep_alive = keeps(client, head, worker) && !close;
     client.answer(&answer, &id, keep_alive, head.method() == "HEAD").await
 }

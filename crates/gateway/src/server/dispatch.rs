@@ -1,13 +1,11 @@
 //! The targets of a request, one after the other, until one gives an answer that its client can have.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http1::{Framing, RequestHead, ResponseHead};
-use ledger::record::{Id, Outcome as Recorded};
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use wire::error::ApiError;
 use wire::meter::Metered;
 
 use crate::cap::Turn;
@@ -15,26 +13,23 @@ use crate::client::inbound::HeldBody;
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
-use crate::health::{Entry, Outcome, Pass, Slot};
+use crate::health::{Entry, Pass, Slot};
 use crate::io::Io;
 use crate::provider::Provider;
-use crate::relay::{Beginning, Opened, View, open};
-use crate::retry::{Failure as Why, Kept, Merit, Owner, Refused, Tried, UsedUp, Verdict, judge, same_target_limit};
+use crate::relay::{Beginning, View};
+use crate::retry::{Failure as Why, Kept, Merit, Owner, Tried, UsedUp, Verdict, judge, same_target_limit};
 use crate::route::{Facts, Plan, Purse, Target};
-use crate::server::answer::view;
-use crate::server::attempt::Try;
+use crate::server::account::Said;
 use crate::server::caller::Means;
 use crate::server::exchange::{Exchange, Failure};
-use crate::server::request::{Outgoing, Unfit, credential, prepare};
-use crate::server::translated::{self, Asks, WHOLE};
-use crate::signals::Signals;
-use crate::translation::{self, Answer};
+use crate::server::request::{Unfit, credential, prepare};
+use crate::server::step::{Came, Step};
+use crate::server::translated::{self, Asks};
+use crate::translation::Answer;
 use crate::upstream::UpstreamBody;
 
-/// Bytes of a failed answer that are kept while other targets are asked.
-const KEPT: usize = 1024 * 1024;
-/// How long the body of a failed answer may take.
-const KEPT_WITHIN: Duration = Duration::from_secs(10);
+/// No request waits longer for its turn at a provider while there is another one to ask.
+const TURN: Duration = Duration::from_secs(10);
 
 /// What a request is, for as long as another attempt may be made.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +51,8 @@ pub(super) struct Won<'g> {
     pub(super) provider: &'g Provider,
     pub(super) slot: Slot,
     pub(super) answer: ResponseHead,
-    /// The id that the upstream gave its answer.
-    pub(super) upstream_id: Option<Box<str>>,
+    /// What the upstream's own head said.
+    pub(super) said: Said,
     pub(super) source: UpstreamBody,
     pub(super) view: View,
     /// The answer where it was translated as a whole, and what it came to.
@@ -84,9 +79,18 @@ pub(super) struct Lost<'g> {
 #[derive(Debug)]
 pub(super) enum What {
     /// An answer of the upstream's, whole.
-    Answer(Box<ResponseHead>, Bytes),
+    Answer(Box<Collected>),
     /// What the client is told.
     Refusal(Refusal),
+}
+
+/// A failed answer that is at hand, as its client may get it.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) head: ResponseHead,
+    pub(super) body: Bytes,
+    /// What the upstream's own head said.
+    pub(super) said: Said,
 }
 
 /// What the targets of a request came to.
@@ -103,7 +107,7 @@ impl<'g> Dispatched<'g> {
         match self {
             Self::Won(won) => Some((won.provider, won.answer.status)),
             Self::Lost(lost) => match &lost.what {
-                What::Answer(answer, _) => Some((lost.provider, answer.status)),
+                What::Answer(answer) => Some((lost.provider, answer.said.status)),
                 What::Refusal(_) => None,
             },
             Self::Idle(..) => None,
@@ -111,37 +115,20 @@ impl<'g> Dispatched<'g> {
     }
 }
 
-/// One target at hand.
-struct Step<'s, 'g> {
-    provider: &'g Provider,
-    target: &'s Target<'s>,
-    request: &'s Outgoing,
-    patience: Duration,
-    idle: Duration,
-    /// Whether another target is left.
-    has_next: bool,
-    /// Whether there were attempts before.
-    has_failed: bool,
-    tried: Tried,
-    since: Instant,
-}
-
-/// What an attempt came to.
-enum Came<'g> {
-    /// The client gets it as it comes.
-    Won(Box<Won<'g>>),
-    /// It failed.
-    Failed(Why, What),
-}
-
-/// The time in milliseconds since 1970.
-pub(super) fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Whether a failed answer of this status may be followed by another attempt, so that its body is worth reading first.
-fn may_be_followed(status: u16, owner: Owner) -> bool {
-    matches!(status, 404 | 429 | 500..) || matches!(status, 401 | 403) && owner == Owner::Ours
+/// Why a target was passed over without having been asked, as its client is told where nobody else is left.
+fn passed_over(provider: &Provider, target: &Target<'_>, unfit: Unfit) -> Refusal {
+    match unfit {
+        Unfit::Refused(why) => Refusal::of(&why),
+        Unfit::Model => Refusal::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "the provider `{}` would be asked for the model `{}`, which cannot be written into this body: send it as \
+                 a JSON object, in no coding or in one that can be read",
+                provider.name, target.model
+            ),
+        ),
+    }
+    .retry(Retry::Never)
 }
 
 impl Exchange {
@@ -159,7 +146,7 @@ impl Exchange {
         let repeatable = asked.body.is_some() || asked.head.framing == Framing::None;
         let mut kept: Kept<(&'g Provider, What)> = Kept::default();
         let mut full = None;
-        let mut unfit = None;
+        let mut passed = None;
         let (mut at, mut entry) = (0, if plan.last_resort { Entry::LastResort } else { Entry::IfWell });
         loop {
             let Some(target) = plan.targets.get(at).copied() else {
@@ -174,7 +161,10 @@ impl Exchange {
             let Some(provider) = gateway.provider(target.provider) else { continue };
             let home = asked.purse.own.map(|own| own.home);
             let way = provider.way(asked.asks.protocol);
-            let Ok(credential) = credential(provider, way, target.slot, asked.means, home) else { continue };
+            let Ok(credential) = credential(provider, way, target.slot, asked.means, home) else {
+                passed.get_or_insert_with(|| no_key(provider));
+                continue;
+            };
             let (head, body) = (asked.head, asked.body);
             if let Some(body) = body {
                 translated::learn(client, worker, provider, way, &target, body).await?;
@@ -183,9 +173,8 @@ impl Exchange {
             let request =
                 match prepare(asks, head, self.operation, body, provider, &target, changes, credential.as_ref()) {
                     Ok(request) => request,
-                    Err(Unfit::Model) => continue,
-                    Err(Unfit::Refused(why)) => {
-                        unfit.get_or_insert(why);
+                    Err(unfit) => {
+                        passed.get_or_insert_with(|| passed_over(provider, &target, unfit));
                         continue;
                     }
                 };
@@ -196,7 +185,10 @@ impl Exchange {
             if let (true, Some(answer)) = (request.is_idle, &request.answer) {
                 return Ok(Dispatched::Idle(provider, answer.clone(), request.lost));
             }
-            let Some(turn) = self.turn(client, provider).await? else {
+            // Where somebody else can be asked, nobody waits long.
+            let has_next = at < plan.targets.len();
+            let wait = if has_next { provider.timeouts.head.min(TURN) } else { provider.timeouts.head };
+            let Some(turn) = self.turn(client, provider, wait).await? else {
                 full.get_or_insert(provider);
                 continue;
             };
@@ -206,11 +198,14 @@ impl Exchange {
             let limit = same_target_limit(head, provider.max_retries);
             let stream = self.stream;
             let mut step = Step {
+                worker,
+                asked,
                 provider,
                 target: &target,
                 request: &request,
                 patience: self.patience(head, plan.changes.timeout.unwrap_or(provider.timeouts.head)),
                 idle: plan.changes.idle_timeout.unwrap_or(provider.timeouts.idle),
+                end: self.started + plan.changes.max_stream.unwrap_or(provider.timeouts.max_stream),
                 has_next: false,
                 has_failed: false,
                 tried: Tried { owner, stream, repeatable, again: 0, limit, replaces_subscription },
@@ -225,7 +220,7 @@ impl Exchange {
                 step.since = Instant::now();
                 (step.has_next, step.has_failed) = (at < plan.targets.len(), self.attempts > 0);
                 self.attempts += 1;
-                let (failure, what) = match self.step(client, worker, asked, &step, &kept, pass, &mut turn).await? {
+                let (failure, what) = match self.step(client, &step, &kept, pass, &mut turn).await? {
                     Came::Won(won) => {
                         if let Some(session) = plan.session
                             && won.answer.status < 400
@@ -238,7 +233,7 @@ impl Exchange {
                 };
                 let verdict = judge(&failure, &step.tried, &routing.budget, asked.chance);
                 kept.offer(&failure, &step.tried, verdict, || (provider, what));
-                if replaces_subscription && self.is_used_up(gateway, asked, &failure) {
+                if replaces_subscription && !self.replaced && self.is_used_up(gateway, asked, &failure) {
                     match routing.rules.plan(asked.facts, asked.purse, &gateway.view(asked.chance)) {
                         Ok(instead) => (self.replaced, plan, at) = (true, instead, 0),
                         Err(_) => at = plan.targets.len(),
@@ -252,8 +247,7 @@ impl Exchange {
                         let deadline = Instant::now() + wait;
                         match client.watch(deadline, |_| std::task::Poll::<()>::Pending).await {
                             Err(Interrupted::Deadline) | Ok(()) => {}
-                            Err(Interrupted::Gone) => return Err(Failure::Gone),
-                            Err(Interrupted::Cut) => return Err(Refusal::shutting_down().into()),
+                            Err(why) => return Err(why.into()),
                         }
                     }
                     Verdict::Next => break,
@@ -266,34 +260,37 @@ impl Exchange {
         }
         let final_word = self.attempts > 1 && !kept.may_pass();
         let Some((merit, (provider, what))) = kept.take() else {
-            let refusal = match (unfit, full) {
-                (Some(why), _) => Refusal::of(&why).retry(Retry::Never),
+            let refusal = match (passed, full) {
+                (Some(refusal), _) => refusal,
                 (None, Some(provider)) => no_turn(provider),
                 (None, None) => routing.rules.refusal(asked.facts, asked.purse, &gateway.view(asked.chance)),
             };
             return Err(refusal.into());
         };
         let what = match what {
-            What::Answer(answer, _) if merit == Merit::Ours => What::Refusal(our_trouble(provider, answer.status)),
+            What::Answer(answer) if merit == Merit::Ours => What::Refusal(our_trouble(provider, answer.said.status)),
             What::Refusal(refusal) if final_word => What::Refusal(refusal.retry(Retry::Never)),
             what => what,
         };
         Ok(Dispatched::Lost(Box::new(Lost { provider, what, final_word })))
     }
 
-    /// Waits for the provider's turn; `None`: too many wait already.
+    /// Waits for the provider's turn; `None`: too many wait already, or it did not come in time.
     async fn turn<'g, S: Io>(
         &self,
         client: &mut Client<S>,
         provider: &'g Provider,
+        wait: Duration,
     ) -> Result<Option<Turn<'g>>, Failure> {
         let mut entering = std::pin::pin!(provider.cap.enter());
-        let deadline = Instant::now() + provider.timeouts.head;
+        let deadline = Instant::now() + wait;
         match client.watch(deadline, |cx| entering.as_mut().poll(cx)).await {
             Ok(turn) => Ok(turn.ok()),
-            Err(Interrupted::Gone) => Err(Failure::Gone),
-            Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
-            Err(Interrupted::Deadline) => Ok(None),
+            Err(Interrupted::Deadline) => {
+                provider.cap.gave_up();
+                Ok(None)
+            }
+            Err(why) => Err(why.into()),
         }
     }
 
@@ -302,249 +299,21 @@ impl Exchange {
         let (Why::Refused(refused) | Why::FirstEvent(refused)) = failure else { return false };
         let (UsedUp::Subscription(wait), Some(own)) = (refused.used_up, asked.purse.own) else { return false };
         let routing = &gateway.routing;
+        // Several requests may find out at the same moment: each of them goes elsewhere, and one tells.
         if routing.subscriptions.until(routing.now(), own.id).is_some() {
-            return false;
+            return true;
         }
         routing.subscriptions.used_up(routing.now(), own.id, wait);
         let seconds = wait.map(|wait| wait.as_secs());
         warn!(id = %self.id, provider = %self.provider, seconds, "a caller's subscription is used up: another provider serves");
         true
     }
-
-    /// One attempt at one target, judged. What fails is recorded here; what is won is the relay's.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one place where everything that an attempt needs comes together"
-    )]
-    async fn step<'g, S: Io>(
-        &mut self,
-        client: &mut Client<S>,
-        worker: &'g Worker,
-        asked: &Asked<'_, '_>,
-        step: &Step<'_, 'g>,
-        kept: &Kept<(&'g Provider, What)>,
-        mut pass: Pass<'g>,
-        turn: &mut Option<Turn<'g>>,
-    ) -> Result<Came<'g>, Failure> {
-        let routing = &worker.gateway.routing;
-        let (provider, owner, since) = (step.provider, step.tried.owner, step.since);
-        let tried = match self.attempt(client, asked.head, worker, provider, step.request, step.patience).await {
-            Ok(tried) => tried,
-            Err(why) => {
-                if matches!(why, Failure::Gone) {
-                    self.tried(since, Recorded::ClientDisconnected, None, None);
-                }
-                return Err(why);
-            }
-        };
-        let (answer, mut source) = match tried {
-            Try::Answer(came) => *came,
-            Try::Failed(failure, refusal, why) => {
-                let outcome = if failure == Why::Late { Recorded::Timeout } else { Recorded::UpstreamError };
-                self.tried(since, outcome, None, Some(&why));
-                pass.record(routing.now(), Outcome::of(&failure, owner));
-                return Ok(Came::Failed(failure, What::Refusal(refusal)));
-            }
-        };
-        let status = answer.status;
-        let signals = Signals::read(answer.fields(), unix_ms());
-        pass.heed(routing.now(), &signals);
-        if (300..400).contains(&status) && status != 304 {
-            self.tried(since, Recorded::UpstreamError, Some(status), Some("a redirect, which is not followed"));
-            pass.record(routing.now(), Outcome::of(&Why::Broken, owner));
-            let message = format!(
-                "the provider `{}` answered with a redirect ({status}), which is not followed: check its `baseUrl`",
-                provider.name
-            );
-            let refusal = Refusal::new(ErrorKind::BadGateway, message).retry(Retry::Never);
-            return Ok(Came::Failed(Why::Broken, What::Refusal(refusal)));
-        }
-        let live = worker.gateway.recorder.live();
-        let upstream_id = answer.get("request-id").or(answer.get("x-request-id"));
-        let upstream_id = upstream_id.and_then(|id| std::str::from_utf8(id).ok()).map(Box::from);
-        let to = step.request.answer.as_ref();
-        let mut view = view(self.operation, asked.head, &answer, self.stream);
-        let (mut answer, mut whole) = (answer, None);
-        if let Some(to) = to
-            && status < 400
-        {
-            match translated::view(to, &answer) {
-                Some(streaming) => {
-                    view = streaming;
-                    answer = translated::head(status, to.content_type(), &translated::fields(to, &answer), None);
-                }
-                None => {
-                    let theirs = match self.collected(client, step, &mut source, WHOLE, step.patience).await? {
-                        Some(body) => translated::whole(to, &answer, &body),
-                        None => Err(ApiError::new(ErrorKind::BadGateway, "the upstream's answer did not come whole")),
-                    };
-                    match theirs {
-                        Ok((body, metered)) => {
-                            let fields = translated::fields(to, &answer);
-                            answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
-                            whole = Some((body, metered));
-                        }
-                        Err(error) => {
-                            // Some say within a good answer that they failed.
-                            let data = translation::error_event(&error);
-                            let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
-                            self.tried(since, Recorded::UpstreamError, Some(status), Some("its answer is an error"));
-                            pass.record(routing.now(), Outcome::of(&failure, owner));
-                            let (head, body) = translated::refused(to, &answer, &error.of_our_credential(), &self.id);
-                            return Ok(Came::Failed(failure, What::Answer(Box::new(head), body)));
-                        }
-                    }
-                }
-            }
-        } else {
-            view = view.speaking(asked.asks.protocol);
-        }
-        let mut view = view.tapped(live, Id(self.key));
-        let mut beginning = Beginning::default();
-        if status >= 400 {
-            let refused = Refused::of(status, &signals, b"");
-            let failure = Why::Refused(refused);
-            let quick = refused.retry_after.is_some_and(|wait| wait <= crate::retry::QUICK);
-            let again = quick && step.tried.again < step.tried.limit;
-            // Whether it is our trouble shows in the body alone.
-            let ours = owner == Owner::Ours && matches!(status, 401 | 403 | 429);
-            let replaced = status == 429 && step.tried.replaces_subscription;
-            let follows = step.has_next || again || ours || replaced;
-            let may_follow = step.tried.repeatable && follows && may_be_followed(status, owner);
-            if (may_follow || to.is_some()) && asked.head.method() != "HEAD" {
-                let (refused, what) = match self.collected(client, step, &mut source, KEPT, KEPT_WITHIN).await? {
-                    Some(body) => {
-                        let refused = Refused::of(status, &signals, &body);
-                        source.release(&worker.pool, &provider.base.origin);
-                        let (answer, body) = match to {
-                            Some(to) => {
-                                let error = translation::upstream_error(status, &body, signals.retry_after);
-                                translated::refused(to, &answer, &error, &self.id)
-                            }
-                            None => (answer, body),
-                        };
-                        (refused, What::Answer(Box::new(answer), body))
-                    }
-                    None => (refused, What::Refusal(unreadable(provider, status))),
-                };
-                let failure = Why::Refused(refused);
-                self.tried(since, Recorded::UpstreamError, Some(status), None);
-                pass.record(routing.now(), Outcome::of(&failure, owner));
-                return Ok(Came::Failed(failure, what));
-            }
-            // A file that is not there says nothing of who keeps files.
-            let of_request = !self.operation.is_held() && matches!(status, 403 | 404);
-            let outcome = if of_request { Outcome::Answered } else { Outcome::of(&failure, owner) };
-            pass.record(routing.now(), outcome);
-            self.tried(since, Recorded::UpstreamError, Some(status), None);
-            // The last of several: the client gets the one that tells it most.
-            let verdict = if may_be_followed(status, owner) { Verdict::Next } else { Verdict::GiveUp };
-            if step.has_failed && !kept.wants(Merit::of(&failure, &step.tried, verdict)) {
-                return Ok(Came::Failed(failure, What::Refusal(unreadable(provider, status))));
-            }
-        } else {
-            if view.can_wait() && whole.is_none() && step.has_next && step.tried.repeatable {
-                let (opened, held) = match open(client, &mut source, &mut view, step.idle, routing.commit_after).await {
-                    Ok(opened) => opened,
-                    Err(Interrupted::Gone) => {
-                        self.tried(since, Recorded::ClientDisconnected, Some(status), None);
-                        return Err(Failure::Gone);
-                    }
-                    Err(_) => return Err(Refusal::shutting_down().into()),
-                };
-                let (failure, outcome, why, what) = match opened {
-                    Opened::Good => {
-                        beginning = held;
-                        (None, Recorded::Success, None, None)
-                    }
-                    Opened::Failed(data) => {
-                        let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
-                        let (head, body) = match to {
-                            Some(to) => {
-                                let error = translation::upstream_error(0, &data, signals.retry_after);
-                                translated::refused(to, &answer, &error, &self.id)
-                            }
-                            None => (answer.clone(), held.bytes()),
-                        };
-                        let what = What::Answer(Box::new(head), body);
-                        (
-                            Some(failure),
-                            Recorded::UpstreamError,
-                            Some("its stream began with an error".into()),
-                            Some(what),
-                        )
-                    }
-                    Opened::Empty(why) => {
-                        let message = format!("the provider `{}` gave no answer: {why}", provider.name);
-                        let what = What::Refusal(Refusal::new(ErrorKind::BadGateway, message));
-                        (Some(Why::Empty), Recorded::Truncated, Some(why), Some(what))
-                    }
-                    Opened::Silent => {
-                        let message = format!("the provider `{}` sent nothing for {:?}", provider.name, step.idle);
-                        let what = What::Refusal(Refusal::new(ErrorKind::UpstreamTimeout, message));
-                        (Some(Why::Late), Recorded::Timeout, Some("it sent nothing for too long".into()), Some(what))
-                    }
-                };
-                if let (Some(failure), Some(what)) = (failure, what) {
-                    self.tried(since, outcome, Some(status), why.as_deref());
-                    pass.record(routing.now(), Outcome::of(&failure, owner));
-                    return Ok(Came::Failed(failure, what));
-                }
-            }
-            let first = self.stream.then(|| since.elapsed());
-            pass.record(routing.now(), Outcome::Good { first });
-            self.tried(since, Recorded::Success, Some(status), None);
-        }
-        let final_word = status >= 400 && step.has_failed && !kept.may_pass() && !may_pass(status);
-        let slot = step.target.slot;
-        let turn = turn.take().expect("a target is won once");
-        let lost = step.request.lost.clone();
-        let won = Won {
-            provider,
-            slot,
-            answer,
-            upstream_id,
-            source,
-            view,
-            whole,
-            lost,
-            beginning,
-            pass,
-            final_word,
-            _turn: turn,
-        };
-        Ok(Came::Won(Box::new(won)))
-    }
-
-    /// The body of an answer that has to be at hand as a whole; `None`: it is too long, too slow or broken.
-    async fn collected<S: Io>(
-        &mut self,
-        client: &mut Client<S>,
-        step: &Step<'_, '_>,
-        source: &mut UpstreamBody,
-        most: usize,
-        within: Duration,
-    ) -> Result<Option<Bytes>, Failure> {
-        let collected = {
-            let mut collect = std::pin::pin!(source.collect(most));
-            let deadline = Instant::now() + step.idle.min(within);
-            client.watch(deadline, |cx| collect.as_mut().poll(cx)).await
-        };
-        match collected {
-            Ok(body) => Ok(body.ok().flatten().map(Bytes::from)),
-            Err(Interrupted::Deadline) => Ok(None),
-            Err(Interrupted::Gone) => {
-                self.tried(step.since, Recorded::ClientDisconnected, None, None);
-                Err(Failure::Gone)
-            }
-            Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
-        }
-    }
 }
 
-/// Whether an error of this status could be over by itself.
-fn may_pass(status: u16) -> bool {
-    matches!(status, 408 | 409 | 429 | 500..)
+fn no_key(provider: &Provider) -> Refusal {
+    let why = provider.why_no_key().unwrap_or_else(|| "there is none any more".into());
+    Refusal::new(ErrorKind::Authentication, format!("there is no key for the provider `{}`: {why}", provider.name))
+        .retry(Retry::Never)
 }
 
 fn no_turn(provider: &Provider) -> Refusal {
@@ -555,12 +324,8 @@ fn no_turn(provider: &Provider) -> Refusal {
     Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(1))
 }
 
-fn unreadable(provider: &Provider, status: u16) -> Refusal {
-    Refusal::new(ErrorKind::BadGateway, format!("the provider `{}` answered with status {status}", provider.name))
-}
-
 /// What the client is told where it is our key that is not accepted, or our money that is gone.
-fn our_trouble(provider: &Provider, status: u16) -> Refusal {
+pub(super) fn our_trouble(provider: &Provider, status: u16) -> Refusal {
     let what = match status {
         401 => "does not accept the gateway's key (401): store another one",
         403 => "forbids this to the gateway's key (403)",

@@ -10,11 +10,12 @@ use tracing::info;
 use uuid::Uuid;
 use wire::protocol::Protocol;
 
-use crate::client::Client;
 use crate::client::inbound::{HeldBody, NoBody, Operation, protocol, read_held};
 use crate::client::respond::Answer;
-use crate::error::Refusal;
+use crate::client::{Client, Interrupted};
+use crate::error::{ErrorKind, Refusal};
 use crate::gateway::{Gateway, Worker};
+use crate::headers::told_fields;
 use crate::health::{Outcome, Slot, Why};
 use crate::io::Io;
 use crate::party::{Guess, Party};
@@ -22,11 +23,12 @@ use crate::provider::Provider;
 use crate::recorder::{Draft, now_us};
 use crate::relay::{Ended, Framed, IDLE, Limits, Relay};
 use crate::retry::{self, Owner, Refused};
-use crate::route::{Cause, Facts, OwnKey, Purse};
-use crate::server::account::{self, Closing, outcome, refused};
-use crate::server::answer::{Told, answer_head, framed, is_json};
+use crate::route::{Cause, Facts, Measured, OwnKey, Purse};
+use crate::server::account::{Closing, outcome, refused};
+use crate::server::answer::{Told, answer_head, framed, is_json, keeps};
 use crate::server::caller::{self, Means, Rules};
 use crate::server::dispatch::{Asked, Dispatched, What};
+use crate::server::request::Fitted;
 use crate::server::translated::{Asks, does_not_count};
 use crate::signals::Signals;
 
@@ -87,6 +89,16 @@ pub(super) enum Failure {
     Gone,
 }
 
+impl From<Interrupted> for Failure {
+    fn from(why: Interrupted) -> Self {
+        match why {
+            Interrupted::Gone => Self::Gone,
+            Interrupted::Cut => Refusal::shutting_down().into(),
+            Interrupted::Deadline => Refusal::new(ErrorKind::UpstreamTimeout, "it took too long").into(),
+        }
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
@@ -140,15 +152,12 @@ pub(super) async fn exchange<S: Io>(
             if this.draft.is_none() {
                 gateway.refused.push(Id(this.key), Some((head.method(), head.path())), &refusal);
             }
-            let keep_alive = head.keep_alive && !refusal.close && !worker.phases.drain.is_cancelled();
-            client
-                .answer(
-                    &Answer::refusal(&refusal, this.protocol, &this.id),
-                    &this.id,
-                    keep_alive,
-                    head.method() == "HEAD",
-                )
-                .await
+            let keep_alive = keeps(client, head, worker) && !refusal.close;
+            let mut answer = Answer::refusal(&refusal, this.protocol, &this.id);
+            if this.attempts > 0 {
+                answer.fields.extend(told_fields(&this.provider, this.attempts));
+            }
+            client.answer(&answer, &this.id, keep_alive, head.method() == "HEAD").await
         }
     }
 }
@@ -179,8 +188,11 @@ impl Exchange {
         facts.in_flight = gateway.counters.totals().1.saturating_sub(1);
         facts.unix = now_us() / 1_000_000;
         let own = means.own.as_ref().map(|own| own.key.expose());
-        let own = own.map(|key| OwnKey { home: routing.rules.home_of_key(key), id: routing.subscriptions.id(key) });
-        let purse = Purse { own, stored: means.stored };
+        let of_own = |key| {
+            let home = routing.rules.home_of_key(key, self.protocol)?;
+            Some(OwnKey { home, id: routing.subscriptions.id(key) })
+        };
+        let purse = Purse { own: own.and_then(of_own), stored: means.stored };
         self.know_party(&facts.party);
         self.know(head, body.as_ref());
         routing.budget.deposit();
@@ -194,7 +206,9 @@ impl Exchange {
         }
         let view = gateway.view(chance);
         let Ok(plan) = routing.rules.plan(&facts, &purse, &view) else {
-            return Err(routing.rules.refusal(&facts, &purse, &view).into());
+            return Err(caller::homeless(&means, &purse)
+                .unwrap_or_else(|| routing.rules.refusal(&facts, &purse, &view))
+                .into());
         };
         self.replaced = plan.cause == Cause::Subscription;
         if let (Some(first), Some(record)) = (plan.targets.first(), self.record()) {
@@ -213,7 +227,8 @@ impl Exchange {
         let (session, idle, max_stream) = (plan.session, plan.changes.idle_timeout, plan.changes.max_stream);
         let prompt_bytes = facts.prompt_bytes();
         let (id, protocol) = (self.id.clone(), self.protocol);
-        let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss };
+        let fitted = Fitted::default();
+        let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss, fitted: &fitted };
         // Not every provider counts: then we do.
         if self.operation == Operation::CountTokens
             && let (Some(first), Some(body)) = (plan.targets.first(), &body)
@@ -233,22 +248,22 @@ impl Exchange {
         let mut won = match dispatched {
             Dispatched::Won(won) => won,
             Dispatched::Lost(lost) => {
-                if let (What::Answer(answer, body), Some((bodies, owner))) = (&lost.what, bodies.zip(owner))
-                    && let Some(mut tape) = bodies.answer(owner, answer)
+                if let (What::Answer(answer), Some((bodies, owner))) = (&lost.what, bodies.zip(owner))
+                    && let Some(mut tape) = bodies.answer(owner, &answer.head)
                 {
-                    tape.keep(body);
+                    tape.keep(&answer.body);
                 }
                 return self.hand_over(client, head, worker, *lost).await;
             }
             Dispatched::Idle(provider, answer, lost) => {
-                let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
                 let (told, fields) = ((&*provider.name, &*lost), [answer.own_id()]);
-                let (content_type, body) = (answer.content_type(), answer.nothing().into());
-                return self.answer_translated(client, told, content_type, &fields, body, keep_alive).await;
+                let (kind, body) = ((answer.content_type(), &fields[..]), answer.nothing().into());
+                return self.answer_translated(client, head, worker, told, kind, body).await;
             }
         };
         drop(facts);
         drop(body);
+        drop(fitted);
 
         // Down.
         let (answer, provider) = (&won.answer, won.provider);
@@ -263,10 +278,8 @@ impl Exchange {
             }
             return self.whole(client, head, worker, *won, body, metered).await;
         }
-        let keep_alive =
-            head.keep_alive && !worker.phases.drain.is_cancelled() && !won.source.sending().0.is_uploading();
         let framed = framed(head, answer, &won.view);
-        let keep_alive = keep_alive && framed != Framed::Close;
+        let keep_alive = keeps(client, head, worker) && framed != Framed::Close;
         let told = Told { keep_alive, lost: &won.lost, ..self.told(&provider.name, won.final_word) };
         client.out.push(answer_head(answer, &won.view, framed, &told, head.method() == "HEAD"));
         let limits = Limits {
@@ -274,12 +287,11 @@ impl Exchange {
             idle: idle.unwrap_or(provider.timeouts.idle),
             end: self.started + max_stream.unwrap_or(provider.timeouts.max_stream),
         };
-        let upstream_id = won.upstream_id.as_deref();
         let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, answer));
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();
-        let said = account::limits(answer);
-        let mut closing = Closing { draft, status, started, first_byte, upstream_id, limits: said, tape, seen: None };
+        let said = Some(won.said);
+        let mut closing = Closing { draft, status, started, first_byte, said, tape, seen: None };
         let mut relay = Relay::new(client, &mut won.source, framed, won.view, limits, &self.id, &mut closing);
         relay.begin_with(won.beginning);
         let report = relay.run().await;
@@ -290,8 +302,11 @@ impl Exchange {
         }
         if let Some(session) = session
             && seen.prompt > 0
+            && self.operation == Operation::Generation
         {
-            routing.affinity.measure(routing.now(), session, (prompt_bytes, seen.prompt), seen.warm, seen.keeps);
+            let there = (provider.place, won.slot);
+            let seen = Measured { prompt: (prompt_bytes, seen.prompt), warm: seen.warm, keeps: seen.keeps };
+            routing.affinity.measure(routing.now(), session, there, &seen);
         }
         if !report.aborted {
             won.source.release(&worker.pool, &provider.base.origin);
@@ -311,7 +326,7 @@ impl Exchange {
     ) -> Result<(Means, Option<HeldBody>), Failure> {
         let token = gateway.token.get();
         let rules = Rules { token: token.as_deref(), open: gateway.open_stored_keys };
-        let asks = |key: &str| gateway.has_keys_beside(gateway.routing.rules.home_of_key(key));
+        let asks = |key: &str| gateway.has_keys_beside(gateway.routing.rules.home_of_key(key, self.protocol));
         let means = caller::means(head, &client.peer, &rules, asks)?;
         if !self.operation.is_held() {
             return Ok((means, None));

@@ -9,4 +9,5 @@ mod dispatch;
 mod exchange;
 mod limits;
 mod request;
+mod step;
 mod translated;

@@ -1,10 +1,13 @@
 //! The request that goes up to one target: its head, its credential, its body with the model that the target is asked for.
 
+use std::cell::OnceCell;
+
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, write};
 use ledger::record::Fingerprint;
 use wire::envelope::{Envelope, splice};
 use wire::error::ApiError;
+use wire::loss::Losses;
 use wire::protocol::Protocol;
 
 use crate::catalog::{Auth, Way};
@@ -17,7 +20,7 @@ use crate::route::{Changes, Target};
 use crate::secret::Secret;
 use crate::server::caller::Means;
 use crate::server::translated::{self, Asks};
-use crate::translation::{self, Answer};
+use crate::translation::{self, Answer, Unsigned};
 
 /// A credential as it goes up.
 #[derive(Debug)]
@@ -85,6 +88,11 @@ pub(super) struct Outgoing {
     pub(super) is_idle: bool,
 }
 
+/// What is not carried, as the record keeps it and as the client is told.
+pub(super) fn told(losses: &Losses) -> (Vec<Box<str>>, String) {
+    (losses.iter().map(|loss| loss.to_string().into()).collect(), losses.to_string())
+}
+
 /// Why a target is not asked.
 #[derive(Debug)]
 pub(super) enum Unfit {
@@ -94,19 +102,45 @@ pub(super) enum Unfit {
     Refused(Box<ApiError>),
 }
 
+/// What goes up of a body between equal protocols where it brings along reasoning of other providers: it is made once,
+/// however many targets are asked.
+#[derive(Debug, Default)]
+pub(super) struct Fitted {
+    for_claude: OnceCell<Option<(Bytes, Losses)>>,
+    for_others: OnceCell<Option<(Bytes, Losses)>>,
+}
+
+impl Fitted {
+    /// The body without such reasoning, and what that was; `None`: there is none.
+    fn of(&self, protocol: Protocol, body: &HeldBody, unsigned: Unsigned) -> Option<&(Bytes, Losses)> {
+        let made = match unsigned {
+            Unsigned::Goes => &self.for_claude,
+            Unsigned::Stays => &self.for_others,
+        };
+        made.get_or_init(|| translation::without_foreign_reasoning(protocol, &body.text, unsigned)).as_ref()
+    }
+}
+
+/// What becomes of unsigned thinking there: real Claude models sign theirs, and take no other.
+fn unsigned_at(provider: &Provider) -> Unsigned {
+    match provider.kind.name {
+        "anthropic" | "azure" | "bedrock" | "vertex" => Unsigned::Goes,
+        _ => Unsigned::Stays,
+    }
+}
+
 /// The body for a target, and whether it is plain text although it came packed. `None`: the model cannot be written into
-/// it. Reasoning of other providers that it brings along is left out.
-fn body_for(body: &HeldBody, protocol: Protocol, target: &Target<'_>) -> Option<([Bytes; 3], bool)> {
-    let stripped = translation::without_foreign_reasoning(protocol, &body.text);
+/// it. `stripped` is what goes up in its place.
+fn body_for(body: &HeldBody, stripped: Option<&Bytes>, target: &Target<'_>) -> Option<([Bytes; 3], bool)> {
     if !target.renames {
         let (whole, unpacked) = match stripped {
-            Some(stripped) => (stripped, body.text.as_ptr() != body.bytes.as_ptr()),
+            Some(stripped) => (stripped.clone(), body.text.as_ptr() != body.bytes.as_ptr()),
             None => (body.bytes.clone(), false),
         };
         return Some(([whole, Bytes::new(), Bytes::new()], unpacked));
     }
-    let again = stripped.as_ref().and_then(|text| Envelope::read(text).ok());
-    let (text, envelope) = match (&stripped, &again) {
+    let again = stripped.and_then(|text| Envelope::read(text).ok());
+    let (text, envelope) = match (stripped, &again) {
         (Some(text), Some(envelope)) => (text, envelope),
         _ => (&body.text, &body.envelope),
     };
@@ -145,8 +179,9 @@ pub(super) fn prepare(
             None => Err(Unfit::Model),
         };
     }
+    let stripped = body.and_then(|body| asks.fitted.of(asks.protocol, body, unsigned_at(provider)));
     let body = match body {
-        Some(body) => Some(body_for(body, asks.protocol, target).ok_or(Unfit::Model)?),
+        Some(body) => Some(body_for(body, stripped.map(|(text, _)| text), target).ok_or(Unfit::Model)?),
         None => None,
     };
     let mut out = BytesMut::with_capacity(2048);
@@ -167,5 +202,6 @@ pub(super) fn prepare(
     }
     headers::end(&mut out);
     let (head, body) = (out.freeze(), body.map(|(parts, _)| parts));
-    Ok(Outgoing { head, body, answer: None, losses: Vec::new(), lost: String::new(), is_idle: false })
+    let (losses, lost) = stripped.map(|(_, losses)| told(losses)).unwrap_or_default();
+    Ok(Outgoing { head, body, answer: None, losses, lost, is_idle: false })
 }

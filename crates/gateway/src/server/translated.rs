@@ -20,11 +20,12 @@ use crate::io::Io;
 use crate::provider::Provider;
 use crate::relay::{Ended, View};
 use crate::route::{Changes, Target};
-use crate::server::answer::{Told, whole_answer};
-use crate::server::dispatch::{Won, unix_ms};
+use crate::server::answer::Ready;
+use crate::server::dispatch::Won;
 use crate::server::exchange::{Exchange, Failure};
 use crate::server::limits;
-use crate::server::request::{Credential, Outgoing};
+use crate::server::request::{Credential, Fitted, Outgoing, told};
+use crate::server::step::unix_ms;
 use crate::translation::{self, Answer, Upstream};
 
 /// Bytes of a whole answer that is translated, and that it may unpack to.
@@ -38,6 +39,8 @@ pub(super) struct Asks<'a> {
     pub(super) protocol: Protocol,
     pub(super) id: &'a str,
     pub(super) on_loss: OnLoss,
+    /// What is made of its body once for all targets.
+    pub(super) fitted: &'a Fitted,
 }
 
 /// The model as the target calls it.
@@ -64,8 +67,7 @@ pub(super) async fn learn<S: Io>(
     let deadline = Instant::now() + provider.timeouts.head;
     match client.watch(deadline, |cx| learning.as_mut().poll(cx)).await {
         Ok(()) | Err(Interrupted::Deadline) => Ok(()),
-        Err(Interrupted::Gone) => Err(Failure::Gone),
-        Err(Interrupted::Cut) => Err(Refusal::shutting_down().into()),
+        Err(why) => Err(why.into()),
     }
 }
 
@@ -111,11 +113,12 @@ pub(super) fn prepare(
     }
     write::content_length(&mut out, translated.body.len() as u64);
     headers::end(&mut out);
+    let (losses, lost) = told(&translated.losses);
     Ok(Outgoing {
         head: out.freeze(),
         body: Some([translated.body, Bytes::new(), Bytes::new()]),
-        losses: translated.losses.iter().map(|loss| loss.to_string().into()).collect(),
-        lost: translated.losses.to_string(),
+        losses,
+        lost,
         is_idle: translated.is_idle,
         answer: Some(translated.answer),
     })
@@ -219,8 +222,8 @@ impl Exchange {
             (None, _) => translation::models(self.protocol, &found),
         };
         let name = providers.first().map_or("", |provider| &provider.name);
-        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
-        self.answer_translated(client, (name, ""), "application/json", &[], body.to_string().into(), keep_alive).await
+        self.answer_translated(client, head, worker, (name, ""), ("application/json", &[]), body.to_string().into())
+            .await
     }
 
     /// Counts a prompt in place of a provider that does not.
@@ -236,9 +239,8 @@ impl Exchange {
         let tokens = counted.map_err(|why| Refusal::of(&why).retry(Retry::Never))?;
         self.lose(&[format!("input_tokens: `{}` does not count: this is our estimate", provider.name).into()]);
         let body = serde_json::json!({ "input_tokens": tokens }).to_string();
-        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
         let told = (&*provider.name, "input_tokens");
-        self.answer_translated(client, told, "application/json", &[], body.into(), keep_alive).await
+        self.answer_translated(client, head, worker, told, ("application/json", &[]), body.into()).await
     }
 
     /// Answers a client with a whole answer that was translated.
@@ -251,31 +253,26 @@ impl Exchange {
         body: Bytes,
         metered: Metered,
     ) -> Result<(Ended, bool), Failure> {
-        let Won { provider, answer, source, upstream_id, lost, .. } = won;
+        let Won { provider, answer, source, said, lost, .. } = won;
         source.release(&worker.pool, &provider.base.origin);
-        let keep_alive = head.keep_alive && !worker.phases.drain.is_cancelled();
-        worker.gateway.counters.relayed(body.len() as u64);
-        self.came_to(metered, upstream_id, body.len() as u64);
-        let told = Told { keep_alive, lost: &lost, ..self.told(&provider.name, false) };
-        let answered = whole_answer(&answer, body, &told);
-        self.send_whole(client, answered, keep_alive, Recorded::Success).await
+        self.came_to(metered, said, body.len() as u64);
+        let ready = Ready { answer: &answer, body, provider: &provider.name, lost: &lost, final_word: false };
+        self.send_whole(client, head, worker, ready, Recorded::Success).await
     }
 
     /// Answers a client with what is at hand, whole, in its own protocol.
     pub(super) async fn answer_translated<S: Io>(
         &mut self,
         client: &mut Client<S>,
-        told: (&str, &str),
-        content_type: &str,
-        fields: &[(&str, String)],
+        request: &RequestHead,
+        worker: &Worker,
+        (provider, lost): (&str, &str),
+        (content_type, fields): (&str, &[(&str, String)]),
         body: Bytes,
-        keep_alive: bool,
     ) -> Result<(Ended, bool), Failure> {
-        let (provider, lost) = told;
         self.status = 200;
-        let head = head(200, content_type, fields, Some(body.len()));
-        let told = Told { keep_alive, lost, ..self.told(provider, false) };
-        let answered = whole_answer(&head, body, &told);
-        self.send_whole(client, answered, keep_alive, Recorded::Success).await
+        let answer = head(200, content_type, fields, Some(body.len()));
+        let ready = Ready { answer: &answer, body, provider, lost, final_word: false };
+        self.send_whole(client, request, worker, ready, Recorded::Success).await
     }
 }

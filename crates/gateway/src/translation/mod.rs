@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+pub use wire::anthropic::Unsigned;
 use wire::codec::{Back, Front, Target};
 use wire::error::{ApiError, ErrorKind};
 use wire::estimate::Classes;
-use wire::loss::Losses;
+use wire::loss::{Losses, Place};
 use wire::meter::{Counts, Metered, Progress, StreamError};
 pub use wire::protocol::Protocol;
 use wire::quirks::Quirks;
@@ -108,14 +109,19 @@ pub fn refuse(losses: &Losses) -> Option<ApiError> {
 }
 
 /// A request that passes between equal protocols, without the reasoning of other providers in its history, which its
-/// upstream would not take. `None`: there is none, as nearly always.
-pub fn without_foreign_reasoning(protocol: Protocol, body: &[u8]) -> Option<Bytes> {
+/// upstream would not take, and what that was. `None`: there is none, as nearly always.
+pub fn without_foreign_reasoning(protocol: Protocol, body: &[u8], unsigned: Unsigned) -> Option<(Bytes, Losses)> {
     match protocol {
-        Protocol::AnthropicMessages => anthropic::strip_foreign_thinking(body),
-        Protocol::OpenAiResponses => openai_responses::strip_foreign_reasoning(body),
+        Protocol::AnthropicMessages => {
+            anthropic::strip_foreign_thinking(body, unsigned).map(|(body, losses)| (body.into(), losses))
+        }
+        Protocol::OpenAiResponses => openai_responses::strip_foreign_reasoning(body).map(|body| {
+            let mut losses = Losses::default();
+            losses.hint(Place::field("input"), "reasoning of another provider");
+            (body.into(), losses)
+        }),
         Protocol::OpenAiChat | Protocol::Ollama => None,
     }
-    .map(Bytes::from)
 }
 
 /// The size of a client's prompt, by estimate: for upstreams that do not count.
@@ -138,10 +144,10 @@ pub fn error(client: Protocol, error: &ApiError, id: &str) -> (u16, Vec<(&'stati
     (status, fields, body)
 }
 
-/// What an upstream's error answer says, as a client may hear it. Its words about our credential are not for the client.
-/// `retry_after` is what its head says.
+/// What an upstream's error answer says; `retry_after` is what its head said. What it says of a credential is for whose
+/// credential it is.
 pub fn upstream_error(status: u16, body: &[u8], retry_after: Option<Duration>) -> ApiError {
-    let mut error = refusal::read(status, body).of_our_credential();
+    let mut error = refusal::read(status, body);
     error.retry_after = retry_after.or(error.retry_after);
     error
 }

@@ -101,7 +101,7 @@ fn a_refused_credential_of_ours_is_never_the_clients_fault() {
         (403, br#"{"error":{"message":"no","type":"permission_error"}}"#),
         (401, b"<html>"),
     ] {
-        let told = upstream_error(status, body, None);
+        let told = upstream_error(status, body, None).of_our_credential();
         for client in [A, C, R] {
             let (status, _, body) = error(client, &told, "id");
             let text = String::from_utf8(body).unwrap();
@@ -183,10 +183,13 @@ fn what_passes_untouched_is_followed_in_its_own_protocol() {
 #[test]
 fn reasoning_of_others_is_taken_out_of_what_passes() {
     let body = br#"{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"t","signature":"cco1:openai-chat:0:x"},{"type":"text","text":"a"}]}]}"#;
-    let without = without_foreign_reasoning(A, body).unwrap();
-    assert!(!String::from_utf8(without.to_vec()).unwrap().contains("cco1:"));
-    assert_eq!(without_foreign_reasoning(A, &prompt(A, json!({}))), None);
-    assert_eq!(without_foreign_reasoning(C, body), None);
+    for unsigned in [Unsigned::Stays, Unsigned::Goes] {
+        let (without, losses) = without_foreign_reasoning(A, body, unsigned).unwrap();
+        assert!(!String::from_utf8(without.to_vec()).unwrap().contains("cco1:"));
+        assert_eq!(losses.to_string(), "messages[0].content[0]");
+        assert_eq!(without_foreign_reasoning(A, &prompt(A, json!({})), unsigned), None);
+        assert_eq!(without_foreign_reasoning(C, body, unsigned), None);
+    }
 }
 
 #[test]

@@ -6,11 +6,13 @@
 mod common;
 
 mod access;
+mod attempts;
 mod desync;
 mod failover;
 mod faults;
 mod framing;
 mod gone;
+mod keys;
 mod local;
 mod memory;
 mod records;

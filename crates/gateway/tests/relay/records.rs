@@ -12,7 +12,7 @@ const TEXT: &str = "event: content_block_delta\ndata: {\"type\":\"content_block_
 /// The last word about usage.
 const USED: &str = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":7}}\n\n";
 
-fn begun(model: &str) -> String {
+pub(crate) fn begun(model: &str) -> String {
     format!(
         "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\
          \"model\":\"{model}\",\"content\":[],\"stop_reason\":null,\"usage\":{{\"input_tokens\":100,\"cache_read_input_tokens\":1000,\

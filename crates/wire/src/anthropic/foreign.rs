@@ -1,10 +1,11 @@
-//! Takes thinking of other providers out of a request in place: Claude would reject it.
+//! Takes thinking of other providers out of a request in place: its upstream would reject it.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cuts::Cuts;
 use crate::json::{Str, TextOr};
+use crate::loss::{Losses, Place};
 use crate::opaque::MARK;
 
 #[derive(Deserialize)]
@@ -29,14 +30,23 @@ struct Block<'a> {
     data: Option<Str<'a>>,
 }
 
+/// What becomes of thinking that has text and no signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsigned {
+    /// It stays: it is the upstream's own, which does not sign.
+    Stays,
+    /// It goes: Claude takes only what it has signed.
+    Goes,
+}
+
 impl Block<'_> {
-    /// Whether it is thinking that no Claude model signed: marked by us, or text without a signature.
-    fn is_foreign(&self) -> bool {
+    /// Whether it is thinking that the upstream would not take: marked by us, or text without a signature.
+    fn is_foreign(&self, unsigned: Unsigned) -> bool {
         let sealed = self.signature.as_deref().unwrap_or_default();
         match &*self.kind {
             "thinking" => {
-                sealed.starts_with(MARK)
-                    || (sealed.is_empty() && self.thinking.as_deref().is_some_and(|t| !t.is_empty()))
+                let is_unsigned = || sealed.is_empty() && self.thinking.as_deref().is_some_and(|t| !t.is_empty());
+                sealed.starts_with(MARK) || unsigned == Unsigned::Goes && is_unsigned()
             }
             "redacted_thinking" => self.data.as_deref().is_some_and(|data| data.starts_with(MARK)),
             _ => false,
@@ -44,33 +54,68 @@ impl Block<'_> {
     }
 }
 
-/// The body without thinking blocks of other providers, and without messages that consist of nothing else; `None` where
-/// there are none, or where the body cannot be read. No byte moves that need not.
-pub fn strip(body: &[u8]) -> Option<Vec<u8>> {
+/// Where a string ends that begins at the first of these bytes, behind its quote.
+fn string(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', &text[at..])?;
+        if text[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+        if at > text.len() {
+            return None;
+        }
+    }
+}
+
+/// Whether all thinking is written and signed as Claude's clients send it back, which one look at the bytes tells.
+fn is_signed(body: &[u8]) -> bool {
+    const KIND: &[u8] = b"\"thinking\"";
+    memchr::memmem::find_iter(body, KIND).all(|at| {
+        let rest = &body[at + KIND.len()..];
+        // The name of a field, be it of the request or of a block.
+        if rest.trim_ascii_start().first() == Some(&b':') {
+            return true;
+        }
+        let Some(text) = rest.strip_prefix(b",\"thinking\":\"") else { return false };
+        let Some(end) = string(text) else { return false };
+        let Some(sealed) = text[end..].strip_prefix(b"\",\"signature\":\"") else { return false };
+        end == 0 || sealed.first().is_some_and(|first| *first != b'"')
+    })
+}
+
+/// The body without thinking blocks of other providers, and without messages that consist of nothing else, and where
+/// these stood; `None` where there are none, or where the body cannot be read. No byte moves that need not.
+pub fn strip(body: &[u8], unsigned: Unsigned) -> Option<(Vec<u8>, Losses)> {
     // Nearly always there is nothing to do, and one look at the bytes tells.
-    let thinks = memchr::memmem::find(body, b"thinking\"").is_some();
-    if !thinks {
+    let is_marked = || memchr::memmem::find(body, MARK.as_bytes()).is_some();
+    if (unsigned == Unsigned::Stays || is_signed(body)) && !is_marked() {
         return None;
     }
     let text = std::str::from_utf8(body).ok()?;
     let Body { messages } = serde_json::from_str(text).ok()?;
-    let mut cuts = Cuts::default();
+    let (mut cuts, mut losses) = (Cuts::default(), Losses::default());
     let mut gone = vec![false; messages.len()];
     for (n, raw) in messages.iter().enumerate() {
         let Ok(Message { role, content: TextOr::List(blocks) }) = serde_json::from_str(raw.get()) else { continue };
         if &*role != "assistant" {
             continue;
         }
-        let foreign =
-            |raw: &&RawValue| serde_json::from_str::<Block<'_>>(raw.get()).is_ok_and(|block| block.is_foreign());
+        let foreign = |raw: &&RawValue| {
+            serde_json::from_str::<Block<'_>>(raw.get()).is_ok_and(|block| block.is_foreign(unsigned))
+        };
         let leave: Vec<bool> = blocks.iter().map(foreign).collect();
+        for (part, _) in leave.iter().enumerate().filter(|(_, leave)| **leave) {
+            losses.hint(Place::new("messages", n).part("content", part), "reasoning of another provider");
+        }
         gone[n] = !leave.is_empty() && leave.iter().all(|leave| *leave);
         if !gone[n] {
             cuts.elements(text, &blocks, &leave);
         }
     }
     cuts.elements(text, &messages, &gone);
-    cuts.apply(body)
+    Some((cuts.apply(body)?, losses))
 }
 
 #[cfg(test)]
@@ -78,10 +123,21 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(messages: &str, want: Option<&str>) {
-        let body = |messages: &str| format!("{{ \"model\": \"m\", \"messages\": [{messages}], \"n\": 1.0 }}");
-        let got = strip(body(messages).as_bytes()).map(|bytes| String::from_utf8(bytes).unwrap());
+    fn check_for(unsigned: Unsigned, messages: &str, want: Option<&str>) {
+        let body = |messages: &str| {
+            format!("{{ \"model\": \"m\", \"thinking\": {{}}, \"messages\": [{messages}], \"n\": 1.0 }}")
+        };
+        let got = strip(body(messages).as_bytes(), unsigned);
+        let got = got.map(|(bytes, losses)| {
+            assert!(losses.iter().next().is_some());
+            String::from_utf8(bytes).unwrap()
+        });
         assert_eq!(got, want.map(body));
+    }
+
+    #[track_caller]
+    fn check(messages: &str, want: Option<&str>) {
+        check_for(Unsigned::Goes, messages, want);
     }
 
     #[test]
@@ -102,6 +158,42 @@ mod tests {
         check(&format!("{}, {user}", said(&[foreign])), Some(user));
         check(&said(&[foreign]), Some(""));
         check(r#"{"role":"user","content":[{"type":"thinking","thinking":"x"}]}"#, None);
-        assert_eq!(strip(b"{\"messages\": \"thinking\""), None);
+        assert_eq!(strip(b"{\"messages\": \"thinking\"", Unsigned::Goes), None);
+        let (_, losses) =
+            strip(format!(r#"{{"messages":[{user},{}]}}"#, said(&[text, foreign])).as_bytes(), Unsigned::Goes).unwrap();
+        assert_eq!(losses.to_string(), "messages[1].content[1]");
+    }
+
+    #[test]
+    fn an_upstream_that_does_not_sign_keeps_its_own_thinking() {
+        let unsigned = r#"{"type":"thinking","thinking":"c","signature":""}"#;
+        let foreign = r#"{"type":"thinking","thinking":"b","signature":"cco1:openai-chat:0:"}"#;
+        let text = r#"{"type":"text","text":"t"}"#;
+        let said = |blocks: &[&str]| format!(r#"{{"role":"assistant","content":[{}]}}"#, blocks.join(","));
+        check_for(Unsigned::Stays, &said(&[unsigned, text]), None);
+        check_for(Unsigned::Stays, &said(&[unsigned, foreign, text]), Some(&said(&[unsigned, text])));
+        check_for(Unsigned::Goes, &said(&[unsigned, foreign, text]), Some(&said(&[text])));
+    }
+
+    #[test]
+    fn a_look_at_the_bytes_tells_what_is_signed() {
+        let block = |rest: &str| format!(r#"{{"thinking":{{"type":"adaptive"}},"x":[{{"type":"thinking"{rest}}}]}}"#);
+        for signed in [
+            r#","thinking":"a \" b \\","signature":"RklY""#,
+            r#","thinking":"","signature":"""#,
+            r#","thinking":"say \"thinking\"","signature":"R""#,
+        ] {
+            assert!(is_signed(block(signed).as_bytes()), "{signed}");
+        }
+        for other in [
+            r#","thinking":"a","signature":"""#,
+            r#","thinking":"a""#,
+            r#", "thinking":"a","signature":"R""#,
+            r#","signature":"R","thinking":"a""#,
+            r#","thinking":"a\"#,
+            "",
+        ] {
+            assert!(!is_signed(block(other).as_bytes()), "{other}");
+        }
     }
 }

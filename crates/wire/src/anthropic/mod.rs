@@ -9,7 +9,7 @@ mod said;
 pub(crate) mod usage;
 mod write;
 
-pub use foreign::strip as strip_foreign_thinking;
+pub use foreign::{Unsigned, strip as strip_foreign_thinking};
 pub use said::said;
 
 use crate::codec::{DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};

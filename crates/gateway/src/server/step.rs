@@ -1,0 +1,510 @@
+//! One attempt at one target, judged: what succeeds is the relay's, what fails is recorded here.
+
+use std::borrow::Cow;
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http1::ResponseHead;
+use ledger::record::{Id, Outcome as Recorded};
+use tokio::time::Instant;
+use wire::error::ApiError;
+use wire::meter::{Meter, Metered};
+
+use crate::cap::Turn;
+use crate::client::{Client, Interrupted};
+use crate::error::{ErrorKind, Refusal, Retry};
+use crate::gateway::Worker;
+use crate::health::{Outcome, Pass};
+use crate::io::Io;
+use crate::provider::Provider;
+use crate::relay::{Beginning, Opened, View, open};
+use crate::retry::{Failure as Why, Kept, Merit, Owner, QUICK, Refused, Tried, Verdict};
+use crate::route::Target;
+use crate::server::account::{self, Said};
+use crate::server::answer::view;
+use crate::server::attempt::Try;
+use crate::server::dispatch::{Asked, Collected, What, Won, our_trouble};
+use crate::server::exchange::{Exchange, Failure};
+use crate::server::request::Outgoing;
+use crate::server::translated::{self, WHOLE};
+use crate::signals::Signals;
+use crate::translation::{self, Answer};
+use crate::upstream::UpstreamBody;
+
+/// Bytes of a failed answer that are kept while other targets are asked.
+const KEPT: usize = 1024 * 1024;
+/// How long the body of a failed answer may take.
+const KEPT_WITHIN: Duration = Duration::from_secs(10);
+
+/// One target at hand.
+pub(super) struct Step<'s, 'f, 'g> {
+    pub(super) worker: &'g Worker,
+    pub(super) asked: &'s Asked<'s, 'f>,
+    pub(super) provider: &'g Provider,
+    pub(super) target: &'s Target<'s>,
+    pub(super) request: &'s Outgoing,
+    /// How long the head may take.
+    pub(super) patience: Duration,
+    /// How long the answer may be silent.
+    pub(super) idle: Duration,
+    /// When the longest answer ends.
+    pub(super) end: Instant,
+    /// Whether another target is left.
+    pub(super) has_next: bool,
+    /// Whether there were attempts before.
+    pub(super) has_failed: bool,
+    pub(super) tried: Tried,
+    pub(super) since: Instant,
+}
+
+/// What an attempt came to.
+pub(super) enum Came<'g> {
+    /// The client gets it as it comes.
+    Won(Box<Won<'g>>),
+    /// It failed.
+    Failed(Why, What),
+}
+
+/// An answer whose head is there.
+struct Heard {
+    answer: ResponseHead,
+    source: UpstreamBody,
+    signals: Signals,
+    said: Said,
+}
+
+/// An attempt before it is recorded.
+enum Judged {
+    Passes(Box<Passing>),
+    Fails(Box<Fault>),
+}
+
+/// An answer that its client gets.
+struct Passing {
+    answer: ResponseHead,
+    source: UpstreamBody,
+    said: Said,
+    view: View,
+    whole: Option<(Bytes, Metered)>,
+    beginning: Beginning,
+    /// What it says of its target.
+    of_target: Outcome,
+}
+
+/// A failed attempt.
+struct Fault {
+    failure: Why,
+    what: What,
+    /// As its record says it.
+    outcome: Recorded,
+    status: Option<u16>,
+    error: Option<Cow<'static, str>>,
+    /// What it says of its target, where that is not what the failure says.
+    of_target: Option<Outcome>,
+    /// What it came to until it failed, where the upstream had accepted it.
+    used: Option<Metered>,
+}
+
+impl Fault {
+    fn new(failure: Why, what: What, outcome: Recorded) -> Self {
+        Self { failure, what, outcome, status: None, error: None, of_target: None, used: None }
+    }
+
+    fn status(self, status: u16) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    fn error(self, error: impl Into<Cow<'static, str>>) -> Self {
+        Self { error: Some(error.into()), ..self }
+    }
+
+    fn used(self, used: Option<Metered>) -> Self {
+        Self { used, ..self }
+    }
+}
+
+impl From<Fault> for Judged {
+    fn from(fault: Fault) -> Self {
+        Self::Fails(Box::new(fault))
+    }
+}
+
+/// An attempt whose end nobody waits for any more.
+struct Stopped {
+    why: Failure,
+    status: Option<u16>,
+    /// What it had come to, where the upstream had accepted it.
+    used: Option<Metered>,
+}
+
+impl From<Failure> for Stopped {
+    fn from(why: Failure) -> Self {
+        Self { why, status: None, used: None }
+    }
+}
+
+/// Why a body is not at hand as a whole.
+enum NotWhole {
+    Late,
+    TooLong,
+    Broken(String),
+}
+
+/// Of an answer that was accepted and of which nothing else is known.
+fn unknown() -> Option<Metered> {
+    Some(Meter::default().metered())
+}
+
+/// The time in milliseconds since 1970.
+pub(super) fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Whether a failed answer of this status may be followed by another attempt, so that its body is worth reading first.
+fn may_be_followed(status: u16, owner: Owner) -> bool {
+    matches!(status, 404 | 429 | 500..) || matches!(status, 401 | 403) && owner == Owner::Ours
+}
+
+/// Whether an error of this status could be over by itself.
+fn may_pass(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429 | 500..)
+}
+
+fn unreadable(provider: &Provider, status: u16) -> Refusal {
+    Refusal::new(ErrorKind::BadGateway, format!("the provider `{}` answered with status {status}", provider.name))
+}
+
+impl Step<'_, '_, '_> {
+    fn owner(&self) -> Owner {
+        self.tried.owner
+    }
+
+    fn gave_nothing(&self, why: &str) -> What {
+        let message = format!("the provider `{}` gave no answer: {why}", self.provider.name);
+        What::Refusal(Refusal::new(ErrorKind::BadGateway, message))
+    }
+
+    fn was_silent(&self) -> What {
+        let provider = &self.provider.name;
+        let message = match Instant::now() < self.end {
+            true => format!("the provider `{provider}` sent nothing for {:?}", self.idle),
+            false => format!("the answer of the provider `{provider}` took longer than `maxStreamSecs`"),
+        };
+        What::Refusal(Refusal::new(ErrorKind::UpstreamTimeout, message))
+    }
+
+    /// An upstream's error in the client's protocol; what it says of a key is for the key's owner.
+    fn told(&self, to: &Answer, theirs: &ResponseHead, error: ApiError, id: &str, said: Said) -> Box<Collected> {
+        let error = if self.owner() == Owner::Ours { error.of_our_credential() } else { error };
+        let (head, body) = translated::refused(to, theirs, &error, id);
+        Box::new(Collected { head, body, said })
+    }
+}
+
+impl Exchange {
+    /// One attempt at one target. This is the one place where it is recorded and counted for or against its target.
+    pub(super) async fn step<'g, S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        step: &Step<'_, '_, 'g>,
+        kept: &Kept<(&'g Provider, What)>,
+        mut pass: Pass<'g>,
+        turn: &mut Option<Turn<'g>>,
+    ) -> Result<Came<'g>, Failure> {
+        let routing = &step.worker.gateway.routing;
+        self.begin_try();
+        match self.judged(client, step, kept, &pass).await {
+            Ok(Judged::Passes(passing)) => {
+                let Passing { answer, source, said, view, whole, beginning, of_target } = *passing;
+                self.unanswered = false;
+                let status = answer.status;
+                let outcome = if status >= 400 { Recorded::UpstreamError } else { Recorded::Success };
+                self.tried(step.since, outcome, Some(status), None);
+                pass.record(routing.now(), of_target);
+                Ok(Came::Won(Box::new(Won {
+                    provider: step.provider,
+                    slot: step.target.slot,
+                    answer,
+                    said,
+                    source,
+                    view,
+                    whole,
+                    lost: step.request.lost.clone(),
+                    beginning,
+                    pass,
+                    final_word: status >= 400 && step.has_failed && !kept.may_pass() && !may_pass(status),
+                    _turn: turn.take().expect("a target is won once"),
+                })))
+            }
+            Ok(Judged::Fails(fault)) => {
+                let Fault { failure, what, outcome, status, error, of_target, used } = *fault;
+                self.used(used);
+                self.tried(step.since, outcome, status, error.as_deref());
+                pass.record(routing.now(), of_target.unwrap_or_else(|| Outcome::of(&failure, step.owner())));
+                Ok(Came::Failed(failure, what))
+            }
+            Err(Stopped { why, status, used }) => {
+                self.used(used);
+                let (outcome, cause) = match &why {
+                    Failure::Gone => (Recorded::ClientDisconnected, None),
+                    Failure::Refused(refusal) => match refusal.kind {
+                        ErrorKind::Unavailable => (Recorded::Truncated, Some("the gateway was stopped")),
+                        kind => (account::refused(kind), Some(&*refusal.message)),
+                    },
+                };
+                self.tried(step.since, outcome, status, cause);
+                Err(why)
+            }
+        }
+    }
+
+    async fn judged<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        step: &Step<'_, '_, '_>,
+        kept: &Kept<(&Provider, What)>,
+        pass: &Pass<'_>,
+    ) -> Result<Judged, Stopped> {
+        let (head, worker, provider) = (step.asked.head, step.worker, step.provider);
+        let (answer, mut source) =
+            match self.attempt(client, head, worker, provider, step.request, step.patience).await? {
+                Try::Answer(came) => *came,
+                Try::Failed(failure, refusal, why) => {
+                    let outcome = if failure == Why::Late { Recorded::Timeout } else { Recorded::UpstreamError };
+                    return Ok(Fault::new(failure, What::Refusal(refusal), outcome).error(why).into());
+                }
+            };
+        // A body that goes up while it arrives may have been read to its end by now.
+        client.unread &= source.sending().0.is_uploading();
+        let signals = Signals::read(answer.fields(), unix_ms());
+        pass.heed(worker.gateway.routing.now(), &signals);
+        let said = Said::of(&answer);
+        let status = answer.status;
+        let heard = Heard { answer, source, signals, said };
+        // What was refused has used nothing.
+        self.unanswered &= status < 300;
+        match &step.request.answer {
+            _ if status >= 400 => self.refused(client, step, kept, heard).await,
+            _ if status >= 300 && status != 304 => Ok(redirected(provider, status).into()),
+            None => {
+                let view = view(self.operation, head, &heard.answer, self.stream).speaking(step.asked.asks.protocol);
+                self.opened(client, step, heard, view).await
+            }
+            Some(to) => match translated::view(to, &heard.answer) {
+                Some(view) => {
+                    let answer =
+                        translated::head(status, to.content_type(), &translated::fields(to, &heard.answer), None);
+                    self.opened(client, step, Heard { answer, ..heard }, view).await
+                }
+                None => self.translated_whole(client, step, to, heard).await,
+            },
+        }
+    }
+
+    /// An answer that says no. Its body is read first where another attempt may follow, where it is to be translated, or
+    /// where it could speak of a key of ours; else the client gets it as it comes.
+    async fn refused<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        step: &Step<'_, '_, '_>,
+        kept: &Kept<(&Provider, What)>,
+        heard: Heard,
+    ) -> Result<Judged, Stopped> {
+        let (provider, owner, to) = (step.provider, step.owner(), step.request.answer.as_ref());
+        let Heard { answer, mut source, signals, said } = heard;
+        let status = answer.status;
+        let fault = |refused, what| Fault::new(Why::Refused(refused), what, Recorded::UpstreamError).status(status);
+        let refused = Refused::of(status, &signals, b"");
+        let quick = refused.retry_after.is_some_and(|wait| wait <= QUICK);
+        let again = quick && step.tried.again < step.tried.limit;
+        // Whether it is our trouble shows in the body alone.
+        let ours = owner == Owner::Ours && matches!(status, 401 | 403 | 429);
+        let replaced = status == 429 && step.tried.replaces_subscription;
+        let follows = (step.has_next || again || replaced) && step.tried.repeatable && may_be_followed(status, owner);
+        let has_body = step.asked.head.method() != "HEAD";
+        if has_body && (follows || ours || to.is_some()) {
+            let until = Instant::now() + KEPT_WITHIN;
+            let collected = self.collected(client, &mut source, KEPT, step.idle, until).await;
+            let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: None })?;
+            client.unread &= source.sending().0.is_uploading();
+            let Ok(body) = collected else {
+                return Ok(fault(refused, What::Refusal(unreadable(provider, status))).into());
+            };
+            let refused = Refused::of(status, &signals, &body);
+            source.release(&step.worker.pool, &provider.base.origin);
+            let answer = match to {
+                Some(to) => {
+                    let error = translation::upstream_error(status, &body, signals.retry_after);
+                    step.told(to, &answer, error, &self.id, said)
+                }
+                None => Box::new(Collected { head: answer, body, said }),
+            };
+            return Ok(fault(refused, What::Answer(answer)).into());
+        }
+        if ours && matches!(status, 401 | 403) {
+            return Ok(fault(refused, What::Refusal(our_trouble(provider, status))).into());
+        }
+        let failure = Why::Refused(refused);
+        // A file that is not there says nothing of who keeps files.
+        let of_request = !self.operation.is_held() && matches!(status, 403 | 404);
+        let of_target = if of_request { Outcome::Answered } else { Outcome::of(&failure, owner) };
+        // The last of several: the client gets the one that tells it most.
+        let verdict = if may_be_followed(status, owner) { Verdict::Next } else { Verdict::GiveUp };
+        if step.has_failed && !kept.wants(Merit::of(&failure, &step.tried, verdict)) {
+            let what = What::Refusal(unreadable(provider, status));
+            return Ok(Fault { of_target: Some(of_target), ..fault(refused, what) }.into());
+        }
+        let view = match to {
+            None => view(self.operation, step.asked.head, &answer, self.stream).speaking(step.asked.asks.protocol),
+            Some(_) => View::Plain,
+        };
+        let (whole, beginning) = (None, Beginning::default());
+        Ok(Judged::Passes(Box::new(Passing { answer, source, said, view, whole, beginning, of_target })))
+    }
+
+    /// An answer that was accepted. Where another target is left, it is held back until it is clear what it begins with.
+    async fn opened<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        step: &Step<'_, '_, '_>,
+        heard: Heard,
+        view: View,
+    ) -> Result<Judged, Stopped> {
+        let gateway = &step.worker.gateway;
+        let mut view = view.tapped(gateway.recorder.live(), Id(self.key));
+        let Heard { answer, mut source, signals, said } = heard;
+        let status = said.status;
+        let mut beginning = Beginning::default();
+        if view.can_wait() && step.has_next && step.tried.repeatable {
+            let opened = open(client, &mut source, &mut view, step.idle, gateway.routing.commit_after).await;
+            let used = view.metered();
+            let fault = match opened {
+                Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used }),
+                Ok((Opened::Good, held)) => {
+                    beginning = held;
+                    None
+                }
+                Ok((Opened::Failed(data), held)) => {
+                    let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
+                    let answer = match &step.request.answer {
+                        Some(to) => {
+                            let error = translation::upstream_error(0, &data, signals.retry_after);
+                            step.told(to, &answer, error, &self.id, said.clone())
+                        }
+                        None => Box::new(Collected { head: answer.clone(), body: held.bytes(), said: said.clone() }),
+                    };
+                    let fault = Fault::new(failure, What::Answer(answer), Recorded::UpstreamError);
+                    Some(fault.error("its stream began with an error"))
+                }
+                Ok((Opened::Empty(why), _)) => {
+                    Some(Fault::new(Why::Empty, step.gave_nothing(&why), Recorded::Truncated).error(why))
+                }
+                Ok((Opened::Silent, _)) => {
+                    let fault = Fault::new(Why::Late, step.was_silent(), Recorded::Timeout);
+                    Some(fault.error("it sent nothing for too long"))
+                }
+            };
+            if let Some(fault) = fault {
+                return Ok(fault.status(status).used(used).into());
+            }
+        }
+        let of_target = Outcome::Good { first: self.stream.then(|| step.since.elapsed()) };
+        Ok(Judged::Passes(Box::new(Passing { answer, source, said, view, whole: None, beginning, of_target })))
+    }
+
+    /// An answer in another protocol that does not stream: it is translated once it is whole.
+    async fn translated_whole<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        step: &Step<'_, '_, '_>,
+        to: &Answer,
+        heard: Heard,
+    ) -> Result<Judged, Stopped> {
+        let Heard { answer, mut source, signals, said } = heard;
+        let status = said.status;
+        let collected = self.collected(client, &mut source, WHOLE, step.idle, step.end).await;
+        let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: unknown() })?;
+        let body = match collected {
+            Ok(body) => body,
+            Err(NotWhole::Late) => {
+                let fault = Fault::new(Why::Late, step.was_silent(), Recorded::Timeout).status(status);
+                return Ok(fault.error("its answer did not come in time").used(unknown()).into());
+            }
+            Err(why) => {
+                let why = match why {
+                    NotWhole::Broken(why) => why,
+                    _ => format!("its answer is longer than {} MB", WHOLE >> 20),
+                };
+                let fault = Fault::new(Why::Broken, step.gave_nothing(&why), Recorded::Truncated).status(status);
+                return Ok(fault.error(why).used(unknown()).into());
+            }
+        };
+        match translated::whole(to, &answer, &body) {
+            Ok((body, metered)) => {
+                let fields = translated::fields(to, &answer);
+                let answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
+                let of_target = Outcome::Good { first: self.stream.then(|| step.since.elapsed()) };
+                let (view, whole, beginning) = (View::Plain, Some((body, metered)), Beginning::default());
+                Ok(Judged::Passes(Box::new(Passing { answer, source, said, view, whole, beginning, of_target })))
+            }
+            Err(error) => {
+                // Some say within a good answer that they failed; what cannot be read may have been one.
+                let used = unknown().filter(|_| error.kind == ErrorKind::BadGateway);
+                self.unanswered = false;
+                let failure = Why::FirstEvent(Refused::of_event(&translation::error_event(&error), &signals));
+                let what = What::Answer(step.told(to, &answer, error, &self.id, said));
+                let fault = Fault::new(failure, what, Recorded::UpstreamError).status(status);
+                Ok(fault.error("its answer is an error").used(used).into())
+            }
+        }
+    }
+
+    /// The body of an answer that has to be at hand as a whole; no silence in it is longer than `idle`.
+    async fn collected<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        source: &mut UpstreamBody,
+        most: usize,
+        idle: Duration,
+        until: Instant,
+    ) -> Result<Result<Bytes, NotWhole>, Interrupted> {
+        let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+        let mut silent = Instant::now() + idle;
+        let collected = std::future::poll_fn(|cx| {
+            while let Poll::Ready(read) = source.poll_read(&mut pieces, cx) {
+                let end = match read {
+                    Ok(end) => end,
+                    Err(why) => return Poll::Ready(Ok(Err(NotWhole::Broken(why.to_string())))),
+                };
+                silent = Instant::now() + idle;
+                if whole.len() + pieces.iter().map(Bytes::len).sum::<usize>() > most {
+                    return Poll::Ready(Ok(Err(NotWhole::TooLong)));
+                }
+                pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
+                if end {
+                    return Poll::Ready(Ok(Ok(())));
+                }
+            }
+            // An upstream may answer before it has read everything, and wait for the rest.
+            let (sender, connection) = source.sending();
+            let _ = sender.poll_write(&mut connection.io, cx);
+            client.poll_interrupted(silent.min(until), cx).map(|why| match why {
+                Interrupted::Deadline => Ok(Err(NotWhole::Late)),
+                why => Err(why),
+            })
+        });
+        Ok(collected.await?.map(|()| whole.into()))
+    }
+}
+
+/// A redirect is never followed: the key would go with it.
+fn redirected(provider: &Provider, status: u16) -> Fault {
+    let message = format!(
+        "the provider `{}` answered with a redirect ({status}), which is not followed: check its `baseUrl`",
+        provider.name
+    );
+    let refusal = Refusal::new(ErrorKind::BadGateway, message).retry(Retry::Never);
+    let fault = Fault::new(Why::Broken, What::Refusal(refusal), Recorded::UpstreamError).status(status);
+    fault.error("a redirect, which is not followed")
+}
