@@ -40,6 +40,9 @@ use gateway::config::Env;
 
 use cli::{Cli, Command};
 
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `YYYY.MM.DD+<hash>`, with `-dirty` where the tree was changed.
 const VERSION: &str = env!("CCO_VERSION");
 

@@ -156,9 +156,9 @@ mod tests {
 
     #[test]
     fn paths_are_written_as_each_manager_reads_them() {
-        let text = unit(Path::new("/opt/my tools/cco"), Path::new("/home/a%b\"c/.cco"));
+        let text = unit(Path::new("/opt/my tools/cco"), Path::new("/srv/a%b\"c/.cco"));
         assert!(text.contains("ExecStart=\"/opt/my tools/cco\" serve --log-file\n"), "{text}");
-        assert!(text.contains("Environment=\"CCO_HOME=/home/a%%b\\\"c/.cco\"\n"), "{text}");
+        assert!(text.contains("Environment=\"CCO_HOME=/srv/a%%b\\\"c/.cco\"\n"), "{text}");
         let text = agent(Path::new("/opt/a&b/cco"), Path::new("/Users/<me>/.cco"));
         assert!(text.contains("<string>/opt/a&amp;b/cco</string>"), "{text}");
         assert!(text.contains("<string>/Users/&lt;me&gt;/.cco</string>"), "{text}");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ledger::money::NanoUsd;
-use ledger::record::{Id, Record, Start};
+use ledger::record::{Id, Record};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{
     self,
@@ -61,10 +61,13 @@ impl Hub {
     }
 
     /// An exchange begins.
-    pub fn started(&self, start: &Start) {
+    pub fn started(&self, record: &Record) {
         self.tell("started", || {
-            let mut event = serde_json::to_value(start).unwrap_or_default();
-            event["short"] = start.id.short().into();
+            let mut event = serde_json::to_value(&record.parties).unwrap_or_default();
+            event["id"] = json!(record.id);
+            event["short"] = record.id.short().into();
+            event["operation"] = json!(record.operation);
+            event["started_us"] = record.started_us.into();
             event
         });
     }
@@ -202,9 +205,9 @@ mod tests {
     #[tokio::test]
     async fn who_watches_sees_what_begins_afterwards() {
         let hub = Arc::new(Hub::default());
-        hub.started(&sample::start(1));
+        hub.started(&sample::record(1));
         let mut viewer = hub.watch().unwrap();
-        hub.started(&sample::start(2));
+        hub.started(&sample::record(2));
         hub.ended(&sample::record(2));
         let first = viewer.next().await;
         assert!(first.starts_with(b"event: started\n"));
@@ -219,7 +222,7 @@ mod tests {
         let mut slow = hub.watch().unwrap();
         let mut quick = hub.watch().unwrap();
         for n in 0..BEHIND as u64 + 10 {
-            hub.started(&sample::start(n));
+            hub.started(&sample::record(n));
             assert_eq!(data(&quick.next().await)["id"], sample::id(n).to_string());
         }
         let lag = slow.next().await;
@@ -234,7 +237,7 @@ mod tests {
         let hub = Arc::new(Hub::default());
         let mut slow = hub.watch().unwrap();
         for n in 0..BEHIND as u64 + 3 {
-            hub.started(&sample::start(n));
+            hub.started(&sample::record(n));
         }
         let lag = slow.more().unwrap();
         assert!(lag.starts_with(b"event: lag\n"));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ledger::journal::{Journal, JournalOptions};
 use ledger::query::{Filter, Found, Key, Zone};
 use ledger::retention::Retention;
-use ledger::sample::{id, mix, record, start};
+use ledger::sample::{id, mix, record};
 use ledger::store::sqlite::Sqlite;
 use ledger::store::{Batch, Store as _};
 use ledger::{Ledger, LedgerOptions};
@@ -71,12 +71,12 @@ fn journal(folder: &Path) {
                                     let (mut starts, mut ends) = (Vec::new(), Vec::new());
                                     for n in 0..(4000 / workers as u64).max(100) {
                                         let n = (thread * 1000 + worker) as u64 * 100_000 + n;
-                                        let (start, record) = (start(n), record(n));
+                                        let mut record = record(n);
                                         if !pause.is_zero() {
                                             tokio::time::sleep(pause / 2 + pause * (mix(n) % 100) as u32 / 100).await;
                                         }
                                         let asked = Instant::now();
-                                        journal.start(start).await.unwrap();
+                                        journal.start(&mut record).await.unwrap();
                                         starts.push(asked.elapsed());
                                         let asked = Instant::now();
                                         journal.finish(record).await.unwrap();

@@ -1,5 +1,6 @@
 //! What providers say about their rate limits: the newest word for each credential.
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::{UTC, time};
@@ -11,9 +12,10 @@ const VALUE: usize = 64;
 const ALL: usize = 2048;
 
 /// The headers of one answer that speak of limits, in one piece of text: a line each, `name=value`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(transparent)]
-pub struct Limits(Box<str>);
+#[cbor(transparent)]
+pub struct Limits(#[n(0)] Box<str>);
 
 impl Limits {
     /// Of an answer's headers; `None` where none of them speaks of limits.

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::journal::frame::{Frame, Frames, Kind, Step, VERSION};
+use crate::journal::entry::{self, VERSION};
+use crate::journal::frame::{Frame, Frames, Kind, Step};
 use crate::journal::segment::{self, Taken};
 use crate::journal::{Live, Shared};
 use crate::record::{Id, Record, Start};
@@ -175,12 +176,12 @@ fn load_whole(writer: &mut dyn Writer, path: &Path, bytes: &[u8]) -> Result<Coun
         }
         match frame.kind {
             None => load.counts.newer += 1,
-            Some(Kind::Start) => match serde_json::from_slice::<Start>(frame.payload) {
-                Ok(start) => {
+            Some(Kind::Start) => match entry::read::<Start>(&frame) {
+                Some(start) => {
                     seen_us = seen_us.max(start.started_us);
                     open.insert(frame.id, start);
                 }
-                Err(_) => load.counts.unreadable += 1,
+                None => load.counts.unreadable += 1,
             },
             Some(Kind::Closed) => closed = true,
             Some(Kind::Record) => {
@@ -243,13 +244,13 @@ impl<'a> Load<'a> {
         if frame.kind != Some(Kind::Record) {
             return Ok(None);
         }
-        match serde_json::from_slice::<Record>(frame.payload) {
-            Ok(record) => {
+        match entry::read::<Record>(frame) {
+            Some(record) => {
                 let ended_us = record.ended_us;
                 self.record(record, end)?;
                 Ok(Some(ended_us))
             }
-            Err(_) => {
+            None => {
                 self.counts.unreadable += 1;
                 Ok(None)
             }
@@ -406,7 +407,7 @@ mod tests {
         let path = folder.path().join("0000000000000001-1-0.journal");
         let mut bytes = Vec::new();
         for n in 0..3 {
-            let payload = if n == 1 { b"[]".to_vec() } else { serde_json::to_vec(&record(n)).unwrap() };
+            let payload = if n == 1 { b"[]".to_vec() } else { minicbor::to_vec(record(n)).unwrap() };
             frame::encode(&mut bytes, Kind::Record, id(n), &payload);
         }
         std::fs::write(&path, &bytes).unwrap();

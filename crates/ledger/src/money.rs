@@ -4,15 +4,17 @@ use std::fmt;
 use std::iter::Sum;
 use std::ops::Add;
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// Trillionths in a billionth.
 const PICO_IN_NANO: i128 = 1000;
 
 /// Billionths of a US dollar: what an exchange costs, after rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Encode, Decode)]
 #[serde(transparent)]
-pub struct NanoUsd(pub i64);
+#[cbor(transparent)]
+pub struct NanoUsd(#[n(0)] pub i64);
 
 /// Trillionths of a US dollar: what a part of an exchange costs, exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use minicbor::encode::Write;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use wire::usage::Usage;
 
@@ -75,6 +77,20 @@ impl fmt::Display for BadId {
 
 impl std::error::Error for BadId {}
 
+impl<C> Encode<C> for Id {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        e.bytes(&self.to_bytes())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Id {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let at = d.position();
+        let bytes = d.bytes()?.try_into().map_err(|_| decode::Error::message("an id has 16 bytes").at(at))?;
+        Ok(Self::from_bytes(bytes))
+    }
+}
+
 impl FromStr for Id {
     type Err = BadId;
 
@@ -145,6 +161,18 @@ macro_rules! named {
             }
         }
 
+        impl<C> Encode<C> for $name {
+            fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+                e.str(self.as_str())?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                Ok(Self::known(d.str()?))
+            }
+        }
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 to.serialize_str(self.as_str())
@@ -203,9 +231,10 @@ impl Outcome {
 }
 
 /// The last digits of a credential, by which its owner knows it again: never the credential itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(transparent)]
-pub struct Fingerprint(Box<str>);
+#[cbor(transparent)]
+pub struct Fingerprint(#[n(0)] Box<str>);
 
 impl Fingerprint {
     /// Four characters of a long key, none of a short one.
@@ -225,164 +254,221 @@ impl Fingerprint {
 }
 
 /// One try at one upstream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 pub struct Attempt {
     /// Who was spoken to.
+    #[cbor(n(0), default)]
     pub provider: Box<str>,
     /// The model that was asked for there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(1)]
     pub model: Option<Box<str>>,
     /// How it ended.
+    #[n(2)]
     pub outcome: Outcome,
     /// The status of the answer, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(3)]
     pub status: Option<u16>,
     /// When it began, in microseconds after the exchange did.
     #[serde(default)]
+    #[cbor(n(4), skip_if = "is_zero")]
     pub started_us: u64,
     /// How long it took, in microseconds.
     #[serde(default)]
+    #[cbor(n(5), skip_if = "is_zero")]
     pub duration_us: u64,
     /// What went wrong, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(6)]
     pub error: Option<Box<str>>,
 }
 
 /// Who takes part in an exchange, and what was asked: known when it begins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 #[serde(default)]
 pub struct Parties {
     /// The client's protocol, as configuration names it.
+    #[cbor(n(0), default)]
     pub protocol: Box<str>,
     /// The path that was asked, without its query.
+    #[cbor(n(1), default)]
     pub endpoint: Box<str>,
     /// Whether a stream was asked for.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(2), skip_if = "is_false")]
     pub stream: bool,
     /// The client's session.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(3)]
     pub session: Option<Box<str>>,
     /// The agent within the session.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(4)]
     pub agent: Option<Box<str>>,
     /// The agent that called this one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(5)]
     pub parent_agent: Option<Box<str>>,
     /// What kind of agent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(6)]
     pub agent_type: Option<Box<str>>,
     /// The project, as the caller names it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(7)]
     pub project: Option<Box<str>>,
     /// Who called: a user, a virtual key's name.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(8)]
     pub caller: Option<Box<str>>,
     /// The model that the client asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(9)]
     pub requested_model: Option<Box<str>>,
     /// Who served, or was to serve.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(10)]
     pub provider: Option<Box<str>>,
     /// The model that served, or was to serve.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(11)]
     pub model: Option<Box<str>>,
     /// Paid for by a subscription: the cost is what it would have been.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(12), skip_if = "is_false")]
     pub notional: bool,
     /// Served by the simulator.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(13), skip_if = "is_false")]
     pub simulated: bool,
 }
 
 /// That an exchange began: written before its request goes up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 pub struct Start {
     /// The exchange.
+    #[n(0)]
     pub id: Id,
     /// What was asked for.
+    #[n(1)]
     pub operation: Operation,
     /// When, in microseconds since 1970 by the wall clock.
+    #[n(2)]
     pub started_us: i64,
     /// Who and what.
     #[serde(flatten)]
+    #[cbor(n(3), default)]
     pub parties: Parties,
 }
 
 /// What became of one exchange. Fields that a newer version adds are ignored by an older one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 pub struct Record {
     /// The same in header, log, record and live event.
+    #[n(0)]
     pub id: Id,
     /// What was asked for.
+    #[n(1)]
     pub operation: Operation,
     /// When it began, in microseconds since 1970 by the wall clock.
+    #[n(2)]
     pub started_us: i64,
     /// When it ended, by the wall clock. Clocks jump: how long it took is `duration_us`.
     #[serde(default)]
+    #[cbor(n(3), default)]
     pub ended_us: i64,
     /// Who and what.
     #[serde(flatten)]
+    #[cbor(n(4), default)]
     pub parties: Parties,
     /// How it ended.
+    #[n(5)]
     pub outcome: Outcome,
     /// The status that the client got.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(6)]
     pub status: Option<u16>,
     /// Every try, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cbor(n(7), skip_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
     /// Why the model stopped, in the provider's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(8)]
     pub stop_reason: Option<Box<str>>,
     /// The id that the upstream gave the exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(9)]
     pub upstream_request_id: Option<Box<str>>,
     /// What the upstream reported, as it reported it: history can be priced again. `None`: it reported nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(10)]
     pub usage: Option<Usage>,
     /// Output tokens by our own count, where no end of the answer was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(11)]
     pub estimated_output: Option<u64>,
     /// Whether something was used that was not reported, or not readably. Never the same as nothing used.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cbor(n(12), skip_if = "is_false")]
     pub usage_unknown: bool,
     /// What it cost. `None`: no price is known. Never 0 for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(13)]
     pub cost: Option<NanoUsd>,
     /// The version of the prices that gave the cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(14)]
     pub price_version: Option<Box<str>>,
     /// Until the first byte of the answer's body, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(15)]
     pub first_byte_us: Option<u64>,
     /// Until the first token, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(16)]
     pub first_token_us: Option<u64>,
     /// From its beginning to its end by a clock that does not jump, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(17)]
     pub duration_us: Option<u64>,
     /// Bytes of the client's body.
     #[serde(default)]
+    #[cbor(n(18), skip_if = "is_zero")]
     pub bytes_in: u64,
     /// Bytes of the answer's body.
     #[serde(default)]
+    #[cbor(n(19), skip_if = "is_zero")]
     pub bytes_out: u64,
     /// What a translation could not carry: where, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cbor(n(20), skip_if = "Vec::is_empty")]
     pub losses: Vec<Box<str>>,
     /// Which credential was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(21)]
     pub credential: Option<Fingerprint>,
     /// What the provider said about its limits. The store keeps the newest for each credential, and not with the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(22)]
     pub limits: Option<Limits>,
     /// What went wrong, for a person; never a key, never a prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(23)]
     pub error: Option<Box<str>>,
 }
 
 fn is_false(b: &bool) -> bool {
     !*b
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Record {
@@ -455,14 +541,9 @@ impl Record {
     }
 }
 
-impl Start {
-    pub(crate) fn bound(&mut self) {
-        self.parties.bound();
-    }
-}
-
 impl Parties {
-    fn bound(&mut self) {
+    /// Cuts what others put in to a size that is worth keeping.
+    pub(crate) fn bound(&mut self) {
         cut(&mut self.protocol, NAME);
         cut(&mut self.endpoint, NAME);
         let names = [

@@ -16,7 +16,7 @@ use crate::journal::segment;
 use crate::journal::{Ack, Journal, JournalHealth, JournalOptions, Shared};
 use crate::loader::{Counts, Follower, LoadError, Recovery};
 use crate::query::Filter;
-use crate::record::{Record, Start};
+use crate::record::Record;
 use crate::retention::Retention;
 use crate::steady::Steady;
 use crate::store::{Priced, Progress, Purge, Reader, Store, StoreError, Writer};
@@ -153,8 +153,8 @@ impl Ledger {
     }
 
     /// Hands in that an exchange begins: see [`Journal::start`].
-    pub fn start(&self, start: Start) -> Ack {
-        self.journal.start(start)
+    pub fn start(&self, record: &mut Record) -> Ack {
+        self.journal.start(record)
     }
 
     /// Hands in what became of an exchange: see [`Journal::finish`].

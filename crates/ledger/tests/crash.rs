@@ -14,7 +14,7 @@ use ledger::loader::{LoadError, Recovery, catch_up};
 use ledger::query::{Filter, UTC};
 use ledger::record::{Id, Outcome};
 use ledger::retention::Retention;
-use ledger::sample::{id, mix, record, start};
+use ledger::sample::{id, mix, record};
 use ledger::store::sqlite::Sqlite;
 use ledger::store::{Store as _, StoreError};
 use ledger::{Ledger, LedgerOptions};
@@ -54,7 +54,7 @@ fn a_process_that_works_until_it_is_killed() {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    ledger.start(start(n)).wait().expect("it is written");
+                    ledger.start(&mut record(n)).wait().expect("it is written");
                     say('s', n);
                     // Every third exchange goes on for ever.
                     if n % 3 != 2 {

@@ -102,7 +102,7 @@ async fn a_question_sees_what_was_acknowledged_before_it() {
     let home = Home::new();
     let ledger = home.ledger();
     for n in 0..50 {
-        ledger.start(start(n)).await.unwrap();
+        ledger.start(&mut record(n)).await.unwrap();
         ledger.finish(record(n)).await.unwrap();
         assert_eq!(rows(&ledger, Filter { limit: Some(1), ..Filter::default() }).await, [record(n)]);
     }
@@ -150,7 +150,7 @@ impl Writer for Watched {
         let journal = std::fs::read(self.journal.join(format!("{}.journal", batch.segment))).unwrap();
         let written = journal.get(..batch.position as usize).expect("no more is loaded than was written");
         for record in batch.records {
-            let entry = serde_json::to_vec(record).unwrap();
+            let entry = minicbor::to_vec(record).unwrap();
             assert!(
                 written.windows(entry.len()).any(|part| part == entry),
                 "{} came before its journal entry",
@@ -216,7 +216,7 @@ async fn no_record_is_in_the_store_before_it_is_in_the_journal() {
     let witness = Witness { store: home.store(), journal: home.journal(), seen: seen.clone() };
     let ledger = Ledger::open(options, Arc::new(witness)).unwrap();
     for n in 0..400 {
-        ledger.start(start(n)).await.unwrap();
+        ledger.start(&mut record(n)).await.unwrap();
         // Not awaited one by one: loading meets entries of all ages.
         let done = ledger.finish(record(n));
         if n % 7 == 0 {
@@ -233,7 +233,7 @@ async fn no_record_is_in_the_store_before_it_is_in_the_journal() {
 async fn segments_go_when_they_are_in_the_store() {
     let home = Home::new();
     let mut options = home.options();
-    options.journal.segment_bytes = 20_000;
+    options.journal.segment_bytes = 10_000;
     let ledger = home.ledger_with(options);
     for n in 0..300 {
         ledger.finish(record(n)).await.unwrap();
@@ -320,9 +320,9 @@ async fn what_was_in_flight_at_the_end_is_interrupted_and_nothing_else() {
     let mut options = home.options();
     options.journal.segment_bytes = 10_000;
     let ledger = home.ledger_with(options);
-    ledger.start(start(1000)).await.unwrap();
+    ledger.start(&mut record(1000)).await.unwrap();
     for n in 0..100 {
-        ledger.start(start(n)).await.unwrap();
+        ledger.start(&mut record(n)).await.unwrap();
         ledger.finish(record(n)).await.unwrap();
     }
     until("some segments are gone", || ledger.health().loaded.segments > 3).await;
@@ -355,9 +355,9 @@ fn recover(home: &Home) -> Counts {
 }
 
 fn write_three(journal: &Journal) {
-    journal.start(start(1)).wait().unwrap();
+    journal.start(&mut record(1)).wait().unwrap();
     journal.finish(record(1)).wait().unwrap();
-    journal.start(start(2)).wait().unwrap();
+    journal.start(&mut record(2)).wait().unwrap();
     journal.finish(record(2)).wait().unwrap();
     journal.finish(record(3)).wait().unwrap();
 }
@@ -368,7 +368,7 @@ fn a_last_entry_torn_in_its_head_or_anywhere_in_it_costs_no_other() {
     let path = left_behind(&home, write_three);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let last = serde_json::to_vec(&record(3)).unwrap();
+    let last = minicbor::to_vec(record(3)).unwrap();
     assert!(bytes.ends_with(&last));
     let begin = bytes.len() - last.len() - 32;
     // Every byte is cut in the tests of the frames; here it is about what becomes of the segment.
@@ -410,7 +410,7 @@ fn loading_the_same_segment_again_changes_nothing() {
     let home = Home::new();
     let path = left_behind(&home, |journal| {
         write_three(journal);
-        journal.start(start(9)).wait().unwrap();
+        journal.start(&mut record(9)).wait().unwrap();
     });
     let copy = std::fs::read(&path).unwrap();
     let first = recover(&home);
@@ -455,7 +455,7 @@ fn a_power_cut_that_costs_the_store_its_last_steps_costs_nothing_that_the_journa
     let mut writer = home.store().writer().unwrap();
     let mut snapshots = Vec::new();
     for n in 0..20 {
-        journal.start(start(n)).wait().unwrap();
+        journal.start(&mut record(n)).wait().unwrap();
         journal.finish(record(n)).wait().unwrap();
         catch_up(&mut *writer, &home.journal()).unwrap();
         if n % 7 == 0 {
@@ -489,7 +489,7 @@ fn a_power_cut_that_costs_the_store_its_last_steps_costs_nothing_that_the_journa
 fn a_segment_of_a_newer_version_is_left_to_it() {
     let home = Home::new();
     let path = left_behind(&home, |journal| {
-        journal.start(start(7)).wait().unwrap();
+        journal.start(&mut record(7)).wait().unwrap();
         journal.finish(record(1)).wait().unwrap();
     });
     // An entry as a later version might write it: kind 9, version 2, no payload, its checksum.
@@ -515,7 +515,7 @@ async fn a_command_beside_a_daemon_sees_what_the_daemon_wrote() {
     let home = Home::new();
     // A journal without a loader stands for a daemon whose store is behind.
     let journal = Journal::open(home.options().journal).unwrap();
-    journal.start(start(5)).await.unwrap();
+    journal.start(&mut record(5)).await.unwrap();
     journal.finish(record(1)).await.unwrap();
     let mut writer = home.store().writer().unwrap();
     assert_eq!(catch_up(&mut *writer, &home.journal()).unwrap().new, 1);
@@ -542,9 +542,9 @@ fn a_command_without_a_gateway_sees_everything_that_was_written() {
 
     // A process wrote this and was gone before anything was loaded.
     left_behind(&home, |journal| {
-        journal.start(start(1)).wait().unwrap();
+        journal.start(&mut record(1)).wait().unwrap();
         journal.finish(record(1)).wait().unwrap();
-        journal.start(start(2)).wait().unwrap();
+        journal.start(&mut record(2)).wait().unwrap();
     });
     let mut offline = look().unwrap();
     assert_eq!(offline.stale, None);
@@ -557,7 +557,7 @@ fn a_command_without_a_gateway_sees_everything_that_was_written() {
 
     // One that lives, and does not load.
     let journal = Journal::open(home.options().journal).unwrap();
-    journal.start(start(3)).wait().unwrap();
+    journal.start(&mut record(3)).wait().unwrap();
     journal.finish(record(4)).wait().unwrap();
     let mut offline = look().unwrap();
     assert_eq!(all(&mut *offline.reader).last().unwrap().id, id(4));

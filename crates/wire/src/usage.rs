@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use minicbor::encode::Write;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Serialize};
 
 /// Bytes that are kept of a tier, speed or region that has no name here.
@@ -17,73 +19,94 @@ pub(crate) fn bounded(text: &str, most: usize) -> Box<str> {
 }
 
 /// What one exchange used.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 #[serde(default)]
 pub struct Usage {
     /// The tokens of the answer itself.
+    #[cbor(n(0), default)]
     pub tokens: Tokens,
     /// How many of the output tokens were reasoning. They are in the output already.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cbor(n(1), skip_if = "is_zero")]
     pub reasoning: u64,
     /// Web searches that the provider ran.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cbor(n(2), skip_if = "is_zero")]
     pub web_search: u64,
     /// Web pages that the provider fetched.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cbor(n(3), skip_if = "is_zero")]
     pub web_fetch: u64,
     /// The tier that served.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(4)]
     pub service_tier: Option<ServiceTier>,
     /// The speed that served.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(5)]
     pub speed: Option<Speed>,
     /// The region that the provider says it served from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(6)]
     pub region: Option<Box<str>>,
     /// Turns within the exchange that are told apart from the rest. Not all of them are in `tokens`: see [`IterationKind`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cbor(n(7), skip_if = "Vec::is_empty")]
     pub iterations: Vec<Iteration>,
     /// Whether some cache writes came without a lifetime, so that one was assumed.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(8), skip_if = "is_false")]
     pub ttl_assumed: bool,
     /// Whether a part beside the token counts was reported in a form that could not be read: the true usage may be more.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(9), skip_if = "is_false")]
     pub incomplete: bool,
 }
 
 /// Token counts that never overlap, so that each is billed once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 #[serde(default)]
 pub struct Tokens {
     /// Input that was neither read from the cache nor written to it.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cbor(n(0), skip_if = "is_zero")]
     pub input: u64,
     /// Input that was read from the cache.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cbor(n(1), skip_if = "is_zero")]
     pub cache_read: u64,
     /// Input that was written to the cache, by how long it stays there.
     #[serde(skip_serializing_if = "CacheWrite::is_zero")]
+    #[cbor(n(2), skip_if = "CacheWrite::is_zero")]
     pub cache_write: CacheWrite,
     /// Output, reasoning included.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cbor(n(3), skip_if = "is_zero")]
     pub output: u64,
 }
 
 /// Input that was written to the cache, by how long it stays there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 #[serde(default)]
 pub struct CacheWrite {
     /// For five minutes.
     #[serde(rename = "5m", skip_serializing_if = "is_zero")]
+    #[cbor(n(0), skip_if = "is_zero")]
     pub m5: u64,
     /// For thirty minutes.
     #[serde(rename = "30m", skip_serializing_if = "is_zero")]
+    #[cbor(n(1), skip_if = "is_zero")]
     pub m30: u64,
     /// For one hour.
     #[serde(rename = "1h", skip_serializing_if = "is_zero")]
+    #[cbor(n(2), skip_if = "is_zero")]
     pub h1: u64,
     /// For twelve hours.
     #[serde(rename = "12h", skip_serializing_if = "is_zero")]
+    #[cbor(n(3), skip_if = "is_zero")]
     pub h12: u64,
 }
 
@@ -212,18 +235,23 @@ pub struct Report {
 }
 
 /// One turn of a model within an exchange.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 pub struct Iteration {
     /// What kind of turn.
+    #[n(0)]
     pub kind: IterationKind,
     /// The model, where it is not the one of the exchange.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(1)]
     pub model: Option<Box<str>>,
     /// What it used.
     #[serde(default)]
+    #[cbor(n(2), default)]
     pub tokens: Tokens,
     /// Whether its cache writes came without a lifetime, so that one was assumed.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cbor(n(3), skip_if = "is_false")]
     pub ttl_assumed: bool,
 }
 
@@ -277,6 +305,18 @@ macro_rules! words {
         impl From<$name> for Box<str> {
             fn from(name: $name) -> Self {
                 name.as_str().into()
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+                e.str(self.as_str())?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                Ok(d.str()?.into())
             }
         }
 

@@ -343,9 +343,12 @@ async fn fill_up_and_purge() {
         String::from_utf8(output.stdout).unwrap()
     };
     // The bodies come later than the records.
-    while metric(&gateway, "cco_bodies_stored_total").await < 80 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    soon(async {
+        while metric(&gateway, "cco_bodies_stored_total").await < 80 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     for (left, purge, removed) in [
         (20, &["audit", "purge", "last", "--yes"][..], "removed: 1 record, 4 bodies ("),
         (19, &["audit", "purge", "--all", "--yes"], "removed: 19 records, all bodies ("),

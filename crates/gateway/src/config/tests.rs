@@ -475,13 +475,13 @@ fn amounts_of_money_are_exact() {
 
 #[test]
 fn paths_begin_at_the_users_folder_or_at_the_files() {
-    let paths = Paths { folder: Some("/etc/cco".into()), user_home: Some("/home/u".into()) };
+    let paths = Paths { folder: Some("/etc/cco".into()), user_home: Some("/u".into()) };
     let text = r#"{ "network": { "caFile": "ca.pem" }, "audit": { "dbPath": "/abs/db" },
         "providers": { "anthropic": { "apiKeyRef": "file:~/key" } } }"#;
     let (config, _) = parse(text, &paths).unwrap();
     assert_eq!(config.network.ca_file, Some("/etc/cco/ca.pem".into()));
     assert_eq!(config.audit.db_path, Some("/abs/db".into()));
-    assert_eq!(config.providers[0].api_keys, [CredentialRef::File("/home/u/key".into())]);
+    assert_eq!(config.providers[0].api_keys, [CredentialRef::File("/u/key".into())]);
 }
 
 #[test]

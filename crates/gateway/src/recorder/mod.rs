@@ -33,15 +33,15 @@ pub type Billing = HashMap<String, Arc<str>>;
 /// Where records are written down.
 pub trait Book: Send + Sync {
     /// An exchange begins.
-    fn start(&self, start: Start) -> Ack;
+    fn start(&self, record: &mut Record) -> Ack;
 
     /// An exchange ended.
     fn finish(&self, record: Record) -> Ack;
 }
 
 impl Book for Ledger {
-    fn start(&self, start: Start) -> Ack {
-        Self::start(self, start)
+    fn start(&self, record: &mut Record) -> Ack {
+        Self::start(self, record)
     }
 
     fn finish(&self, record: Record) -> Ack {
@@ -183,10 +183,10 @@ impl Recorder {
     }
 
     /// Writes that an exchange begins. `Err`: it is not known to be written, and that matters here.
-    pub async fn begin(&self, start: Start) -> Result<(), Refusal> {
-        self.live.started(&start);
+    pub async fn begin(&self, record: &mut Record) -> Result<(), Refusal> {
+        self.live.started(record);
         let Some(book) = &self.book else { return Ok(()) };
-        let Err(why) = book.start(start).within(self.wait).await else { return Ok(()) };
+        let Err(why) = book.start(record).within(self.wait).await else { return Ok(()) };
         self.unsettled.fetch_add(1, Ordering::Relaxed);
         match self.on_failure {
             OnFailure::Continue => Ok(()),

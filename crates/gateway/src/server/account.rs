@@ -77,12 +77,6 @@ impl Exchange {
         };
     }
 
-    pub(super) fn start(&mut self) -> Option<Start> {
-        let record = self.record()?;
-        let (id, operation, started_us) = (record.id, record.operation, record.started_us);
-        Some(Start { id, operation, started_us, parties: record.parties.clone() })
-    }
-
     /// Whose bodies go to the archive.
     pub(super) fn owner(&mut self) -> Option<Owner> {
         self.record().map(|record| Owner { id: record.id, session: record.parties.session.clone() })

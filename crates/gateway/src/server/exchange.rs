@@ -216,8 +216,8 @@ impl Exchange {
         }
 
         // Up, and the beginning of an answer. From here on a crash leaves a trace.
-        if let Some(start) = self.start() {
-            gateway.recorder.begin(start).await?;
+        if let Some(record) = self.record() {
+            gateway.recorder.begin(record).await?;
         }
         let bodies = gateway.recorder.bodies().filter(|_| self.operation.is_held());
         let owner = bodies.and_then(|_| self.owner());

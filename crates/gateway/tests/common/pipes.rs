@@ -17,7 +17,7 @@ use gateway::recorder::{Book, Recorder};
 use gateway::server::connection::serve_connection;
 use gateway::setup;
 use ledger::journal::{Ack, Position};
-use ledger::record::{Record, Start};
+use ledger::record::Record;
 use serde_json::{Value, json};
 use sim::{Sim, SimConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -154,13 +154,13 @@ pub struct House {
 /// What was recorded: in memory, because a paused clock waits for no disk.
 #[derive(Debug, Default)]
 struct Notebook {
-    begun: Mutex<Vec<Start>>,
+    begun: Mutex<Vec<Record>>,
     finished: Mutex<Vec<Record>>,
 }
 
 impl Book for Notebook {
-    fn start(&self, start: Start) -> Ack {
-        self.begun.lock().unwrap().push(start);
+    fn start(&self, record: &mut Record) -> Ack {
+        self.begun.lock().unwrap().push(record.clone());
         Ack::known(Ok(Position::default()))
     }
 

@@ -1,15 +1,15 @@
 //! How entries lie in a segment: framed and checked one by one, so that damage costs no more than what it hits.
 
+use super::entry::VERSION;
 use crate::record::Id;
 
-/// Begins every frame. Two of its bytes never occur in UTF-8, so no payload holds it.
+/// Begins every frame. Two of its bytes never occur in UTF-8, so no text in a payload holds it. Where a number does by
+/// chance, the checksum tells.
 const MARK: [u8; 4] = [0xC0, b'c', b'o', 0xF5];
 /// Mark, kind, version, two bytes of nothing, length, checksum, id.
 pub(crate) const HEAD: usize = 32;
 /// No payload is longer; a length above it is damage.
 pub(crate) const LONGEST: usize = 4 * 1024 * 1024;
-/// The version of payloads that this program writes. Frames of a later one are left for the program that knows them.
-pub(crate) const VERSION: u8 = 1;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,33 +42,37 @@ pub(crate) struct Frame<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Appends a frame with this payload.
+/// Appends a frame with this payload, which is of the version that this program writes.
 pub(crate) fn encode(out: &mut Vec<u8>, kind: Kind, id: Id, payload: &[u8]) {
-    let written: Result<(), std::convert::Infallible> = encode_with(out, kind, id, |out| {
-        out.extend_from_slice(payload);
-        Ok(())
-    });
-    let Ok(()) = written;
+    encode_with(out, kind, id, |out| out.extend_from_slice(payload));
 }
 
-/// Appends a frame whose payload `write` appends; nothing at all if that fails.
-pub(crate) fn encode_with<E>(
-    out: &mut Vec<u8>,
-    kind: Kind,
-    id: Id,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-) -> Result<(), E> {
+/// Appends a frame whose payload `write` appends.
+pub(crate) fn encode_with(out: &mut Vec<u8>, kind: Kind, id: Id, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&MARK);
     out.extend_from_slice(&[kind as u8, VERSION, 0, 0]);
     out.extend_from_slice(&[0; 8]);
     out.extend_from_slice(&id.to_bytes());
-    write(out).inspect_err(|_| out.truncate(at))?;
-    let length = (out.len() - at - HEAD) as u32;
-    out[at + 8..at + 12].copy_from_slice(&length.to_le_bytes());
-    let sum = checksum(&out[at..]);
-    out[at + 12..at + 16].copy_from_slice(&sum.to_le_bytes());
-    Ok(())
+    write(out);
+    seal(&mut out[at..]);
+}
+
+/// Puts the length and the checksum into a frame that is whole otherwise.
+fn seal(frame: &mut [u8]) {
+    let length = (frame.len() - HEAD) as u32;
+    frame[8..12].copy_from_slice(&length.to_le_bytes());
+    let sum = checksum(frame);
+    frame[12..16].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Appends a frame as a program wrote it that wrote this version.
+#[cfg(test)]
+pub(crate) fn encode_version(out: &mut Vec<u8>, kind: Kind, version: u8, id: Id, payload: &[u8]) {
+    let at = out.len();
+    encode(out, kind, id, payload);
+    out[at + 5] = version;
+    seal(&mut out[at..]);
 }
 
 /// Of everything in a frame but the checksum itself.
@@ -157,7 +161,7 @@ impl<'a> Iterator for Frames<'a> {
             self.place += length;
             return Some(Step::Entry(frame, self.place));
         }
-        // A frame cannot begin inside another's payload, so the next mark with a good checksum is one of ours.
+        // The next mark with a good checksum is one of ours.
         let mut next = from + 1;
         while let Some(found) = self.bytes[next..].iter().position(|byte| *byte == MARK[0]) {
             next += found;
@@ -236,8 +240,7 @@ mod tests {
     fn an_entry_of_a_newer_version_is_passed_on_as_what_it_is() {
         let (mut bytes, _) = segment(&[b"x"]);
         (bytes[4], bytes[5]) = (200, 9);
-        let sum = checksum(&bytes);
-        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+        seal(&mut bytes);
         let Some(Step::Entry(frame, _)) = Frames::new(&bytes).next() else { panic!("no entry") };
         assert_eq!((frame.kind, frame.version), (None, 9));
     }

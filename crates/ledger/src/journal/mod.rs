@@ -1,11 +1,12 @@
 //! The journal: an append-only file per process that makes what was seen survive a crash.
 //!
-//! Workers hand in entries and go on; one thread writes whatever has come together in one `write`, and only then
-//! acknowledges it. Another thread brings it to the disk every few milliseconds. A full disk, or one that fails, delays
+//! Workers hand in entries; one thread writes whatever has come together in one `write`, and only then acknowledges it. Another thread brings it to the disk every few milliseconds. A full disk, or one that fails, delays
 //! nobody: acknowledgements say so at once, entries are kept and written when it works again.
 
 mod ballast;
+pub(crate) mod entry;
 pub(crate) mod frame;
+mod queue;
 pub(crate) mod segment;
 mod shared;
 mod sync;
@@ -14,21 +15,19 @@ mod writer;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 pub use self::ballast::{Ballast, free_space};
+use self::frame::Kind;
+pub use self::queue::Ack;
+use self::queue::Queue;
 pub use self::segment::in_use;
 pub(crate) use self::shared::{Live, Shared};
-use self::writer::{Disk, Folder, Message, Writer};
+use self::writer::{Disk, Folder, Writer};
 use crate::private;
-use crate::record::{Record, Start};
+use crate::record::Record;
 
 /// Where a journal is, and how much of everything it may take.
 #[derive(Debug, Clone)]
@@ -120,7 +119,7 @@ pub struct JournalHealth {
 /// The journal of this process. Cheap to call from anywhere; never blocks.
 #[derive(Debug)]
 pub struct Journal {
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
     shared: Arc<Shared>,
     options: JournalOptions,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -138,25 +137,26 @@ impl Journal {
     }
 
     pub(crate) fn on(options: JournalOptions, disk: Box<dyn Disk>) -> io::Result<Self> {
-        let (queue, waiting) = sync_channel(options.queue.max(1));
         let shared = Arc::new(Shared::default());
+        let queue = Arc::new(Queue::new(&options, shared.clone()));
         let folder = options.folder.display().to_string();
         let writer = Writer::new(options.clone(), shared.clone(), disk)
             .map_err(|why| io::Error::new(why.kind(), format!("no journal can be begun in `{folder}`: {why}")))?;
-        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(&waiting))?;
+        let handed = queue.clone();
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(&handed))?;
         Ok(Self { queue, shared, options, thread: Mutex::new(Some(thread)) })
     }
 
     /// Hands in that an exchange begins. Its request goes up when the acknowledgement has come, or was waited for.
-    pub fn start(&self, mut start: Start) -> Ack {
-        start.bound();
-        self.submit(|done| Message::Start(Box::new(start), done))
+    pub fn start(&self, record: &mut Record) -> Ack {
+        record.parties.bound();
+        self.queue.submit(Kind::Start, record.id, |out| entry::put_start(out, record))
     }
 
     /// Hands in what became of an exchange. Its last bytes go out when the acknowledgement has come, or was waited for.
     pub fn finish(&self, mut record: Record) -> Ack {
         record.bound();
-        self.submit(|done| Message::Record(Box::new(record), done))
+        self.queue.submit(Kind::Record, record.id, |out| entry::put_record(out, &record))
     }
 
     /// Whether entries can be written at the moment: what `audit.onFailure: refuse` asks before it takes a request.
@@ -176,7 +176,7 @@ impl Journal {
 
     /// Ends the segment and begins another, so that the store can take all of it in.
     pub fn rotate(&self) -> Ack {
-        self.submit(Message::Rotate)
+        self.queue.rotate()
     }
 
     /// Gives the reserve back. It is taken again once there is room for it.
@@ -192,7 +192,7 @@ impl Journal {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // The thread empties its queue whatever the disk does, so this waits for no more than one write.
-            let _ = self.queue.send(Message::Close);
+            self.queue.close();
             let _ = thread.join();
         }
     }
@@ -200,66 +200,12 @@ impl Journal {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
-
-    fn submit(&self, message: impl FnOnce(oneshot::Sender<Written>) -> Message) -> Ack {
-        let (done, ack) = oneshot::channel();
-        match self.queue.try_send(message(done)) {
-            Ok(()) => Ack(Acked::Waiting(ack)),
-            Err(TrySendError::Full(_)) => {
-                self.shared.lost(1);
-                Ack::known(Err(Unwritten::QueueFull))
-            }
-            Err(TrySendError::Disconnected(_)) => {
-                self.shared.lost(1);
-                Ack::known(Err(Unwritten::Closed))
-            }
-        }
-    }
 }
 
-/// What an acknowledgement says.
-pub(crate) type Written = Result<Position, Unwritten>;
-
-/// Resolves when the entry was handed to the system by a `write` that returned, or cannot be at the moment. On any
-/// runtime. It may be dropped: the entry is written all the same.
-#[derive(Debug)]
-#[must_use = "the entry is safe only once this says so"]
-pub struct Ack(Acked);
-
-#[derive(Debug)]
-enum Acked {
-    Waiting(oneshot::Receiver<Written>),
-    Known(Result<Position, Unwritten>),
-}
-
-impl Ack {
-    /// Of an entry whose fate is known already.
-    pub fn known(fate: Result<Position, Unwritten>) -> Self {
-        Self(Acked::Known(fate))
-    }
-
-    /// Waits this long and no longer.
-    pub async fn within(self, most: Duration) -> Result<Position, Unwritten> {
-        tokio::time::timeout(most, self).await.unwrap_or(Err(Unwritten::Late))
-    }
-
-    /// Waits on this thread, which must not be one that serves.
-    pub fn wait(self) -> Result<Position, Unwritten> {
-        match self.0 {
-            Acked::Waiting(ack) => ack.blocking_recv().unwrap_or(Err(Unwritten::Closed)),
-            Acked::Known(fate) => fate,
-        }
-    }
-}
-
-impl Future for Ack {
-    type Output = Result<Position, Unwritten>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Acked::Waiting(ack) => Poll::Ready(ready!(Pin::new(ack).poll(cx)).unwrap_or(Err(Unwritten::Closed))),
-            Acked::Known(fate) => Poll::Ready(*fate),
-        }
+impl Drop for Journal {
+    /// What waits is written, by a thread that nobody waits for: that is what [`close`](Self::close) is for.
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

@@ -111,6 +111,11 @@ impl Shared {
         self.pending.store(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Bytes that wait for the disk to work again.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed) as usize
+    }
+
     pub(super) fn set_failing(&self, error: Option<String>) {
         self.failing.store(error.is_some(), Ordering::Relaxed);
         if error.is_some() {

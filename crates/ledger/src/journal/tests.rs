@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Condvar, MutexGuard};
+use std::task::{Context, Poll};
 
 use super::frame::{Frames, Kind, Step};
+use super::queue::Written;
 use super::writer::{Disk, Sink};
 use super::*;
 use crate::record::Id;
-use crate::sample::{id, record, start};
+use crate::sample::{id, record};
 
 /// A disk in memory that does what it is told.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +36,7 @@ struct Strings {
 
 #[derive(Debug)]
 enum Act {
+    Work,
     Fail(io::ErrorKind),
     /// So many bytes are written, and then it fails.
     Part(usize),
@@ -87,7 +91,7 @@ impl Sink for PuppetSegment {
             return Err(io::ErrorKind::StorageFull.into());
         }
         match strings.acts.pop_front() {
-            None => {
+            None | Some(Act::Work) => {
                 strings.segments[self.at].extend_from_slice(bytes);
                 self.puppet.0.1.notify_all();
                 Ok(())
@@ -134,6 +138,11 @@ fn poll(ack: &mut Ack) -> Poll<Written> {
     Pin::new(ack).poll(&mut Context::from_waker(std::task::Waker::noop()))
 }
 
+/// Asks twice: the first time, other tasks go first.
+fn hurry(ack: &mut Ack) {
+    assert!(poll(ack).is_pending() && poll(ack).is_pending());
+}
+
 #[track_caller]
 fn all_written(acks: Vec<Ack>) {
     for ack in acks {
@@ -145,7 +154,8 @@ fn all_written(acks: Vec<Ack>) {
 fn nothing_is_acknowledged_before_its_write_has_returned() {
     let (puppet, journal) = puppet(|_| {});
     puppet.pull(|strings| strings.held = true);
-    let mut acks = vec![journal.start(start(1)), journal.finish(record(1)), journal.finish(record(2))];
+    let mut acks = vec![journal.start(&mut record(1)), journal.finish(record(1)), journal.finish(record(2))];
+    hurry(&mut acks[0]);
     drop(puppet.wait(|strings| strings.begun > 0));
     assert!(acks.iter_mut().all(|ack| poll(ack).is_pending()), "a write that has not returned acknowledges nothing");
     assert_eq!(journal.position(), Position(0));
@@ -161,7 +171,8 @@ fn nothing_is_acknowledged_before_its_write_has_returned() {
 fn what_comes_during_a_write_goes_together_in_the_next_one() {
     let (puppet, journal) = puppet(|_| {});
     puppet.pull(|strings| strings.held = true);
-    let first = journal.finish(record(0));
+    let mut first = journal.finish(record(0));
+    hurry(&mut first);
     drop(puppet.wait(|strings| strings.begun == 1));
     let rest: Vec<Ack> = (1..100).map(|n| journal.finish(record(n))).collect();
     puppet.pull(|strings| strings.held = false);
@@ -170,11 +181,36 @@ fn what_comes_during_a_write_goes_together_in_the_next_one() {
     assert_eq!(puppet.strings().begun, 2);
 }
 
+#[tokio::test]
+async fn what_the_tasks_of_a_runtime_hand_in_while_none_of_them_can_go_on_is_one_write() {
+    let (puppet, journal) = puppet(|_| {});
+    let (journal, tasks) = (std::rc::Rc::new(journal), tokio::task::LocalSet::new());
+    for n in 0..50 {
+        let journal = journal.clone();
+        tasks.spawn_local(async move { journal.finish(record(n)).await.unwrap() });
+    }
+    tasks.await;
+    assert_eq!(puppet.ids().len(), 50);
+    assert_eq!(puppet.strings().begun, 1);
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_all_the_same() {
+    let (puppet, journal) = puppet(|_| {});
+    drop(journal.finish(record(0)));
+    let mut asked = journal.finish(record(1));
+    assert!(poll(&mut asked).is_pending());
+    drop(asked);
+    drop(puppet.wait(|strings| Frames::new(&strings.segments.concat()).count() == 2));
+    journal.close();
+}
+
 #[test]
 fn a_full_queue_says_so_at_once_and_is_counted() {
     let (puppet, journal) = puppet(|options| options.queue = 4);
     puppet.pull(|strings| strings.held = true);
     let mut acks = vec![journal.finish(record(0))];
+    hurry(&mut acks[0]);
     drop(puppet.wait(|strings| strings.begun == 1));
     acks.extend((1..=4).map(|n| journal.finish(record(n))));
     let mut over = journal.finish(record(5));
@@ -244,8 +280,8 @@ fn half_a_write_is_passed_over_by_readers_and_the_entry_comes_whole_after_it() {
 #[test]
 fn exchanges_in_flight_begin_again_in_the_next_segment_and_the_old_one_says_that_it_is_complete() {
     let (puppet, journal) = puppet(|options| options.segment_bytes = 4000);
-    journal.start(start(1)).wait().unwrap();
-    journal.start(start(2)).wait().unwrap();
+    journal.start(&mut record(1)).wait().unwrap();
+    journal.start(&mut record(2)).wait().unwrap();
     journal.finish(record(2)).wait().unwrap();
     let mut n = 100;
     while puppet.strings().segments.len() < 2 {
@@ -265,14 +301,28 @@ fn exchanges_in_flight_begin_again_in_the_next_segment_and_the_old_one_says_that
 }
 
 #[test]
+fn an_exchange_whose_end_is_lost_on_the_way_into_the_next_segment_is_in_flight_there() {
+    let (puppet, journal) = puppet(|options| options.segment_bytes = 1);
+    journal.start(&mut record(1)).wait().unwrap();
+    // The next segment's beginning and the old one's end are written, what comes then is not.
+    puppet.pull(|strings| strings.acts = [Act::Work, Act::Work, Act::Fail(io::ErrorKind::Other)].into());
+    assert_eq!(journal.finish(record(1)).wait(), Err(Unwritten::DiskFailing));
+    let strings = puppet.strings();
+    let Some(Step::Entry(frame, _)) = Frames::new(&strings.segments[1]).next() else { panic!("no entry") };
+    assert_eq!((frame.kind, frame.id), (Some(Kind::Start), id(1)));
+}
+
+#[test]
 fn a_segment_that_cannot_be_followed_by_another_grows_on() {
-    let (puppet, journal) = puppet(|options| options.segment_bytes = 2000);
-    journal.start(start(1)).wait().unwrap();
+    let (puppet, journal) = puppet(|options| options.segment_bytes = 1500);
+    journal.start(&mut record(1)).wait().unwrap();
     // The beginnings go to the new segment first: that write fails.
     let before = puppet.strings().begun;
     let mut n = 2;
     while puppet.strings().segments.len() == 1 {
-        if puppet.strings().segments[0].len() > 1200 {
+        let mut entry = Vec::new();
+        entry::put_record(&mut entry, &record(n));
+        if puppet.strings().segments[0].len() + entry.len() > 1500 {
             puppet.pull(|strings| strings.acts = [Act::Fail(io::ErrorKind::Other)].into());
         }
         journal.finish(record(n)).wait().unwrap();
@@ -320,7 +370,7 @@ fn an_acknowledgement_wakes_a_task_of_another_runtime() {
 fn a_segment_on_the_disk_is_locked_while_its_journal_lives_and_holds_what_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(options(folder.path())).unwrap();
-    journal.start(start(1)).wait().unwrap();
+    journal.start(&mut record(1)).wait().unwrap();
     journal.finish(record(1)).wait().unwrap();
     let paths = segment::all(folder.path()).unwrap();
     assert!(segment::Taken::take(&paths[0]).unwrap().is_none());
@@ -328,8 +378,7 @@ fn a_segment_on_the_disk_is_locked_while_its_journal_lives_and_holds_what_was_ac
     let bytes = segment::Taken::take(&paths[0]).unwrap().unwrap().read().unwrap();
     let entries: Vec<_> = Frames::new(&bytes).collect();
     let Step::Entry(frame, _) = entries[1] else { panic!("{entries:?}") };
-    let read: Record = serde_json::from_slice(frame.payload).unwrap();
-    assert_eq!(read, record(1));
+    assert_eq!(entry::read(&frame), Some(record(1)));
     assert_eq!(entries.len(), 2, "it was not closed in order: what is open in it was interrupted");
 }
 

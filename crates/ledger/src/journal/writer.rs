@@ -6,34 +6,22 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ballast::Ballast;
 use super::frame::{self, Kind};
+use super::queue::{Handed, Queue};
 use super::shared::{Live, Shared};
 use super::sync::Syncer;
-use super::{JournalOptions, Position, Unwritten, Written, segment};
-use crate::record::{Id, Record, Start};
+use super::{JournalOptions, Position, Unwritten, segment};
+use crate::record::Id;
 
-/// Entries of one `write`.
-const BATCH: usize = 512;
 /// While the disk fails, it is tried again this often.
 const RETRY: Duration = Duration::from_millis(250);
 /// Exchanges in flight of which the beginning is carried into the next segment.
 const OPEN: usize = 65_536;
-
-/// What those who hand in send.
-#[derive(Debug)]
-pub(super) enum Message {
-    Start(Box<Start>, oneshot::Sender<Written>),
-    Record(Box<Record>, oneshot::Sender<Written>),
-    Rotate(oneshot::Sender<Written>),
-    Close,
-}
 
 /// Where segments are made: the disk, or something that fails on demand.
 pub(crate) trait Disk: Send + std::fmt::Debug {
@@ -124,15 +112,25 @@ pub(super) struct Writer {
     /// Frames that are to be written, and how many.
     buffer: Vec<u8>,
     entries: u64,
+    /// The number of the last of them.
+    last: u64,
     /// How many of them were said to be unsafe.
     refused: u64,
     /// While the disk fails: when it is tried again.
     retry: Instant,
-    acks: Vec<oneshot::Sender<Written>>,
     /// The beginnings of exchanges that have not ended, as they were written.
     open: HashMap<Id, Box<[u8]>>,
     ballast: Ballast,
     syncer: Syncer,
+}
+
+/// Tells those who wait when the thread ends, however it does.
+struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Writer {
@@ -152,9 +150,9 @@ impl Writer {
             base: 0,
             buffer: Vec::with_capacity(64 * 1024),
             entries: 0,
+            last: 0,
             refused: 0,
             retry: Instant::now(),
-            acks: Vec::with_capacity(BATCH),
             open: HashMap::new(),
             ballast,
             syncer,
@@ -163,93 +161,63 @@ impl Writer {
         Ok(writer)
     }
 
-    pub(super) fn run(mut self, queue: &Receiver<Message>) {
+    pub(super) fn run(mut self, queue: &Queue) {
+        let ending = Ending(queue);
+        let mut handed = Handed::default();
         loop {
             // While the disk fails, entries come together in the buffer, which is tried again from time to time.
-            let first = if self.buffer.is_empty() {
-                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                queue.recv_timeout(RETRY)
-            };
-            let mut goes_on = match first {
-                Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => true,
-                Err(RecvTimeoutError::Disconnected) => false,
-            };
-            for _ in 1..BATCH {
-                match queue.try_recv() {
-                    Ok(message) if goes_on => goes_on = self.take(message),
-                    // Closed: those who are still waiting learn it when their message is dropped.
-                    Ok(_) => self.shared.lost(1),
-                    Err(_) => break,
-                }
+            let patience = (!self.buffer.is_empty()).then_some(RETRY);
+            handed = queue.take(patience, handed);
+            let length = self.sink.len();
+            if self.buffer.is_empty() && length > 0 && length + handed.frames.len() as u64 > self.options.segment_bytes
+            {
+                // Before these are looked at: what they end is in flight until they are written. If there can be no
+                // other segment, this one grows on.
+                self.rotate();
             }
-            if !self.shared.is_failing() || self.retry <= Instant::now() || !goes_on {
-                self.write();
+            self.add(&mut handed);
+            if !self.shared.is_failing() || self.retry <= Instant::now() || handed.closing {
+                self.write(queue);
             } else {
-                self.refuse();
+                self.refuse(queue);
             }
-            if !goes_on {
+            for done in handed.rotations.drain(..) {
+                let turned = !self.shared.is_failing() && self.rotate();
+                // Who has gone does not want to know.
+                let _ = done.send(if turned { Ok(self.position()) } else { Err(Unwritten::DiskFailing) });
+            }
+            if handed.closing {
                 break;
             }
         }
         self.end();
+        drop(ending);
     }
 
-    /// Puts a message into the buffer; `false` if it is the last one.
-    fn take(&mut self, message: Message) -> bool {
-        match message {
-            Message::Start(start, done) => {
-                let at = self.buffer.len();
-                self.put(Kind::Start, start.id, &*start, done);
-                if self.buffer.len() > at && self.open.len() < OPEN {
-                    self.open.insert(start.id, self.buffer[at + frame::HEAD..].into());
-                }
-            }
-            Message::Record(record, done) => {
-                self.put(Kind::Record, record.id, &*record, done);
-                self.open.remove(&record.id);
-            }
-            Message::Rotate(done) => {
-                self.write();
-                if !self.shared.is_failing() && self.rotate() {
-                    self.acks.push(done);
-                } else {
-                    let _ = done.send(Err(Unwritten::DiskFailing));
-                }
-            }
-            Message::Close => return false,
-        }
-        true
-    }
-
-    fn put(&mut self, kind: Kind, id: Id, entry: &impl serde::Serialize, done: oneshot::Sender<Written>) {
-        let full = self.shared.is_failing() && self.buffer.len() >= self.options.pending_bytes;
-        if full {
-            self.shared.lost(1);
-            let _ = done.send(Err(Unwritten::DiskFailing));
-            return;
-        }
-        match frame::encode_with(&mut self.buffer, kind, id, |out| serde_json::to_writer(out, entry)) {
-            Ok(()) => {
-                self.entries += 1;
-                self.acks.push(done);
-            }
-            Err(why) => {
-                self.shared.lost(1);
-                self.shared.note_error(format!("an entry could not be written as JSON: {why}"));
+    /// Puts what was handed in into the buffer.
+    fn add(&mut self, handed: &mut Handed) {
+        self.last = handed.last;
+        self.entries += handed.entries.len() as u64;
+        let mut from = 0;
+        for entry in handed.entries.drain(..) {
+            let frame = &handed.frames[from..entry.end];
+            from = entry.end;
+            if entry.kind == Kind::Record {
+                self.open.remove(&entry.id);
+            } else if self.open.len() < OPEN {
+                self.open.insert(entry.id, frame[frame::HEAD..].into());
             }
         }
-    }
-
-    fn write(&mut self) {
         if self.buffer.is_empty() {
-            let position = self.position();
-            self.answer(Ok(position));
-            return;
+            std::mem::swap(&mut self.buffer, &mut handed.frames);
+        } else {
+            self.buffer.append(&mut handed.frames);
         }
-        if self.sink.len() > 0 && self.sink.len() + self.buffer.len() as u64 > self.options.segment_bytes {
-            self.rotate();
+    }
+
+    fn write(&mut self, queue: &Queue) {
+        if self.buffer.is_empty() {
+            return;
         }
         let mut written = self.sink.append(&self.buffer);
         if written.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::StorageFull) && self.ballast.free() {
@@ -269,32 +237,25 @@ impl Writer {
                 self.entries = 0;
                 self.buffer.clear();
                 self.buffer.shrink_to(1024 * 1024);
-                self.answer(Ok(position));
+                queue.wrote(self.last);
             }
             Err(why) => {
                 let path = self.sink.path().display();
                 self.shared.set_failing(Some(format!("the journal `{path}` cannot be written: {why}")));
                 self.retry = Instant::now() + RETRY;
-                self.refuse();
+                self.refuse(queue);
             }
         }
     }
 
-    fn answer(&mut self, written: Written) {
-        for done in self.acks.drain(..) {
-            // Who has gone does not want to know.
-            let _ = done.send(written);
-        }
-    }
-
     /// Tells those who wait that their entries are not safe. They are kept all the same.
-    fn refuse(&mut self) {
+    fn refuse(&mut self, queue: &Queue) {
         self.shared.set_pending(self.buffer.len());
         self.refused = self.entries;
-        self.answer(Err(Unwritten::DiskFailing));
+        queue.refuse(self.last);
     }
 
-    /// Goes over to another segment; `false`: there can be none, and the old one grows on.
+    /// Goes over to another segment, unless there is nothing in this one; `false`: there can be none.
     fn rotate(&mut self) -> bool {
         if self.sink.len() == 0 {
             return true;

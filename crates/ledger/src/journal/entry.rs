@@ -1,0 +1,122 @@
+//! What entries hold: the beginning and the end of an exchange, in the form that this version writes and those that it
+//! reads.
+//!
+//! Version 2 is CBOR (RFC 8949) with numbered fields: what a newer version adds is passed over, what an older one left
+//! out is empty. Version 1 was JSON.
+
+use minicbor::{Decode, Encode};
+use serde::Deserialize;
+
+use super::frame::{self, Frame, Kind};
+use crate::record::{Id, Operation, Parties, Record};
+
+/// The version that this program writes. Entries of a later one are left for the program that knows them.
+pub(crate) const VERSION: u8 = 2;
+/// The first one.
+const JSON: u8 = 1;
+
+/// A [`Start`] that is part of a record.
+#[derive(Encode)]
+#[cbor(map)]
+struct Begun<'a> {
+    #[n(0)]
+    id: Id,
+    #[n(1)]
+    operation: Operation,
+    #[n(2)]
+    started_us: i64,
+    #[n(3)]
+    parties: &'a Parties,
+}
+
+/// Appends the entry that says that this exchange began.
+pub(crate) fn put_start(out: &mut Vec<u8>, record: &Record) {
+    let Record { id, operation, started_us, parties, .. } = record;
+    let begun = Begun { id: *id, operation: *operation, started_us: *started_us, parties };
+    put(out, Kind::Start, record.id, &begun);
+}
+
+/// Appends the entry that says what became of this exchange.
+pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
+    put(out, Kind::Record, record.id, record);
+}
+
+fn put(out: &mut Vec<u8>, kind: Kind, id: Id, entry: &impl Encode<()>) {
+    frame::encode_with(out, kind, id, |out| {
+        // A vector takes everything, and no type of ours refuses to be written.
+        minicbor::encode(entry, out).expect("memory takes every entry");
+    });
+}
+
+/// What the entry says; `None` if it cannot be read.
+pub(crate) fn read<'b, T: Decode<'b, ()> + Deserialize<'b>>(frame: &Frame<'b>) -> Option<T> {
+    match frame.version {
+        JSON => serde_json::from_slice(frame.payload).ok(),
+        _ => minicbor::decode(frame.payload).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::{Frames, Step};
+    use super::*;
+    use crate::record::{Outcome, Start};
+    use crate::sample::{record, start};
+
+    fn only(bytes: &[u8]) -> Frame<'_> {
+        let mut frames = Frames::new(bytes);
+        let Some(Step::Entry(frame, end)) = frames.next() else { panic!("no entry") };
+        assert_eq!(end, bytes.len());
+        frame
+    }
+
+    #[test]
+    fn entries_are_the_same_after_they_were_written_and_read() {
+        for n in 0..200 {
+            let mut out = Vec::new();
+            put_record(&mut out, &record(n));
+            assert_eq!(read(&only(&out)), Some(record(n)));
+            out.clear();
+            put_start(&mut out, &record(n));
+            assert_eq!(only(&out).kind, Some(Kind::Start));
+            assert_eq!(read::<Start>(&only(&out)), Some(start(n)));
+        }
+    }
+
+    #[test]
+    fn entries_of_the_first_version_are_read() {
+        let mut out = Vec::new();
+        let text = serde_json::to_vec(&record(3)).unwrap();
+        frame::encode_version(&mut out, Kind::Record, JSON, Id(3), &text);
+        assert_eq!(read(&only(&out)), Some(record(3)));
+        out.clear();
+        let text = serde_json::to_vec(&start(3)).unwrap();
+        frame::encode_version(&mut out, Kind::Start, JSON, Id(3), &text);
+        assert_eq!(read(&only(&out)), Some(start(3)));
+    }
+
+    #[test]
+    fn fields_and_words_of_a_newer_version_do_not_cost_the_record() {
+        let mut out = Vec::new();
+        let mut e = minicbor::Encoder::new(&mut out);
+        e.map(6).unwrap().u8(0).unwrap().bytes(&Id(7).to_bytes()).unwrap();
+        e.u8(1).unwrap().str("telepathy").unwrap().u8(2).unwrap().i64(5).unwrap();
+        e.u8(5).unwrap().str("abducted").unwrap();
+        // What this version does not know, as deep as it likes to be.
+        e.u16(999).unwrap().map(1).unwrap().str("a").unwrap().array(2).unwrap().u8(1).unwrap().null().unwrap();
+        e.u16(1000).unwrap().bool(true).unwrap();
+        let record: Record = minicbor::decode(&out).unwrap();
+        assert_eq!((record.operation, record.outcome), (Operation::Opaque, Outcome::UpstreamError));
+        assert!(record.usage.is_none() && record.cost.is_none() && record.attempts.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_entry_is_read_as_none() {
+        let mut out = Vec::new();
+        put_record(&mut out, &record(3));
+        let frame = only(&out);
+        for cut in 0..frame.payload.len() {
+            assert_eq!(read::<Record>(&Frame { payload: &frame.payload[..cut], ..frame }), None, "cut at byte {cut}");
+        }
+    }
+}
