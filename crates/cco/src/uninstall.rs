@@ -32,6 +32,7 @@ const OURS: &[&str] = &[
     "ledger.db.lock",
     "log",
     "setup",
+    "setup.service",
     "token",
 ];
 

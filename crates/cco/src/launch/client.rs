@@ -47,6 +47,13 @@ pub(super) struct Changes {
     pub(super) unset: Vec<&'static str>,
 }
 
+impl Changes {
+    /// The variables that change.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.unset.iter().copied().chain(self.set.iter().map(|(name, _)| *name))
+    }
+}
+
 /// Sends clients to the gateway at `base`. With `token`, the gateway pays, and the client's own credentials stay out of
 /// its environment: it would prefer some of them.
 pub(super) fn changes(base: &str, token: Option<&Secret>, project: Option<&Project>, env: &Env) -> Changes {

@@ -19,22 +19,28 @@ pub(crate) fn run(options: &ForShell) -> ExitCode {
 fn show(options: &ForShell) -> Result<(), Failure> {
     let env = Env::process();
     let shell = options.shell.unwrap_or_else(|| of_user(&env));
-    let changes = if options.undo {
-        let all = client::changes("", Some(&gateway::secret::Secret::new("")), None, &Env::fixed([]));
-        let unset = all.set.iter().map(|(name, _)| *name).collect();
-        client::Changes { unset, ..Default::default() }
+    if options.undo {
+        // Everything that may have been changed, also by an earlier call that somebody else paid for.
+        let proxied = Env::fixed([("HTTP_PROXY", "any")]);
+        let all = client::changes("", Some(&gateway::secret::Secret::new("")), None, &proxied);
+        for name in all.names() {
+            term::line(bring_back(shell, name));
+        }
     } else {
-        let found = Found::gateway(&env)?;
+        let found = Found::gateway(&env, Client::Other)?;
         let pay = Pay::decide(options.pay, Client::Other, &env, &found)?;
         let token = matches!(pay, Pay::Stored(_)).then(|| found.token(&env)).transpose()?;
         term::note(&pay);
-        client::changes(&found.base, token.as_ref(), None, &env)
-    };
-    for name in changes.unset {
-        term::line(unset(shell, name));
-    }
-    for (name, value) in changes.set {
-        term::line(set(shell, name, &value));
+        let changes = client::changes(&found.base, token.as_ref(), None, &env);
+        for name in changes.names() {
+            term::line(keep(shell, name));
+        }
+        for name in changes.unset {
+            term::line(unset(shell, name));
+        }
+        for (name, value) in changes.set {
+            term::line(set(shell, name, &value));
+        }
     }
     if term::stdout_is_terminal() {
         term::note(format_args!("this is to be run by your shell: {}", how(shell)));
@@ -75,6 +81,37 @@ fn unset(shell: Shell, name: &str) -> String {
         Shell::Bash | Shell::Zsh => format!("unset {name}"),
         Shell::Fish => format!("set -e {name}"),
         Shell::Powershell => format!("Remove-Item Env:{name} -ErrorAction SilentlyContinue"),
+    }
+}
+
+/// Keeps what a variable was before the first change, in one of the shell's own: what it starts does not see that.
+fn keep(shell: Shell, name: &str) -> String {
+    match shell {
+        // With a sign before the value, so that an empty one is not taken for none.
+        Shell::Bash | Shell::Zsh => {
+            format!(r#"if [ -z "${{CCO_WAS_{name}+x}}" ]; then CCO_WAS_{name}="${{{name}+=${name}}}"; fi"#)
+        }
+        // A variable that is not set is a list of nothing.
+        Shell::Fish => format!("if not set -q CCO_WAS_{name}; set -g CCO_WAS_{name} ${name}; end"),
+        Shell::Powershell => {
+            format!("if (-not (Test-Path Variable:global:CCO_WAS_{name})) {{ $global:CCO_WAS_{name} = $env:{name} }}")
+        }
+    }
+}
+
+/// Gives a variable back what was kept, and leaves it alone where nothing was.
+fn bring_back(shell: Shell, name: &str) -> String {
+    match shell {
+        Shell::Bash | Shell::Zsh => format!(
+            r#"if [ -n "${{CCO_WAS_{name}+x}}" ]; then if [ -n "$CCO_WAS_{name}" ]; then export {name}="${{CCO_WAS_{name}#=}}"; else unset {name}; fi; unset CCO_WAS_{name}; fi"#
+        ),
+        Shell::Fish => format!(
+            "if set -q CCO_WAS_{name}; if count $CCO_WAS_{name} > /dev/null; set -gx {name} $CCO_WAS_{name}; else; set -e {name}; end; set -e CCO_WAS_{name}; end"
+        ),
+        // What is set to nothing there is not set.
+        Shell::Powershell => format!(
+            "if (Test-Path Variable:global:CCO_WAS_{name}) {{ $env:{name} = $global:CCO_WAS_{name}; Remove-Variable -Scope Global CCO_WAS_{name} }}"
+        ),
     }
 }
 

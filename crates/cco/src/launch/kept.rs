@@ -198,30 +198,38 @@ fn memory(home: &Path, client: &str) -> PathBuf {
     home.join("setup").join(format!("{client}.json"))
 }
 
-/// What was done for a client.
-pub(super) fn remembered(home: &Path, client: &str) -> Result<Option<Change>, Refused> {
+/// What was done for a client: one change for each of its files, since a variable can name another one.
+pub(super) fn remembered(home: &Path, client: &str) -> Result<Vec<Change>, Refused> {
     let path = memory(home, client);
     match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|why| Refused(format!("`{}` cannot be read: {why}", path.display()))),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|why| Refused(format!("`{}` cannot be read: {why}", path.display())))
+        }
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(why) => Err(Refused(format!("`{}` cannot be read: {why}", path.display()))),
     }
 }
 
 /// Remembers it, before it is done: a file of ours alone, since what it keeps may hold keys.
-pub(super) fn remember(home: &Path, client: &str, change: Option<&Change>) -> io::Result<()> {
-    let path = memory(home, client);
-    match change {
-        Some(change) => {
-            for folder in [home, path.parent().unwrap_or(home)] {
-                system::folder(folder).map_err(|why| io::Error::other(why.to_string()))?;
-            }
-            system::replace(&path, &serde_json::to_vec_pretty(change)?)
-        }
-        None => std::fs::remove_file(&path),
+pub(super) fn remember(home: &Path, client: &str, change: &Change) -> io::Result<()> {
+    for folder in [home, &home.join("setup")] {
+        system::folder(folder).map_err(|why| io::Error::other(why.to_string()))?;
     }
+    changed(home, client, &change.path, Some(change))
+}
+
+/// Forgets what was done to a file, once it is taken back.
+pub(super) fn forget(home: &Path, client: &str, file: &Path) -> io::Result<()> {
+    changed(home, client, file, None)
+}
+
+fn changed(home: &Path, client: &str, file: &Path, change: Option<&Change>) -> io::Result<()> {
+    let _lock = system::lock(&home.join("setup/lock"))?;
+    let mut all = remembered(home, client).map_err(|why| io::Error::other(why.to_string()))?;
+    all.retain(|kept| kept.path != file);
+    all.extend(change.cloned());
+    let path = memory(home, client);
+    if all.is_empty() { std::fs::remove_file(&path) } else { system::replace(&path, &serde_json::to_vec_pretty(&all)?) }
 }
 
 /// The lines that differ, with what is around them: one piece, since our keys lie together.
@@ -310,6 +318,23 @@ mod tests {
         assert_eq!(change.undone(Some(&change.after)).unwrap().as_deref(), Some(before));
         let since = change.after.replace("\"b\"", "\"c\"");
         assert_eq!(change.undone(Some(&since)).unwrap().unwrap(), before.replace("\"b\"", "\"c\""));
+    }
+
+    #[test]
+    fn each_file_of_a_client_has_a_memory_of_its_own() {
+        let home = tempfile::tempdir().unwrap();
+        let files = || -> Vec<PathBuf> {
+            remembered(home.path(), "claude").unwrap().into_iter().map(|change| change.path).collect()
+        };
+        let ((_a, a), (_b, b)) = (change(Form::Json, None, &url()), change(Form::Json, Some("{}"), &url()));
+        for one in [&a, &b, &a] {
+            remember(home.path(), "claude", one).unwrap();
+        }
+        assert_eq!(files(), [b.path.clone(), a.path.clone()]);
+        forget(home.path(), "claude", &b.path).unwrap();
+        assert_eq!(files(), std::slice::from_ref(&a.path));
+        forget(home.path(), "claude", &a.path).unwrap();
+        assert!(files().is_empty() && !home.path().join("setup/claude.json").exists());
     }
 
     #[test]

@@ -46,13 +46,13 @@ impl Pay {
             (Some(Wanted::Own), None, _) => Ok(Self::Own("what the client logs in with".into())),
             (Some(Wanted::Stored) | None, _, Some(key)) => Ok(Self::Stored(key.clone())),
             (Some(Wanted::Stored), _, None) => {
-                Err(Failure::new("the gateway has no stored key").help("cco credentials store ANTHROPIC_API_KEY"))
+                Err(Failure::new("the gateway has no stored key for this client").help(found.remedy()))
             }
             // Claude Code asks its user to log in, which is the usual way to begin.
             (None, None, None) if client == Client::Claude => Ok(Self::Own("what you log in with".into())),
             (None, None, None) => {
-                Err(Failure::new("nobody pays: the client has no key, and the gateway has none stored")
-                    .help("cco credentials store ANTHROPIC_API_KEY"))
+                Err(Failure::new("nobody pays: the client has no key, and the gateway has none stored for it")
+                    .help(found.remedy()))
             }
         }
     }
@@ -122,7 +122,7 @@ mod tests {
     const KEY: &str = "sk-ant-api03-0123456789-4f2a";
 
     fn decide(wanted: Option<Wanted>, client: Client, env: &Env, stored: Option<&str>) -> Result<String, ()> {
-        let found = Found { base: String::new(), stored: stored.map(str::to_owned) };
+        let found = Found { base: String::new(), stored: stored.map(str::to_owned), missing: None };
         Pay::decide(wanted, client, env, &found).map(|pay| pay.to_string()).map_err(drop)
     }
 

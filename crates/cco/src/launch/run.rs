@@ -26,8 +26,9 @@ pub(crate) fn run(options: &Run) -> ExitCode {
 
 fn through_gateway(options: &Run) -> Result<u8, Failure> {
     let env = Env::process();
-    let found = Found::gateway(&env)?;
-    let pay = Pay::decide(options.pay, Client::of(&options.command[0]), &env, &found)?;
+    let client = Client::of(&options.command[0]);
+    let found = Found::gateway(&env, client)?;
+    let pay = Pay::decide(options.pay, client, &env, &found)?;
     let token = matches!(pay, Pay::Stored(_)).then(|| found.token(&env)).transpose()?;
     let here = std::env::current_dir().ok();
     let project = options.project.clone().map(|name| Project { name, branch: None });

@@ -117,12 +117,12 @@ fn refused(client: Known, why: impl std::fmt::Display) -> Failure {
 fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
     let env = Env::process();
     let home = source::home(&env)?;
-    let found = Found::gateway(&env)?;
+    let found = Found::gateway(&env, client.client())?;
     let pay = Pay::decide(options.pay, client.client(), &env, &found)?;
     let lost = || refused(client, "neither `HOME` nor a variable of its own says where they are");
     let (path, form) = client.file(&env).ok_or_else(lost)?;
     let earlier = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
-    let earlier = earlier.filter(|earlier| earlier.path == path);
+    let earlier = earlier.into_iter().find(|earlier| earlier.path == path);
     let keys = client.keys(&found.base, &pay);
     let change = Change::plan(&path, form, keys, earlier.as_ref()).map_err(|why| refused(client, why))?;
     let now = kept::read(&path).map_err(|why| refused(client, why))?;
@@ -134,7 +134,7 @@ fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
     }
     agreed(&path, now.as_deref().unwrap_or_default(), &change.after, options.yes)?;
     // Remembered first: whatever happens between the two, it can be taken back.
-    kept::remember(&home, client.name(), Some(&change)).map_err(|why| refused(client, why))?;
+    kept::remember(&home, client.name(), &change).map_err(|why| refused(client, why))?;
     kept::write(&path, Some(&change.after)).map_err(|why| refused(client, why))?;
     term::line(format_args!(
         "{} now asks {}; `cco setup {} --undo` takes it back",
@@ -148,17 +148,20 @@ fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
 fn undo(client: Known, yes: bool) -> Result<(), Failure> {
     let home = source::home(&Env::process())?;
     let earlier = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
-    let Some(change) = earlier else {
+    if earlier.is_empty() {
         term::line(format_args!("{} is not set up: there is nothing to undo", client.name()));
-        return Ok(());
-    };
+    }
+    earlier.iter().try_for_each(|change| undo_one(client, &home, change, yes))
+}
+
+fn undo_one(client: Known, home: &Path, change: &Change, yes: bool) -> Result<(), Failure> {
     let now = kept::read(&change.path).map_err(|why| refused(client, why))?;
     let after = change.undone(now.as_deref()).map_err(|why| refused(client, why))?;
     if now != after {
         agreed(&change.path, now.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default(), yes)?;
         kept::write(&change.path, after.as_deref()).map_err(|why| refused(client, why))?;
     }
-    kept::remember(&home, client.name(), None).map_err(|why| refused(client, why))?;
+    kept::forget(home, client.name(), &change.path).map_err(|why| refused(client, why))?;
     let how =
         if now.as_deref() == Some(change.after.as_str()) { "is as it was" } else { "has none of our keys any more" };
     term::line(format_args!("`{}` {how}", change.path.display()));
@@ -167,7 +170,7 @@ fn undo(client: Known, yes: bool) -> Result<(), Failure> {
 
 /// The clients that were sent to the gateway.
 pub(crate) fn set_up_clients(home: &Path) -> Vec<&'static str> {
-    let is_set_up = |client: &Known| kept::remembered(home, client.name()).is_ok_and(|change| change.is_some());
+    let is_set_up = |client: &Known| kept::remembered(home, client.name()).is_ok_and(|changes| !changes.is_empty());
     Known::ALL.into_iter().filter(is_set_up).map(Known::name).collect()
 }
 
@@ -193,13 +196,19 @@ fn list() -> Result<(), Failure> {
     let env = Env::process();
     let home = source::home(&env)?;
     for client in Known::ALL {
-        let change = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
-        let state = match &change {
-            None => "not set up".to_owned(),
-            Some(change) if change.stands() => format!("set up in `{}`", change.path.display()),
-            Some(change) => format!("was set up in `{}`, which was changed since", change.path.display()),
-        };
-        term::line(format_args!("{:<9} {state}", client.name()));
+        let changes = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
+        if changes.is_empty() {
+            term::line(format_args!("{:<9} not set up", client.name()));
+        }
+        for change in &changes {
+            let path = change.path.display();
+            let state = if change.stands() {
+                format!("set up in `{path}`")
+            } else {
+                format!("was set up in `{path}`, which was changed since")
+            };
+            term::line(format_args!("{:<9} {state}", client.name()));
+        }
         for wins in client.wins(&env) {
             term::line(format_args!("          comes before it: {wins}"));
         }

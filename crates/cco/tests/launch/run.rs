@@ -145,3 +145,36 @@ async fn a_shell_reads_what_env_prints() {
     let ran = output(shell.env("PATH", "/usr/bin:/bin")).await;
     assert_eq!(text(&ran.stdout), format!("http://{} token\nnone none\n", gateway.addr), "{}", text(&ran.stderr));
 }
+
+#[tokio::test]
+async fn what_a_shell_had_before_comes_back() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    let cco_path = env!("CARGO_BIN_EXE_cco");
+    let own = [
+        ("ANTHROPIC_API_KEY", "it's \"mine\" $HOME"),
+        ("ANTHROPIC_AUTH_TOKEN", "my token"),
+        ("OPENAI_API_KEY", ""),
+        ("CLAUDE_CODE_OAUTH_TOKEN", "my login"),
+        ("OPENAI_BASE_URL", "http://mine"),
+        ("HTTP_PROXY", "http://proxy.example.org:1"),
+        ("NO_PROXY", "intra.example.org"),
+    ];
+    let shown = "env | grep -E '^(ANTHROPIC|OPENAI|CLAUDE|NO_PROXY|no_proxy|CCO_)' | grep -v CCO_HOME | sort";
+    for shell in ["sh", "bash"] {
+        for pay in ["own", "stored"] {
+            let script = format!(
+                r#"{shown}; echo --; eval "$('{cco_path}' -q env --pay {pay})"; eval "$('{cco_path}' -q env --pay {pay})"; {shown}
+                   echo --; eval "$('{cco_path}' env --undo)"; {shown}; eval "$('{cco_path}' env --undo)""#
+            );
+            let mut command = tokio::process::Command::new(shell);
+            command.args(["-c", &script]).env_clear().envs(own).env("PATH", "/usr/bin:/bin");
+            let ran = output(command.env("CCO_HOME", gateway.home()).env("HOME", gateway.home())).await;
+            let parts: Vec<_> = text(&ran.stdout).split("--\n").collect();
+            assert_eq!(parts.len(), 3, "{}", text(&ran.stderr));
+            assert!(parts[1].contains(&format!("ANTHROPIC_BASE_URL=http://{}", gateway.addr)), "{}", parts[1]);
+            assert_eq!(parts[1].contains("mine\""), pay == "own", "what others pay with is kept from what is started");
+            assert_eq!(parts[0], parts[2], "{shell}, {pay}: {}", text(&ran.stderr));
+        }
+    }
+}

@@ -38,6 +38,32 @@ async fn claude_is_set_up_shown_and_taken_back_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn each_settings_file_that_was_changed_is_brought_back() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, None).await;
+    let user = gateway.home().join("user");
+    let files = [user.join(".claude/settings.json"), user.join("other/settings.json")];
+    for file in &files {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "{ \"model\": \"opus\" }").unwrap();
+    }
+    for folder in [None, Some(user.join("other"))] {
+        let mut command = cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"]);
+        command.envs(folder.map(|folder| ("CLAUDE_CONFIG_DIR", folder)));
+        let done = output(&mut command).await;
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    assert!(files.iter().all(|file| std::fs::read_to_string(file).unwrap().contains("ANTHROPIC_BASE_URL")));
+    let list = output(&mut cco(gateway.home(), &["setup", "--list"])).await;
+    for file in &files {
+        assert!(text(&list.stdout).contains(&format!("set up in `{}`", file.display())), "{}", text(&list.stdout));
+    }
+    let undone = output(&mut cco(gateway.home(), &["setup", "claude", "--undo", "--yes"])).await;
+    assert!(undone.status.success(), "{}", text(&undone.stderr));
+    assert!(files.iter().all(|file| std::fs::read_to_string(file).unwrap() == "{ \"model\": \"opus\" }"));
+}
+
+#[tokio::test]
 async fn what_comes_before_our_settings_is_said() {
     let upstream = upstream().await;
     let gateway = gateway(&upstream, None).await;
