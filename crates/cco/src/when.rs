@@ -2,18 +2,14 @@
 
 use std::time::SystemTime;
 
+use ledger::calendar;
+
 /// Seconds since 1970 as RFC 3339 writes them, in UTC.
 pub(crate) fn rfc3339(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, so that a leap day is the last one of its year; in eras of 400 years.
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month, year) = (day - (153 * month + 2) / 5 + 1, (month + 2) % 12 + 1, era * 400 + year + month / 10);
+    let second = seconds % 86_400;
+    let day = calendar::day(i64::try_from(seconds).unwrap_or(i64::MAX), calendar::UTC);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    format!("{day}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// How long ago that is, in one unit.

@@ -92,15 +92,10 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
     let prices = config.cost_tracking.enabled.then(|| prices(config)).transpose()?.map(Arc::new);
     let audit = &config.audit;
     if !audit.enabled {
-        return Ok((Recorder::off(), Vec::new()));
+        return Ok(kept_before(config, env));
     }
     let opened = match env.home() {
-        Some(home) => {
-            let path = store_path(config, &home);
-            let retention = Retention { keep: Some(audit.retention), max_bytes: None };
-            let options = LedgerOptions { journal: JournalOptions::new(journal_path(&home)), retention };
-            Ledger::open(options, Arc::new(Sqlite::new(path))).map_err(|why| why.to_string())
-        }
+        Some(home) => opened(config, &home).map_err(|why| why.to_string()),
         None => Err("neither `CCO_HOME` nor `HOME` is set".to_string()),
     };
     match opened {
@@ -118,6 +113,29 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
         Err(why) => {
             let note = Note::new(NoteLevel::Warn, format!("nothing is recorded: {why}"));
             Ok((Recorder::failed(&why), vec![note]))
+        }
+    }
+}
+
+fn opened(config: &Config, home: &Path) -> std::io::Result<Ledger> {
+    let retention = Retention { keep: Some(config.audit.retention), max_bytes: None };
+    let options = LedgerOptions { journal: JournalOptions::new(journal_path(home)), retention };
+    Ledger::open(options, Arc::new(Sqlite::new(store_path(config, home))))
+}
+
+/// Where nothing is recorded any more, what was kept before can still be read and purged, and goes when it is too old.
+fn kept_before(config: &Config, env: &Env) -> (Recorder, Vec<Note>) {
+    let is_kept = |home: &PathBuf| store_path(config, home).exists() || archive_paths(home).0.exists();
+    let Some(home) = env.home().filter(is_kept) else { return (Recorder::off(), Vec::new()) };
+    match opened(config, &home) {
+        Ok(ledger) => {
+            let recorder = Recorder::off().looking_after(Arc::new(ledger));
+            let audit = Audit { request_bodies: false, response_bodies: false, ..config.audit.clone() };
+            if archive_paths(&home).0.exists() { with_bodies(recorder, &audit, &home) } else { (recorder, Vec::new()) }
+        }
+        Err(why) => {
+            let message = format!("what was recorded before `audit.enabled` was turned off does not go: {why}");
+            (Recorder::off(), vec![Note::new(NoteLevel::Warn, message)])
         }
     }
 }

@@ -10,6 +10,7 @@ use gateway::admin::ask::Zone;
 use ledger::record::Record;
 use serde::Deserialize as _;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::cli::look::{Form, Logs, LogsCommand};
 use crate::source::{self, Failure, Source};
@@ -22,6 +23,8 @@ const ROWS: u32 = 25;
 const SEARCHED: u64 = 20_000;
 /// How often it is looked for new records.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How long it is asked on where the gateway refuses.
+const REFUSED: Duration = Duration::from_secs(5);
 /// Widths that columns have from the beginning, so that later rows stand under earlier ones.
 const LEAST: [usize; 10] = [19, 8, 18, 20, 9, 6, 6, 6, 8, 8];
 
@@ -100,14 +103,30 @@ fn list(options: &Logs) -> Result<(), Failure> {
     words.retain(|(word, _)| !matches!(*word, "limit" | "since"));
     words.push(("limit", "1000".into()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let mut refused = None;
     loop {
         runtime.block_on(async { tokio::time::sleep(AGAIN).await });
         let after = [&words[..], &[("after", seq.to_string())]].concat();
-        // A gateway that begins or ends meanwhile is no reason to stop.
-        let Ok(told) = source.json(&source::target("/gateway/audit", &after, &zone)) else {
-            source = Source::open()?;
-            continue;
+        let told = match source.json(&source::target("/gateway/audit", &after, &zone)) {
+            Ok(told) => told,
+            // A gateway that begins or ends meanwhile is no reason to stop.
+            Err(why) if why.is_unheard() => {
+                source = Source::open()?;
+                continue;
+            }
+            // A store that is busy is well again soon; recording that was turned off does not come back.
+            Err(why) => {
+                let since = *refused.get_or_insert_with(|| {
+                    term::note(format_args!("waiting: {}", text::line(&why.to_string())));
+                    Instant::now()
+                });
+                if since.elapsed() > REFUSED {
+                    return Err(why);
+                }
+                continue;
+            }
         };
+        refused = None;
         let records = self::records(told);
         seq = records.iter().filter_map(seq_of).max().unwrap_or(seq);
         if !printer.print(&records) {

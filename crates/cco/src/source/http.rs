@@ -15,6 +15,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: BufReader<OwnStream>,
+    /// The bytes of the body, where the head says how many.
+    length: Option<u64>,
 }
 
 /// Sends a request and reads the head of its answer.
@@ -32,21 +34,54 @@ pub(super) fn ask(socket: &Path, method: &str, target: &str) -> io::Result<Answe
     body.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))?;
+    let mut length = None;
     loop {
         line.clear();
         match body.read_line(&mut line)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            _ if line.trim_end().is_empty() => return Ok(Answer { status, body }),
+            _ if line.trim_end().is_empty() => return Ok(Answer { status, body, length }),
             _ => {}
+        }
+        if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            length = value.trim().parse().ok();
         }
     }
 }
 
 impl Answer {
-    /// The whole body.
+    /// The whole body: one that is cut is none.
     pub(super) fn bytes(self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.body.take(LARGEST).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        whole(self.body, self.length, LARGEST)
+    }
+}
+
+fn whole(body: impl Read, length: Option<u64>, largest: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    body.take(largest + 1).read_to_end(&mut bytes)?;
+    let read = bytes.len() as u64;
+    if read > largest {
+        let what = format!("the answer is larger than {} MB: ask for less of it", largest >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    match length {
+        Some(length) if read < length => {
+            let what = format!("the answer ended after {read} of {length} bytes");
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_cut_is_no_body() {
+        assert_eq!(whole(&b"abc"[..], Some(3), 3).unwrap(), b"abc");
+        assert_eq!(whole(&b"abc"[..], None, 3).unwrap(), b"abc");
+        assert_eq!(whole(&b"ab"[..], Some(3), 3).unwrap_err().to_string(), "the answer ended after 2 of 3 bytes");
+        let why = whole(&[b'x'; (1 << 20) + 1][..], None, 1 << 20).unwrap_err();
+        assert_eq!(why.to_string(), "the answer is larger than 1 MB: ask for less of it");
     }
 }

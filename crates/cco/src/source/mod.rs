@@ -36,11 +36,13 @@ pub(crate) struct Failure {
     cause: Option<String>,
     help: Option<Cow<'static, str>>,
     code: u8,
+    /// Nobody was there to ask, or went away over it.
+    unheard: bool,
 }
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), cause: None, help: None, code: 1 }
+        Self { what: what.into(), cause: None, help: None, code: 1, unheard: false }
     }
 
     /// What was typed cannot be meant.
@@ -55,6 +57,11 @@ impl Failure {
 
     pub(crate) fn because(self, cause: impl fmt::Display) -> Self {
         Self { cause: Some(cause.to_string()), ..self }
+    }
+
+    /// Whether nobody answered, where another may.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
     }
 
     /// It was no exchange that is missing.
@@ -108,7 +115,11 @@ const LISTED: &str = "`cco logs` lists what there is";
 
 impl From<io::Error> for Failure {
     fn from(why: io::Error) -> Self {
-        Self::new("the gateway did not answer").because(why).help("try again, or look at its log")
+        let kind = why.kind();
+        let failure = Self::new("the gateway did not answer").because(why).help("try again, or look at its log");
+        // What is too large, or no HTTP, is it the next time as well.
+        let unheard = !matches!(kind, io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData);
+        Self { unheard, ..failure }
     }
 }
 

@@ -71,6 +71,32 @@ async fn where_nobody_can_be_asked_nothing_is_removed() {
 }
 
 #[tokio::test]
+async fn what_was_recorded_before_recording_was_turned_off_can_be_looked_at_and_removed() {
+    let upstream = upstream().await;
+    let home = home(&upstream, json!({}));
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    for _ in 0..3 {
+        gateway.ask(request("POST", "/v1/messages", "x-sim: text=hi\r\n", prompt("Hello.", true))).await;
+    }
+    stop(gateway).await;
+    let mut config: Value = serde_json::from_slice(&std::fs::read(home.path().join("config.json")).unwrap()).unwrap();
+    config["audit"] = json!({ "enabled": false });
+    std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    gateway.ask(request("POST", "/v1/messages", "x-sim: text=hi\r\n", prompt("Hello.", true))).await;
+    let kept = ids(home.path()).await;
+    assert_eq!(kept.len(), 3, "nothing comes to it");
+    let health = cco(home.path(), &["status", "--json"]).await;
+    let health: Value = serde_json::from_str(printed(&health)).unwrap();
+    assert_eq!(health["ledger"], "off");
+    let output = cco(home.path(), &["audit", "purge", &kept[0], "--yes"]).await;
+    assert!(printed(&output).starts_with("removed: 1 record, 4 bodies ("), "{}", printed(&output));
+    stop(gateway).await;
+    let output = cco(home.path(), &["audit", "purge", "--all", "--yes"]).await;
+    assert!(printed(&output).starts_with("removed: 2 records, all bodies ("), "{}", printed(&output));
+}
+
+#[tokio::test]
 async fn a_purge_says_exactly_what_goes() {
     let home = tempfile::tempdir().unwrap();
     for args in [

@@ -154,7 +154,11 @@ fn ledger(gateway: &Gateway) -> Value {
     let health = ledger.health();
     let journal = &health.journal;
     json!({
-        "state": if health.is_good() { "good" } else { "failing" },
+        "state": match health.is_good() {
+            true if recorder.is_recording() => "good",
+            true => "off",
+            false => "failing",
+        },
         "cause": cause(&health),
         "store": health.store.is_none(),
         "journal": {

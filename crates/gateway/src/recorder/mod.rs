@@ -152,6 +152,17 @@ impl Recorder {
         Self { book, ledger, prices, wait, on_failure, unsettled, unpriced, bodies, observed, trouble, no_bodies, live }
     }
 
+    /// Sees to what this ledger holds, and records nothing into it.
+    #[must_use]
+    pub fn looking_after(self, ledger: Arc<Ledger>) -> Self {
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// Whether anything is recorded.
+    pub fn is_recording(&self) -> bool {
+        self.book.is_some()
+    }
+
     /// Records nothing because the ledger cannot be opened.
     pub fn failed(why: &str) -> Self {
         Self { trouble: Some(why.into()), ..Self::off() }

@@ -1,5 +1,7 @@
 //! Points in time as headers write them, without a calendar library: RFC 3339 and the date of HTTP.
 
+use ledger::calendar::days_of;
+
 /// Seconds since 1970 of `2026-11-22T15:53:11Z`; fractions are dropped, offsets understood.
 pub(super) fn rfc3339(text: &str) -> Option<i64> {
     let (date, rest) = text.split_once(['T', 't', ' '])?;
@@ -51,11 +53,7 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // Years begin in March, so that the day that is not always there is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
-    let day = (153 * month + 2) / 5 + day - 1;
-    Some(era * 146_097 + year * 365 + year / 4 - year / 100 + day - 719_468)
+    Some(days_of(year, month, day))
 }
 
 #[cfg(test)]
