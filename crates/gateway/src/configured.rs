@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
@@ -56,6 +57,7 @@ pub struct State {
 pub struct Configured {
     state: Mutex<State>,
     asks: Mutex<Option<SyncSender<Ask>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Configured {
@@ -92,12 +94,21 @@ impl Configured {
         receiver
     }
 
-    /// From here on they do not.
-    pub fn close(&self) {
-        *self.asks.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// This thread answers them.
+    pub fn answered_by(&self, thread: JoinHandle<()>) {
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
     }
 
-    /// Asks without waiting. `false`: there is nobody to ask.
+    /// From here on nobody answers them, and nothing is loaded any more: waits for what is being loaded.
+    pub fn close(&self) {
+        *self.asks.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    /// Asks without waiting. `false`: there is nobody to ask, or as many ask as may.
     pub fn ask(&self, ask: Ask) -> bool {
         let asks = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
         asks.as_ref().is_some_and(|asks| asks.try_send(ask).is_ok())
@@ -110,5 +121,29 @@ impl Configured {
             return None;
         }
         told.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn once_closed_nothing_is_loaded_any_more() {
+        let (configured, over) = (Configured::default(), Arc::new(AtomicBool::new(false)));
+        assert!(!configured.ask(Ask::Reload(None)), "nobody is there");
+        let (asked, end) = (configured.open(), over.clone());
+        configured.answered_by(std::thread::spawn(move || {
+            while asked.recv().is_ok() {}
+            end.store(true, Ordering::Release);
+        }));
+        assert!(configured.ask(Ask::Reload(None)));
+        configured.close();
+        assert!(over.load(Ordering::Acquire), "its thread has ended");
+        assert!(!configured.ask(Ask::Reload(None)));
+        configured.close();
     }
 }

@@ -66,6 +66,8 @@ struct Remote {
 
 /// What was recorded, and which keys were used, is written down.
 fn end(current: &Current) {
+    // First of all nothing may take the place of what is ended here.
+    current.get().configured.close();
     let gateway = current.get();
     gateway.recorder.close();
     gateway.keys.close();
@@ -219,7 +221,9 @@ fn signals(phases: Phases, current: Arc<Current>) -> io::Result<impl Future<Outp
                 _ = int.recv() => {}
                 _ = hangup.recv() => {
                     if !on_terminal {
-                        current.get().configured.ask(Ask::Reload(None));
+                        if !current.get().configured.ask(Ask::Reload(None)) {
+                            warn!("SIGHUP: the configuration cannot be loaded again now");
+                        }
                         continue;
                     }
                 }

@@ -18,7 +18,7 @@ use crate::client::inbound::Held;
 use crate::config::{Config, KeyMode, NanoUsd, Network, OnLoss, ProviderConfig};
 use crate::configured::Configured;
 use crate::credential::{Keeper, LiveKey};
-use crate::error::{ErrorKind, Refusal, Retry};
+use crate::error::Refusal;
 use crate::health::{Health, Slot, Time};
 use crate::net::Dial;
 use crate::process::Process;
@@ -49,8 +49,10 @@ pub struct Gateway {
     pub open_stored_keys: bool,
     /// Bytes that one held body may have.
     pub max_body: usize,
-    /// All held bodies.
+    /// All held bodies of requests, and what is made of them.
     pub held: Arc<Held>,
+    /// All answers that have to be at hand as a whole.
+    pub kept: Arc<Held>,
     /// Silence towards a client after which a stream gets a ping.
     pub ping: Duration,
     /// The enabled providers, in the order of the configuration.
@@ -59,8 +61,6 @@ pub struct Gateway {
     pub keys: Keeper,
     /// The names of the others.
     pub disabled: Vec<String>,
-    /// The names that requests go to, the default first; all of them are configured.
-    pub chain: Vec<String>,
     /// Makes connections to upstreams.
     pub dialer: Arc<dyn Dial>,
     /// Writes what happens to the ledger.
@@ -96,13 +96,10 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// The provider that serves: the first enabled one of the chain.
-    pub fn target(&self) -> Result<&Provider, Refusal> {
-        let mut named = self.chain.iter().filter_map(|name| self.providers.iter().find(|p| p.name == *name));
-        named.next().ok_or_else(|| {
-            let message = "no provider is enabled: enable one of `routing.defaultProvider` and `routing.fallbackChain`";
-            Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never)
-        })
+    /// The provider that serves where no rule says otherwise: of the default one and the chain the first to which a
+    /// request can be sent, with a key of ours or the caller's, or without one.
+    pub fn serving(&self) -> Option<&Provider> {
+        self.routing.rules.line().filter_map(|place| self.provider(place)).find(|provider| provider.is_usable())
     }
 
     /// The enabled provider at this place of the configuration.
@@ -390,12 +387,14 @@ pub struct Worker {
     pub pool: Rc<Pool>,
     /// The steps of a shutdown.
     pub phases: Phases,
+    /// Cancelled once another process has taken over.
+    pub retired: CancellationToken,
 }
 
 impl Worker {
     /// A worker of this gateway.
     pub fn new(gateway: Arc<Gateway>, phases: &Phases) -> Self {
-        Self { gateway, pool: Rc::default(), phases: phases.child() }
+        Self { gateway, pool: Rc::default(), phases: phases.child(), retired: CancellationToken::new() }
     }
 
     /// The same thread's for another gateway. Connections are kept if they were made in the same way.
@@ -407,7 +406,7 @@ impl Worker {
             // For answers that begin now it is as if the process ended.
             phases.drain = current.retired.clone();
         }
-        Self { gateway, pool, phases }
+        Self { gateway, pool, phases, retired: current.retired.clone() }
     }
 }
 
@@ -425,7 +424,8 @@ impl Desk {
     pub fn new(current: Arc<Current>, phases: &Phases) -> Self {
         // The number first: a gateway that comes in between is then seen at the first look.
         let generation = current.generation.load(Ordering::Acquire);
-        let worker = Rc::new(Worker::new(current.get(), phases));
+        let worker = Worker::new(current.get(), phases);
+        let worker = Rc::new(Worker { retired: current.retired.clone(), ..worker });
         let phases = worker.phases.clone();
         Self { current, phases, latest: RefCell::new((generation, worker)) }
     }
@@ -484,5 +484,16 @@ mod tests {
         assert!(matches!(look(0), Look::Open(..)), "`c` has moved");
         assert_eq!(look(1), Look::Well);
         assert!(Arc::ptr_eq(&before.budget, &after.budget) && Arc::ptr_eq(&before.subscriptions, &after.subscriptions));
+    }
+
+    #[test]
+    fn another_helper_of_the_same_program_makes_another_provider() {
+        let identity = |command: &str| {
+            let text = format!(r#"{{ "providers": {{ "anthropic": {{ "apiKeyRef": "exec:{command}" }} }} }}"#);
+            identity(&parse(&text, &Paths::default()).unwrap().0.providers[0])
+        };
+        assert_eq!(identity("op read a"), identity("op read a"));
+        assert_ne!(identity("op read a"), identity("op read b"));
+        assert!(!identity("op read a").contains("read"));
     }
 }

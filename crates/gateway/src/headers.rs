@@ -167,19 +167,42 @@ pub enum Coding {
 /// Fields of a configuration: names in lower case, values that are fit for a header.
 pub type Set<'a> = &'a [(String, Secret)];
 
-/// Appends the fields of `head` that pass, apart from those that `rule` or, where the rule says nothing of them,
-/// `provider` sets anew. `unpacked`: the body goes up as plain text although it came packed.
-pub fn request_fields(
-    out: &mut BytesMut,
-    head: &RequestHead,
-    coding: Coding,
-    unpacked: bool,
-    rule: Set<'_>,
-    provider: Set<'_>,
-) {
+/// Parts of a name that speak of a credential. Where none of our tables knows the name, it goes to the caller's own
+/// provider and to no other.
+const SECRET: [&str; 8] = ["auth", "authorization", "key", "apikey", "token", "secret", "password", "credential"];
+/// Names that only sound like it.
+const NO_SECRET: [&str; 2] = ["idempotency-key", "x-idempotency-key"];
+
+/// Whether a field that is in no table may hold a credential of the caller's.
+pub fn may_be_secret(field: &Field<'_>) -> bool {
+    let speaks_of = |part: &[u8]| SECRET.iter().any(|word| part.eq_ignore_ascii_case(word.as_bytes()));
+    field.name.split(|b| matches!(b, b'-' | b'_')).any(speaks_of) && !NO_SECRET.iter().any(|name| field.is(name))
+}
+
+/// For whom a request's head is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct For<'a> {
+    /// How much of the answer we must be able to read.
+    pub coding: Coding,
+    /// The body goes up as plain text although it came packed.
+    pub unpacked: bool,
+    /// It is the provider that the caller's own credentials are for.
+    pub is_home: bool,
+    /// What a rule sets.
+    pub rule: Set<'a>,
+    /// What the provider's configuration sets.
+    pub provider: Set<'a>,
+}
+
+/// Appends the fields of `head` that pass, apart from those that the rule or, where the rule says nothing of them, the
+/// provider sets anew.
+pub fn request_fields(out: &mut BytesMut, head: &RequestHead, to: For<'_>) {
+    let For { coding, unpacked, is_home, rule, provider } = to;
     let named = named(head.fields());
     for field in head.fields() {
-        let ours = coding == Coding::Identity && field.is(IDENTITY.0) || unpacked && field.is("content-encoding");
+        let ours = coding == Coding::Identity && field.is(IDENTITY.0)
+            || unpacked && field.is("content-encoding")
+            || !is_home && may_be_secret(&field);
         if ours || request_rule(&field).is_some() || is_named(&named, &field) {
             continue;
         }
@@ -276,8 +299,22 @@ mod tests {
         let mut out = BytesMut::new();
         let rule = [("x-set".to_string(), Secret::new("ours"))];
         let provider = [("x-set".to_string(), Secret::new("the provider's"))];
-        request_fields(&mut out, &request(fields), coding, false, &rule, &provider);
+        let to = For { coding, unpacked: false, is_home: true, rule: &rule, provider: &provider };
+        request_fields(&mut out, &request(fields), to);
         assert_eq!(out, format!("{want}x-set: ours\r\n"));
+    }
+
+    #[test]
+    fn what_may_be_a_credential_goes_to_its_own_provider_alone() {
+        let secret = "cf-aig-authorization: a\r\nX-Portkey-Api-Key: b\r\nhelicone-auth: c\r\nocp-apim-subscription-key: d\r\n\
+                      x_my_token: e\r\n";
+        let plain = "idempotency-key: 1\r\nx-keyboard: us\r\nanthropic-beta: token-efficient-tools\r\nx-author: me\r\n";
+        for (is_home, want) in [(true, format!("{secret}{plain}")), (false, plain.to_string())] {
+            let mut out = BytesMut::new();
+            let to = For { coding: Coding::Callers, unpacked: false, is_home, rule: &[], provider: &[] };
+            request_fields(&mut out, &request(&format!("{secret}{plain}")), to);
+            assert_eq!(out, want);
+        }
     }
 
     #[test]
@@ -316,7 +353,9 @@ mod tests {
     #[test]
     fn a_body_that_was_unpacked_is_not_called_packed() {
         let (mut out, head) = (BytesMut::new(), request("content-encoding: gzip\r\nx-y: z\r\n"));
-        request_fields(&mut out, &head, Coding::Callers, true, &[], &[("x-set".into(), Secret::new("theirs"))]);
+        let provider = [("x-set".into(), Secret::new("theirs"))];
+        let to = For { coding: Coding::Callers, unpacked: true, is_home: true, rule: &[], provider: &provider };
+        request_fields(&mut out, &head, to);
         assert_eq!(out, "x-y: z\r\nx-set: theirs\r\n");
     }
 

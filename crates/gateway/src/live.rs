@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use ledger::money::NanoUsd;
 use ledger::record::{Id, Record};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{
     self,
     error::{RecvError, TryRecvError},
 };
 use wire::anthropic;
+use wire::protocol::Protocol;
 use wire::sse::RawEvent;
 
 /// Events that a viewer may be behind.
@@ -158,12 +160,55 @@ impl Drop for Viewer {
 pub struct Tap {
     hub: Arc<Hub>,
     id: Id,
+    protocol: Protocol,
+}
+
+/// What the model says in an event of Chat Completions.
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+}
+
+#[derive(Deserialize, Default)]
+struct Delta {
+    content: Option<String>,
+}
+
+/// And in one of Responses.
+#[derive(Deserialize)]
+struct Said {
+    delta: String,
+}
+
+/// What the model says in this event; `None` where it says nothing, thinks, or calls a tool.
+fn said(protocol: Protocol, event: &RawEvent<'_>) -> Option<String> {
+    let text = match protocol {
+        Protocol::AnthropicMessages | Protocol::Ollama => return anthropic::said(event),
+        _ if event.is_cut() => return None,
+        Protocol::OpenAiChat => {
+            let Chunk { choices } = serde_json::from_slice(&event.data()?).ok()?;
+            choices.into_iter().next()?.delta.content?
+        }
+        Protocol::OpenAiResponses => {
+            let is_text = event.name() == Some(b"response.output_text.delta");
+            let Said { delta } = is_text.then(|| serde_json::from_slice(&event.data()?).ok()).flatten()?;
+            delta
+        }
+    };
+    (!text.is_empty()).then_some(text)
 }
 
 impl Tap {
-    /// Of this exchange.
-    pub fn new(hub: Arc<Hub>, id: Id) -> Self {
-        Self { hub, id }
+    /// Of this exchange, whose client speaks that protocol.
+    pub fn new(hub: Arc<Hub>, id: Id, protocol: Protocol) -> Self {
+        Self { hub, id, protocol }
     }
 
     /// Whether anybody watches.
@@ -174,7 +219,7 @@ impl Tap {
     /// Looks at an event of the stream, if anybody watches.
     pub fn event(&self, event: &RawEvent<'_>) {
         if self.hub.is_watched()
-            && let Some(mut text) = anthropic::said(event)
+            && let Some(mut text) = said(self.protocol, event)
         {
             let cut = text.len() > TEXT;
             if cut {
@@ -195,6 +240,7 @@ impl Tap {
 mod tests {
     use super::*;
     use ledger::sample;
+    use wire::sse::Splitter;
 
     fn data(event: &Bytes) -> Value {
         let text = std::str::from_utf8(event).unwrap();
@@ -243,6 +289,25 @@ mod tests {
         assert!(lag.starts_with(b"event: lag\n"));
         assert_eq!((data(&lag)["skipped"].as_u64(), hub.skipped()), (Some(3), 3));
         assert_eq!(data(&slow.more().unwrap())["id"], sample::id(3).to_string());
+    }
+
+    #[test]
+    fn what_is_said_is_told_in_every_protocol() {
+        let all = |protocol, stream: &str| {
+            let mut found = Vec::new();
+            Splitter::new(1 << 20).push(stream.as_bytes(), |event| found.extend(said(protocol, &event)));
+            found
+        };
+        let chat = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n\
+                    data: {\"choices\":[{\"delta\":{\"content\":\"caf\\u00e9\"}}]}\n\n\
+                    data: {\"choices\":[{\"delta\":{\"tool_calls\":[]}}]}\n\ndata: {\"choices\":[]}\n\ndata: [DONE]\n\n";
+        assert_eq!(all(Protocol::OpenAiChat, chat), ["café"]);
+        let responses = "event: response.created\ndata: {\"response\":{}}\n\n\
+                         event: response.output_text.delta\ndata: {\"delta\":\"a\"}\n\n\
+                         event: response.function_call_arguments.delta\ndata: {\"delta\":\"{}\"}\n\n";
+        assert_eq!(all(Protocol::OpenAiResponses, responses), ["a"]);
+        let anthropic = "event: content_block_delta\ndata: {\"delta\":{\"type\":\"text_delta\",\"text\":\"b\"}}\n\n";
+        assert_eq!(all(Protocol::AnthropicMessages, anthropic), ["b"]);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tracing::{info, warn};
@@ -93,10 +92,13 @@ impl Reloader {
         Seen::of(config::place(self.named.as_deref(), &self.env).map(|place| place.file).as_deref())
     }
 
-    /// Does that on a thread of its own until nobody can ask any more.
-    pub fn start(self) -> std::io::Result<JoinHandle<()>> {
-        let asked = self.current.get().configured.open();
-        std::thread::Builder::new().name("cco-config".into()).spawn(move || self.run(&asked))
+    /// Does that on a thread of its own until the configuration is closed.
+    pub fn start(self) -> std::io::Result<()> {
+        let configured = self.current.get().configured.clone();
+        let asked = configured.open();
+        let thread = std::thread::Builder::new().name("cco-config".into()).spawn(move || self.run(&asked))?;
+        configured.answered_by(thread);
+        Ok(())
     }
 
     fn run(mut self, asked: &Receiver<Ask>) {

@@ -342,14 +342,10 @@ fn joined(
     let of_providers = providers.iter().flat_map(|p| &p.keys).map(|key| key.live().clone());
     let keys = Keeper::start(&resolver, of_providers.chain([token.clone()]));
     let disabled = config.providers.iter().filter(|p| !p.enabled).map(|p| p.name.clone()).collect();
-    let mut chain = vec![config.routing.default_provider.clone()];
-    for name in &config.routing.fallback_chain {
-        if !chain.contains(name) {
-            chain.push(name.clone());
-        }
-    }
     let server = &config.server;
-    let held = old.map(|old| &old.held).filter(|held| held.limit() == server.max_held).cloned();
+    let held = |held: Option<&Arc<Held>>| {
+        held.filter(|held| held.limit() == server.max_held).cloned().unwrap_or_else(|| Held::new(server.max_held))
+    };
     let Kept { version, started, admin_token, counters, refused, configured, process, stop } = kept;
     let gateway = Gateway {
         version,
@@ -360,12 +356,12 @@ fn joined(
         admin_token,
         open_stored_keys: server.open_stored_keys,
         max_body: server.max_body,
-        held: held.unwrap_or_else(|| Held::new(server.max_held)),
+        held: held(old.map(|old| &old.held)),
+        kept: held(old.map(|old| &old.kept)),
         ping: server.ping,
         providers,
         keys,
         disabled,
-        chain,
         dialer,
         recorder,
         counters,

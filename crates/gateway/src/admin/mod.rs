@@ -150,7 +150,8 @@ fn route(head: &RequestHead, peer: &Peer, gateway: &Gateway) -> Result<&'static 
             format!("there is nothing at `{path}`: model requests go to `/v1/…`, the state is at `/gateway/health`");
         return Err(Refusal::new(ErrorKind::NotFound, message).retry(Retry::Never));
     };
-    let allow = if route.method == "GET" { "GET, HEAD" } else { route.method };
+    let is_endless = matches!(route.what, What::Subscribe);
+    let allow = if route.method == "GET" && !is_endless { "GET, HEAD" } else { route.method };
     if !allow.split(", ").any(|allowed| allowed == method) {
         let message = format!("`{method}` is not answered at `{path}`: use {}", route.method);
         return Err(Refusal::new(ErrorKind::MethodNotAllowed, message).retry(Retry::Never).allow(allow));

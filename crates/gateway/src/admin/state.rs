@@ -8,21 +8,15 @@ use ledger::archive::Skip;
 use serde_json::{Map, Value, json};
 
 use super::shape;
-use crate::config::KeyMode;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Gateway;
 use crate::provider::Provider;
 
-/// Whether a request can be sent there: with a key of ours or the caller's.
-pub(super) fn is_usable(provider: &Provider) -> bool {
-    provider.key_mode == KeyMode::Client || provider.has_key()
-}
-
 pub(super) fn health(gateway: &Gateway) -> Value {
     let disabled = gateway.disabled.iter().map(|name| (name.clone(), Value::Bool(false)));
-    let enabled = gateway.providers.iter().map(|p| (p.name.clone(), Value::Bool(is_usable(p))));
+    let enabled = gateway.providers.iter().map(|p| (p.name.clone(), Value::Bool(p.is_usable())));
     let usable: Map<String, Value> = enabled.chain(disabled).collect();
-    let serves = gateway.target().is_ok_and(is_usable);
+    let serves = gateway.providers.iter().any(Provider::is_usable);
     let (requests, running, relayed_bytes) = gateway.counters.totals();
     json!({
         "status": if serves { "healthy" } else { "unhealthy" },
@@ -37,6 +31,7 @@ pub(super) fn health(gateway: &Gateway) -> Value {
             "refused": gateway.counters.connections_refused.load(Ordering::Relaxed),
         },
         "held_bodies": { "bytes": gateway.held.used(), "max_bytes": gateway.held.limit() },
+        "held_answers": { "bytes": gateway.kept.used(), "max_bytes": gateway.kept.limit() },
         "ledger": ledger(gateway),
         "bodies": bodies(gateway),
         "config": config(gateway),

@@ -44,6 +44,8 @@ pub async fn stream<S: Io>(
                 tokio::select! {
                     biased;
                     () = drained => None,
+                    // Whoever watches wants to see the process that serves now.
+                    () = worker.retired.cancelled() => None,
                     event = viewer.next() => Some(event),
                 }
             });

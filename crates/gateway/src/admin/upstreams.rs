@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::ask::words;
-use super::state::is_usable;
 use crate::config::KeyMode;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Gateway;
@@ -72,11 +71,11 @@ pub(super) fn providers(gateway: &Gateway) -> Value {
                 "name": p.name,
                 "type": p.kind.name,
                 "base_url": p.base.to_string(),
-                "usable": is_usable(p),
+                "usable": p.is_usable(),
                 "key": if p.has_key() { "stored" } else { "none" },
                 "keys": p.keys.len(),
                 "key_mode": match p.key_mode { KeyMode::Client => "client", KeyMode::Stored => "stored" },
-                "serves": gateway.target().is_ok_and(|t| t.name == p.name),
+                "serves": gateway.serving().is_some_and(|it| it.name == p.name),
                 "state": state(&circuits, &keys),
                 "circuits": circuits.iter().map(circuit).collect::<Vec<_>>(),
                 "refused_keys": keys.iter().map(refused).collect::<Vec<_>>(),

@@ -124,18 +124,23 @@ impl Held {
     pub fn limit(&self) -> usize {
         self.limit
     }
+
+    /// A share of it that is nothing yet.
+    pub fn share(self: &Arc<Self>) -> Claim {
+        Claim { held: self.clone(), bytes: 0 }
+    }
 }
 
 /// One body's share of what is held; given back on drop.
 #[derive(Debug)]
-struct Claim {
+pub struct Claim {
     held: Arc<Held>,
     bytes: usize,
 }
 
 impl Claim {
     /// Claims `more` bytes if they fit.
-    fn grow(&mut self, more: usize) -> bool {
+    pub fn grow(&mut self, more: usize) -> bool {
         let before = self.held.used.fetch_add(more, Ordering::Relaxed);
         if before + more > self.held.limit {
             self.held.used.fetch_sub(more, Ordering::Relaxed);
@@ -163,6 +168,14 @@ pub struct HeldBody {
     /// What that says at its top level.
     pub envelope: Envelope,
     _claim: Claim,
+}
+
+impl HeldBody {
+    /// Room for what is made of it, beside it; `None`: there is none.
+    pub fn room_for(&self, bytes: usize) -> Option<Claim> {
+        let mut claim = self._claim.held.share();
+        claim.grow(bytes).then_some(claim)
+    }
 }
 
 /// Why there is no body.
@@ -259,7 +272,7 @@ pub async fn read_held<S: Io>(
         return Err(too_large());
     }
     let coding = Coding::of(head.get("content-encoding"));
-    let mut claim = Claim { held: held.clone(), bytes: 0 };
+    let mut claim = held.share();
     let mut pace = Pace::new();
     if head.expects_continue {
         client.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));

@@ -145,7 +145,7 @@ impl Env {
     }
 
     /// The names of all variables.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         (self.names)()
     }
 

@@ -70,6 +70,10 @@ impl Resolver {
         let store = Credentials::of(&env, Patience::Never).ok().map(Arc::new);
         let helpers = Helpers::default();
         helpers.hide(CCO_PASSPHRASE.names.iter().copied());
+        // Headers of providers may hold keys, and an address of a proxy a password.
+        let ours = env.names();
+        let ours = ours.iter().map(String::as_str);
+        helpers.hide(ours.filter(|name| name.starts_with("CCO_PROVIDERS_") || name.starts_with("CCO_NETWORK_")));
         helpers.hide(CATALOG.iter().filter_map(|row| row.key_variable));
         Self { env, store, helpers: Arc::new(helpers) }
     }

@@ -176,6 +176,11 @@ impl Provider {
         })
     }
 
+    /// Whether a request can be sent there: with a key of ours or the caller's, or without one.
+    pub fn is_usable(&self) -> bool {
+        self.key_mode == KeyMode::Client || self.has_key() || self.kind.keyless && self.keys.is_empty()
+    }
+
     /// Whether there is a key of ours now.
     pub fn has_key(&self) -> bool {
         self.keys.iter().any(|key| key.live.is_known())
@@ -235,6 +240,43 @@ mod tests {
             assert_eq!(key.for_origin(&origin(other)), None, "{other}");
         }
         assert_eq!(format!("{key:?}"), "BoundKey(… for https://api.example.org)");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_reload_throws_no_good_key_away() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("key");
+        let write = |key: &str| {
+            std::fs::write(&file, key).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        let all = |before: &[Provider], more: &str| {
+            let path = file.to_str().unwrap();
+            let text = format!(r#"{{ "providers": {{ "anthropic": {{ "apiKeyRef": "file:{path}"{more} }} }} }}"#);
+            let (config, _) = parse(&text, &Paths::default()).unwrap();
+            Provider::all_after(before, &config, &Resolver::new(Env::fixed([] as [(&str, &str); 0])))
+        };
+        let key = |all: &[Provider]| all[0].keys[0].live.get().map(|key| key.expose().to_owned());
+        write("sk-ant-api03-first");
+        let first = all(&[], "");
+        assert_eq!(key(&first).as_deref(), Some("sk-ant-api03-first"));
+        std::fs::remove_file(&file).unwrap();
+        // What is referred to as before is not looked up again; where it is, what was found stays.
+        let same = all(&first, r#", "timeoutSecs": 7"#);
+        assert!(Arc::ptr_eq(&same[0].keys[0].live, &first[0].keys[0].live));
+        let other = all(&same, r#", "apiKeyTtlSecs": 77"#);
+        assert_eq!(key(&other).as_deref(), Some("sk-ant-api03-first"));
+        assert!(other[0].key_errors().next().is_some() && !other[0].keys[0].has_changed());
+        // Another key in its place is known as another one: what was held against the first does not count.
+        write("sk-ant-api03-second");
+        let second = all(&other, r#", "apiKeyTtlSecs": 78"#);
+        assert_eq!(key(&second).as_deref(), Some("sk-ant-api03-second"));
+        assert!(second[0].keys[0].has_changed() && !second[0].keys[0].has_changed());
+        // A key is never taken along to another address.
+        let elsewhere = all(&second, r#", "baseUrl": "https://other.test""#);
+        assert!(!Arc::ptr_eq(&elsewhere[0].keys[0].live, &second[0].keys[0].live));
     }
 
     #[test]

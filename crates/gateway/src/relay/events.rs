@@ -131,7 +131,12 @@ impl Events {
             None => {
                 splitter.push(plain, |event| see(meter, tap.as_ref(), &event));
             }
-            Some(other) => other.push(plain),
+            Some(other) => {
+                other.push(plain);
+                if let Some(tap) = tap {
+                    splitter.push(plain, |event| tap.event(&event));
+                }
+            }
         }
     }
 
@@ -143,7 +148,11 @@ impl Events {
                 None => splitter.push(&piece, |event| see(meter, tap.as_ref(), &event)),
                 Some(other) => {
                     other.push(&piece);
-                    splitter.push(&piece, |_| {})
+                    splitter.push(&piece, |event| {
+                        if let Some(tap) = tap {
+                            tap.event(&event);
+                        }
+                    })
                 }
             };
             match border {

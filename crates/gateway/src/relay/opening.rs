@@ -47,13 +47,15 @@ impl Beginning {
         self.raw.concat().into()
     }
 
-    fn take(&mut self, fresh: &mut Vec<Bytes>, view: &mut View) {
+    /// `false`: it cannot be unpacked.
+    fn take(&mut self, fresh: &mut Vec<Bytes>, view: &mut View) -> bool {
         self.size += fresh.iter().map(Bytes::len).sum::<usize>();
         self.raw.extend(fresh.iter().cloned());
-        view.pass(fresh, &mut self.ready);
+        let good = view.pass(fresh, &mut self.ready);
         if self.first_content.is_none() && view.progress().1 {
             self.first_content = Some(Instant::now());
         }
+        good
     }
 
     /// What it begins with, if that is clear.
@@ -104,7 +106,9 @@ pub async fn open<S: Io>(
             match source.poll_read(&mut fresh, cx) {
                 Poll::Ready(Ok(end)) => {
                     silent = Instant::now() + idle;
-                    beginning.take(&mut fresh, view);
+                    if !beginning.take(&mut fresh, view) {
+                        return Poll::Ready(Ok(Opened::Empty("its stream cannot be unpacked".into())));
+                    }
                     if let Some(opened) = beginning.opened(view) {
                         return Poll::Ready(Ok(opened));
                     }

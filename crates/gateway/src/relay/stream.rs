@@ -17,6 +17,7 @@ use wire::sse::Splitter;
 
 use super::{Beginning, Events};
 use crate::client::Client;
+use crate::client::inbound::Claim;
 use crate::client::respond::with_details;
 use crate::coding::{self, Coding, Decoder, Unpacked};
 use crate::io::Io;
@@ -132,14 +133,14 @@ impl View {
 }
 
 impl View {
-    /// The same, which tells those who watch what the answer says.
+    /// The same, which tells those who watch what the answer says, as it is told to a client of that protocol.
     #[must_use]
-    pub fn tapped(mut self, live: &Arc<Hub>, id: Id) -> Self {
+    pub fn tapped(mut self, live: &Arc<Hub>, id: Id, client: Protocol) -> Self {
         if let Self::Events(events) | Self::Coded(events, _) = &mut self {
-            events.tap(Tap::new(live.clone(), id));
+            events.tap(Tap::new(live.clone(), id, client));
         }
         if let Self::Translated(.., tap) = &mut self {
-            *tap = Some(Tap::new(live.clone(), id));
+            *tap = Some(Tap::new(live.clone(), id, client));
         }
         self
     }
@@ -187,21 +188,27 @@ pub struct Whole {
     protocol: Protocol,
     /// Whether nothing but the end of the connection tells where it ends.
     open_ended: bool,
+    /// Room for the copy.
+    room: Option<Claim>,
 }
 
 /// Bytes of a whole answer that are kept to be read; models say less.
 const WHOLE: usize = 8 * 1024 * 1024;
 
 impl Whole {
-    /// Of a body with this coding; `open_ended`: one that ends with its connection.
-    pub fn new(coding: Option<Coding>, open_ended: bool) -> Self {
-        Self { copy: Vec::new(), coding, cut: false, protocol: Protocol::AnthropicMessages, open_ended }
+    /// Of a body with this coding; `open_ended`: one that ends with its connection. Its copy takes its share of the room.
+    pub fn new(coding: Option<Coding>, open_ended: bool, room: Claim) -> Self {
+        let (copy, protocol) = (Vec::new(), Protocol::AnthropicMessages);
+        Self { copy, coding, cut: false, protocol, open_ended, room: Some(room) }
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        self.cut |= self.copy.len() + piece.len() > WHOLE;
-        if !self.cut {
+        let fits = self.copy.len() + piece.len() <= WHOLE;
+        if fits && self.room.as_mut().is_some_and(|room| room.grow(piece.len())) {
             self.copy.extend_from_slice(piece);
+        } else {
+            // What is known in part is not known.
+            (self.copy, self.room, self.cut) = (Vec::new(), None, true);
         }
     }
 

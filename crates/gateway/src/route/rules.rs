@@ -210,6 +210,11 @@ impl RuleSet {
         self.on_subscription_limit.is_some()
     }
 
+    /// The default provider and the chain, as requests go through them where no rule matches.
+    pub fn line(&self) -> impl Iterator<Item = u16> {
+        [self.default].into_iter().chain(self.chain.iter().copied())
+    }
+
     /// The provider's name.
     pub fn name(&self, provider: u16) -> &str {
         self.providers.get(usize::from(provider)).map_or("", |known| &known.name)
@@ -225,13 +230,12 @@ impl RuleSet {
     /// gateway stands in for, which is the default one (or the first of the chain that is enabled).
     pub fn home_of_key(&self, key: &str, protocol: Protocol) -> Option<u16> {
         let known = |at: u16| self.providers.get(usize::from(at));
-        let line = || [self.default].into_iter().chain(self.chain.iter().copied());
         let all = (0..self.providers.len()).filter_map(|at| u16::try_from(at).ok());
         let of_kind = |name: &str| {
             let is_it = |at: &u16| known(*at).is_some_and(|it| it.kind.name == name && it.takes_callers_key());
-            line().chain(all).find(is_it)
+            self.line().chain(all).find(is_it)
         };
-        let default = || line().find(|at| known(*at).is_some_and(|it| it.enabled)).unwrap_or(self.default);
+        let default = || self.line().find(|at| known(*at).is_some_and(|it| it.enabled)).unwrap_or(self.default);
         if let Some(vendor) = vendor_of_key(key) {
             let speaks_for =
                 |at: &u16| known(*at).is_some_and(|it| it.kind.name == COMPATIBLE && it.takes_callers_key());

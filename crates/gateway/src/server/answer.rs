@@ -1,14 +1,15 @@
 //! The answer that comes down: what we know of its bytes, and its head as the client gets it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead, write};
 use ledger::record::Outcome;
 use tokio::time::Instant;
 
-use crate::client::inbound::Operation;
-use crate::client::{Client, Interrupted};
+use crate::client::Client;
+use crate::client::inbound::{Held, Operation};
 use crate::coding::{Coding, Decoder};
 use crate::error::{ErrorKind, Refusal};
 use crate::gateway::Worker;
@@ -19,6 +20,7 @@ use crate::relay::{Ended, Events, Framed, View, Whole};
 use crate::server::account::outcome;
 use crate::server::dispatch::{Collected, Lost, What};
 use crate::server::exchange::{Exchange, Failure};
+use crate::server::step::{NotWhole, collected, no_room};
 use crate::translation::LOSS;
 use crate::upstream::UpstreamBody;
 
@@ -32,16 +34,24 @@ pub(super) fn is_json(answer: &ResponseHead) -> bool {
     plain && answer.get("content-type").is_some_and(|v| v.to_ascii_lowercase().starts_with(b"application/json"))
 }
 
-/// What we know of an answer's bytes before they come. `asked`: whether the request was for a stream.
-pub(super) fn view(operation: Operation, head: &RequestHead, answer: &ResponseHead, asked: bool) -> View {
+/// What we know of an answer's bytes before they come. `asked`: whether the request was for a stream; `kept`: what copies
+/// take their room from.
+pub(super) fn view(
+    operation: Operation,
+    head: &RequestHead,
+    answer: &ResponseHead,
+    asked: bool,
+    kept: &Arc<Held>,
+) -> View {
     // An upstream that does not say what it sends is taken to send what it was asked for.
     let is_stream =
         answer.get("content-type").map_or(asked, |v| v.to_ascii_lowercase().starts_with(b"text/event-stream"));
     // An error answer is no stream, whatever it says: it passes as it is.
     let is_stream = is_stream && (200..300).contains(&answer.status);
     if operation.is_held() && !is_stream && head.method() != "HEAD" && answer.framing != Framing::None {
+        let open_ended = answer.framing == Framing::UntilClose;
         return Coding::of(answer.get("content-encoding"))
-            .map_or(View::Plain, |coding| View::Whole(Whole::new(coding, answer.framing == Framing::UntilClose)));
+            .map_or(View::Plain, |coding| View::Whole(Whole::new(coding, open_ended, kept.share())));
     }
     if operation != Operation::Generation || !is_stream || answer.framing == Framing::None {
         return View::Plain;
@@ -149,23 +159,16 @@ impl Exchange {
         answer: ResponseHead,
         mut source: UpstreamBody,
     ) -> Result<(Ended, bool), Failure> {
-        let deadline = Instant::now() + provider.timeouts.idle;
-        let whole = {
-            let mut collect = std::pin::pin!(source.collect(BATCH_OBJECT));
-            client.watch(deadline, |cx| collect.as_mut().poll(cx)).await
-        };
+        let idle = provider.timeouts.idle;
+        let (mut room, until) = (worker.gateway.kept.share(), Instant::now() + idle);
+        let collected = collected(client, &mut source, &mut room, BATCH_OBJECT, idle, until).await?;
         client.unread &= source.sending().0.is_uploading();
-        let whole = match whole {
-            Ok(Ok(Some(whole))) => whole,
-            Ok(Ok(None)) => {
-                return Err(Refusal::new(ErrorKind::BadGateway, "the batch object is larger than 16 MB").into());
-            }
-            Ok(Err(e)) => return Err(Refusal::new(ErrorKind::BadGateway, e.to_string()).into()),
-            Err(Interrupted::Deadline) => {
-                return Err(Refusal::new(ErrorKind::UpstreamTimeout, "the batch object did not arrive in time").into());
-            }
-            Err(why) => return Err(why.into()),
-        };
+        let whole = collected.map_err(|why| match why {
+            NotWhole::TooLong => Refusal::new(ErrorKind::BadGateway, "the batch object is larger than 16 MB"),
+            NotWhole::Broken(why) => Refusal::new(ErrorKind::BadGateway, why),
+            NotWhole::Late => Refusal::new(ErrorKind::UpstreamTimeout, "the batch object did not arrive in time"),
+            NotWhole::NoRoom => no_room(),
+        })?;
         let ours = format!("http://{}", head.host());
         let body = Bytes::from(rehome(&whole, &provider.base.to_string(), &ours));
         source.release(&worker.pool, &provider.base.origin);

@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 use wire::meter::Metered;
 
 use crate::cap::Turn;
-use crate::client::inbound::HeldBody;
+use crate::client::inbound::{Claim, HeldBody};
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
@@ -57,6 +57,8 @@ pub(super) struct Won<'g> {
     pub(super) view: View,
     /// The answer where it was translated as a whole, and what it came to.
     pub(super) whole: Option<(Bytes, Metered)>,
+    /// The room of that.
+    pub(super) _room: Option<Claim>,
     /// What a translation did not carry.
     pub(super) lost: String,
     /// What was read and held back.
@@ -119,6 +121,10 @@ impl<'g> Dispatched<'g> {
 fn passed_over(provider: &Provider, target: &Target<'_>, unfit: Unfit) -> Refusal {
     match unfit {
         Unfit::Refused(why) => Refusal::of(&why),
+        Unfit::NoRoom => {
+            let message = "the gateway holds as many request bodies as it may (`server.maxHeldMb`): try again";
+            return Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(1));
+        }
         Unfit::Model => Refusal::new(
             ErrorKind::InvalidRequest,
             format!(

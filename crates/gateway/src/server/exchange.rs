@@ -193,16 +193,22 @@ impl Exchange {
             Some(OwnKey { home, id: routing.subscriptions.id(key) })
         };
         let purse = Purse { own: own.and_then(of_own), stored: means.stored };
+        // Without a key of its own: the one that the gateway stands in for.
+        let own_home = match own {
+            Some(_) => purse.own.map(|own| own.home),
+            None => routing.rules.home_of_key("", self.protocol),
+        };
         self.know_party(&facts.party);
         self.know(head, body.as_ref());
         routing.budget.deposit();
         // The last bits of the id are random; the product's first ones depend on all of them.
         let chance = (self.key as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let lists = |provider: &Provider| provider.way(self.protocol).protocol == self.protocol;
-        let providers = &gateway.providers;
-        let names_only = !providers.is_empty() && !providers.iter().any(lists);
-        if names_only && self.operation == Operation::Models && head.method() == "GET" {
-            return self.models(client, head, worker).await;
+        if self.operation == Operation::Models && head.method() == "GET" {
+            let lists = |provider: &Provider| provider.way(self.protocol).protocol == self.protocol;
+            let providers = &gateway.providers;
+            if !providers.is_empty() && !providers.iter().any(lists) {
+                return self.models(client, head, worker).await;
+            }
         }
         let view = gateway.view(chance);
         let Ok(plan) = routing.rules.plan(&facts, &purse, &view) else {
@@ -228,7 +234,7 @@ impl Exchange {
         let prompt_bytes = facts.prompt_bytes();
         let (id, protocol) = (self.id.clone(), self.protocol);
         let fitted = Fitted::default();
-        let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss, fitted: &fitted };
+        let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss, home: own_home, fitted: &fitted };
         // Not every provider counts: then we do.
         if self.operation == Operation::CountTokens
             && let (Some(first), Some(body)) = (plan.targets.first(), &body)

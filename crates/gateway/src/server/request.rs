@@ -11,7 +11,7 @@ use wire::loss::Losses;
 use wire::protocol::Protocol;
 
 use crate::catalog::{Auth, Way};
-use crate::client::inbound::{HeldBody, Operation};
+use crate::client::inbound::{Claim, HeldBody, Operation};
 use crate::config::KeyMode;
 use crate::headers;
 use crate::health::Slot;
@@ -73,7 +73,7 @@ pub(super) fn credential(
 }
 
 /// A request as it goes up.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) head: Bytes,
     /// The body in slices of what was received, with what is changed between them; `None`: it goes up while it arrives,
@@ -86,6 +86,8 @@ pub(super) struct Outgoing {
     pub(super) lost: String,
     /// Whether there is nothing to ask.
     pub(super) is_idle: bool,
+    /// The room of a body that was made anew.
+    pub(super) _room: Option<Claim>,
 }
 
 /// What is not carried, as the record keeps it and as the client is told.
@@ -98,6 +100,8 @@ pub(super) fn told(losses: &Losses) -> (Vec<Box<str>>, String) {
 pub(super) enum Unfit {
     /// The model cannot be written into the request.
     Model,
+    /// There is no room for another body beside the one that came.
+    NoRoom,
     /// What is asked cannot be said in the target's protocol.
     Refused(Box<ApiError>),
 }
@@ -106,18 +110,32 @@ pub(super) enum Unfit {
 /// however many targets are asked.
 #[derive(Debug, Default)]
 pub(super) struct Fitted {
-    for_claude: OnceCell<Option<(Bytes, Losses)>>,
-    for_others: OnceCell<Option<(Bytes, Losses)>>,
+    for_claude: OnceCell<Option<Stripped>>,
+    for_others: OnceCell<Option<Stripped>>,
+}
+
+/// A body without reasoning of other providers, and what that was.
+#[derive(Debug)]
+struct Stripped {
+    text: Bytes,
+    losses: Losses,
+    /// `None`: there is none.
+    room: Option<Claim>,
 }
 
 impl Fitted {
-    /// The body without such reasoning, and what that was; `None`: there is none.
-    fn of(&self, protocol: Protocol, body: &HeldBody, unsigned: Unsigned) -> Option<&(Bytes, Losses)> {
+    /// The body without such reasoning; `None`: there is none.
+    fn of(&self, protocol: Protocol, body: &HeldBody, unsigned: Unsigned) -> Option<&Stripped> {
         let made = match unsigned {
             Unsigned::Goes => &self.for_claude,
             Unsigned::Stays => &self.for_others,
         };
-        made.get_or_init(|| translation::without_foreign_reasoning(protocol, &body.text, unsigned)).as_ref()
+        let make = || {
+            let (text, losses) = translation::without_foreign_reasoning(protocol, &body.text, unsigned)?;
+            let room = body.room_for(text.len());
+            Some(Stripped { text, losses, room })
+        };
+        made.get_or_init(make).as_ref()
     }
 }
 
@@ -174,21 +192,36 @@ pub(super) fn prepare(
     let way = provider.way(asks.protocol);
     if way.protocol != asks.protocol {
         return match body.filter(|_| operation == Operation::Generation) {
-            Some(body) => translated::prepare(asks, head, body, provider, target, changes, credential)
-                .map_err(|why| Unfit::Refused(Box::new(why))),
+            Some(body) => {
+                let made = translated::prepare(asks, head, body, provider, target, changes, credential);
+                let made = made.map_err(|why| Unfit::Refused(Box::new(why)))?;
+                let size = made.body.iter().flatten().map(Bytes::len).sum();
+                let _room = Some(body.room_for(size).ok_or(Unfit::NoRoom)?);
+                Ok(Outgoing { _room, ..made })
+            }
             None => Err(Unfit::Model),
         };
     }
     let stripped = body.and_then(|body| asks.fitted.of(asks.protocol, body, unsigned_at(provider)));
+    if stripped.is_some_and(|stripped| stripped.room.is_none()) {
+        return Err(Unfit::NoRoom);
+    }
     let body = match body {
-        Some(body) => Some(body_for(body, stripped.map(|(text, _)| text), target).ok_or(Unfit::Model)?),
+        Some(body) => Some(body_for(body, stripped.map(|stripped| &stripped.text), target).ok_or(Unfit::Model)?),
         None => None,
     };
     let mut out = BytesMut::with_capacity(2048);
     write::request_line(&mut out, head.method(), &provider.target(way, head.target()));
     write::field(&mut out, b"host", provider.base.origin.host_header().as_bytes());
     let unpacked = body.as_ref().is_some_and(|(_, unpacked)| *unpacked);
-    headers::request_fields(&mut out, head, operation.coding(), unpacked, changes.headers, &provider.headers);
+    let to = headers::For {
+        coding: operation.coding(),
+        unpacked,
+        is_home: asks.home == Some(provider.place),
+        rule: changes.headers,
+        provider: &provider.headers,
+    };
+    headers::request_fields(&mut out, head, to);
     if let Some(credential) = credential {
         credential.write(&mut out);
     }
@@ -202,6 +235,6 @@ pub(super) fn prepare(
     }
     headers::end(&mut out);
     let (head, body) = (out.freeze(), body.map(|(parts, _)| parts));
-    let (losses, lost) = stripped.map(|(_, losses)| told(losses)).unwrap_or_default();
-    Ok(Outgoing { head, body, answer: None, losses, lost, is_idle: false })
+    let (losses, lost) = stripped.map(|stripped| told(&stripped.losses)).unwrap_or_default();
+    Ok(Outgoing { head, body, answer: None, losses, lost, is_idle: false, _room: None })
 }

@@ -12,6 +12,7 @@ use wire::error::ApiError;
 use wire::meter::{Meter, Metered};
 
 use crate::cap::Turn;
+use crate::client::inbound::Claim;
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Worker;
@@ -87,6 +88,8 @@ struct Passing {
     said: Said,
     view: View,
     whole: Option<(Bytes, Metered)>,
+    /// The room of that.
+    room: Option<Claim>,
     beginning: Beginning,
     /// What it says of its target.
     of_target: Outcome,
@@ -145,10 +148,18 @@ impl From<Failure> for Stopped {
 }
 
 /// Why a body is not at hand as a whole.
-enum NotWhole {
+pub(super) enum NotWhole {
     Late,
     TooLong,
+    /// As many are kept as may be.
+    NoRoom,
     Broken(String),
+}
+
+/// What a client is told whose answer has no room.
+pub(super) fn no_room() -> Refusal {
+    let message = "the gateway keeps as many whole answers as it may (`server.maxHeldMb`): try again";
+    Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(1))
 }
 
 /// Of an answer that was accepted and of which nothing else is known.
@@ -216,7 +227,7 @@ impl Exchange {
         self.begin_try();
         match self.judged(client, step, kept, &pass).await {
             Ok(Judged::Passes(passing)) => {
-                let Passing { answer, source, said, view, whole, beginning, of_target } = *passing;
+                let Passing { answer, source, said, view, whole, room, beginning, of_target } = *passing;
                 self.unanswered = false;
                 let status = answer.status;
                 let outcome = if status >= 400 { Recorded::UpstreamError } else { Recorded::Success };
@@ -230,6 +241,7 @@ impl Exchange {
                     source,
                     view,
                     whole,
+                    _room: room,
                     lost: step.request.lost.clone(),
                     beginning,
                     pass,
@@ -288,7 +300,8 @@ impl Exchange {
             _ if status >= 400 => self.refused(client, step, kept, heard).await,
             _ if status >= 300 && status != 304 => Ok(redirected(provider, status).into()),
             None => {
-                let view = view(self.operation, head, &heard.answer, self.stream).speaking(step.asked.asks.protocol);
+                let view = view(self.operation, head, &heard.answer, self.stream, &worker.gateway.kept)
+                    .speaking(step.asked.asks.protocol);
                 self.opened(client, step, heard, view).await
             }
             Some(to) => match translated::view(to, &heard.answer) {
@@ -313,6 +326,7 @@ impl Exchange {
     ) -> Result<Judged, Stopped> {
         let (provider, owner, to) = (step.provider, step.owner(), step.request.answer.as_ref());
         let Heard { answer, mut source, signals, said } = heard;
+        let kept_room = &step.worker.gateway.kept;
         let status = answer.status;
         let fault = |refused, what| Fault::new(Why::Refused(refused), what, Recorded::UpstreamError).status(status);
         let refused = Refused::of(status, &signals, b"");
@@ -325,7 +339,7 @@ impl Exchange {
         let has_body = step.asked.head.method() != "HEAD";
         if has_body && (follows || ours || to.is_some()) {
             let until = Instant::now() + KEPT_WITHIN;
-            let collected = self.collected(client, &mut source, KEPT, step.idle, until).await;
+            let collected = collected(client, &mut source, &mut kept_room.share(), KEPT, step.idle, until).await;
             let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: None })?;
             client.unread &= source.sending().0.is_uploading();
             let Ok(body) = collected else {
@@ -356,11 +370,13 @@ impl Exchange {
             return Ok(Fault { of_target: Some(of_target), ..fault(refused, what) }.into());
         }
         let view = match to {
-            None => view(self.operation, step.asked.head, &answer, self.stream).speaking(step.asked.asks.protocol),
+            None => view(self.operation, step.asked.head, &answer, self.stream, kept_room)
+                .speaking(step.asked.asks.protocol),
             Some(_) => View::Plain,
         };
-        let (whole, beginning) = (None, Beginning::default());
-        Ok(Judged::Passes(Box::new(Passing { answer, source, said, view, whole, beginning, of_target })))
+        let (whole, room, beginning) = (None, None, Beginning::default());
+        let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
+        Ok(Judged::Passes(Box::new(passing)))
     }
 
     /// An answer that was accepted. Where another target is left, it is held back until it is clear what it begins with.
@@ -372,7 +388,7 @@ impl Exchange {
         view: View,
     ) -> Result<Judged, Stopped> {
         let gateway = &step.worker.gateway;
-        let mut view = view.tapped(gateway.recorder.live(), Id(self.key));
+        let mut view = view.tapped(gateway.recorder.live(), Id(self.key), step.asked.asks.protocol);
         let Heard { answer, mut source, signals, said } = heard;
         let status = said.status;
         let mut beginning = Beginning::default();
@@ -410,7 +426,9 @@ impl Exchange {
             }
         }
         let of_target = Outcome::Good { first: self.stream.then(|| step.since.elapsed()) };
-        Ok(Judged::Passes(Box::new(Passing { answer, source, said, view, whole: None, beginning, of_target })))
+        let (whole, room) = (None, None);
+        let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
+        Ok(Judged::Passes(Box::new(passing)))
     }
 
     /// An answer in another protocol that does not stream: it is translated once it is whole.
@@ -423,7 +441,8 @@ impl Exchange {
     ) -> Result<Judged, Stopped> {
         let Heard { answer, mut source, signals, said } = heard;
         let status = said.status;
-        let collected = self.collected(client, &mut source, WHOLE, step.idle, step.end).await;
+        let mut room = step.worker.gateway.kept.share();
+        let collected = collected(client, &mut source, &mut room, WHOLE, step.idle, step.end).await;
         let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: unknown() })?;
         let body = match collected {
             Ok(body) => body,
@@ -431,6 +450,8 @@ impl Exchange {
                 let fault = Fault::new(Why::Late, step.was_silent(), Recorded::Timeout).status(status);
                 return Ok(fault.error("its answer did not come in time").used(unknown()).into());
             }
+            // It was generated and paid: nobody else is asked for it.
+            Err(NotWhole::NoRoom) => return Ok(crowded(status).into()),
             Err(why) => {
                 let why = match why {
                     NotWhole::Broken(why) => why,
@@ -441,12 +462,15 @@ impl Exchange {
             }
         };
         match translated::whole(to, &answer, &body) {
+            Ok((body, _)) if !room.grow(body.len()) => Ok(crowded(status).into()),
             Ok((body, metered)) => {
                 let fields = translated::fields(to, &answer);
                 let answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
                 let of_target = Outcome::Good { first: self.stream.then(|| step.since.elapsed()) };
                 let (view, whole, beginning) = (View::Plain, Some((body, metered)), Beginning::default());
-                Ok(Judged::Passes(Box::new(Passing { answer, source, said, view, whole, beginning, of_target })))
+                let room = Some(room);
+                let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
+                Ok(Judged::Passes(Box::new(passing)))
             }
             Err(error) => {
                 // Some say within a good answer that they failed; what cannot be read may have been one.
@@ -459,43 +483,55 @@ impl Exchange {
             }
         }
     }
+}
 
-    /// The body of an answer that has to be at hand as a whole; no silence in it is longer than `idle`.
-    async fn collected<S: Io>(
-        &mut self,
-        client: &mut Client<S>,
-        source: &mut UpstreamBody,
-        most: usize,
-        idle: Duration,
-        until: Instant,
-    ) -> Result<Result<Bytes, NotWhole>, Interrupted> {
-        let (mut whole, mut pieces) = (Vec::new(), Vec::new());
-        let mut silent = Instant::now() + idle;
-        let collected = std::future::poll_fn(|cx| {
-            while let Poll::Ready(read) = source.poll_read(&mut pieces, cx) {
-                let end = match read {
-                    Ok(end) => end,
-                    Err(why) => return Poll::Ready(Ok(Err(NotWhole::Broken(why.to_string())))),
-                };
-                silent = Instant::now() + idle;
-                if whole.len() + pieces.iter().map(Bytes::len).sum::<usize>() > most {
-                    return Poll::Ready(Ok(Err(NotWhole::TooLong)));
-                }
-                pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
-                if end {
-                    return Poll::Ready(Ok(Ok(())));
-                }
+/// The body of an answer that has to be at hand as a whole, in its share of the room; no silence in it is longer than
+/// `idle`.
+pub(super) async fn collected<S: Io>(
+    client: &mut Client<S>,
+    source: &mut UpstreamBody,
+    room: &mut Claim,
+    most: usize,
+    idle: Duration,
+    until: Instant,
+) -> Result<Result<Bytes, NotWhole>, Interrupted> {
+    let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+    let mut silent = Instant::now() + idle;
+    let collected = std::future::poll_fn(|cx| {
+        while let Poll::Ready(read) = source.poll_read(&mut pieces, cx) {
+            let end = match read {
+                Ok(end) => end,
+                Err(why) => return Poll::Ready(Ok(Err(NotWhole::Broken(why.to_string())))),
+            };
+            silent = Instant::now() + idle;
+            let more = pieces.iter().map(Bytes::len).sum::<usize>();
+            if whole.len() + more > most {
+                return Poll::Ready(Ok(Err(NotWhole::TooLong)));
             }
-            // An upstream may answer before it has read everything, and wait for the rest.
-            let (sender, connection) = source.sending();
-            let _ = sender.poll_write(&mut connection.io, cx);
-            client.poll_interrupted(silent.min(until), cx).map(|why| match why {
-                Interrupted::Deadline => Ok(Err(NotWhole::Late)),
-                why => Err(why),
-            })
-        });
-        Ok(collected.await?.map(|()| whole.into()))
-    }
+            if !room.grow(more) {
+                return Poll::Ready(Ok(Err(NotWhole::NoRoom)));
+            }
+            pieces.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
+            if end {
+                return Poll::Ready(Ok(Ok(())));
+            }
+        }
+        // An upstream may answer before it has read everything, and wait for the rest.
+        let (sender, connection) = source.sending();
+        let _ = sender.poll_write(&mut connection.io, cx);
+        client.poll_interrupted(silent.min(until), cx).map(|why| match why {
+            Interrupted::Deadline => Ok(Err(NotWhole::Late)),
+            why => Err(why),
+        })
+    });
+    Ok(collected.await?.map(|()| whole.into()))
+}
+
+/// A good answer for which there is no room: that says nothing of its target.
+fn crowded(status: u16) -> Fault {
+    let fault = Fault::new(Why::Late, What::Refusal(no_room()), Recorded::Rejected).status(status);
+    let fault = fault.error("there is no room for its answer").used(unknown());
+    Fault { of_target: Some(Outcome::Answered), ..fault }
 }
 
 /// A redirect is never followed: the key would go with it.

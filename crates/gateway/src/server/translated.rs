@@ -39,6 +39,8 @@ pub(super) struct Asks<'a> {
     pub(super) protocol: Protocol,
     pub(super) id: &'a str,
     pub(super) on_loss: OnLoss,
+    /// The provider that the caller's own credentials are for.
+    pub(super) home: Option<u16>,
     /// What is made of its body once for all targets.
     pub(super) fitted: &'a Fitted,
 }
@@ -120,6 +122,7 @@ pub(super) fn prepare(
         losses,
         lost,
         is_idle: translated.is_idle,
+        _room: None,
         answer: Some(translated.answer),
     })
 }

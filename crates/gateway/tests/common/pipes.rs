@@ -450,6 +450,7 @@ impl House {
         near.close();
         soon(near.wait()).await;
         assert_eq!(gateway.held.used(), 0, "bytes of request bodies are still held");
+        assert_eq!(gateway.kept.used(), 0, "bytes of answers are still kept");
         assert_eq!(gateway.counters.totals().1, 0, "a request counts as running");
         worker.pool.clear();
         assert_eq!(Rc::strong_count(&worker), 1, "somebody holds the worker");

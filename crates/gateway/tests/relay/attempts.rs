@@ -334,3 +334,83 @@ async fn a_slow_body_that_is_translated_does_not_count_against_its_target() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_of_bodies_and_kept_of_answers_has_a_bound_in_sum() {
+    let edit = |settings: &mut Value| {
+        translated(settings);
+        settings["server"]["maxHeldMb"] = json!(0.1);
+        settings["server"]["maxBodyMb"] = json!(0.1);
+        settings["routing"]["fallbackChain"] = json!(["anthropic"]);
+    };
+    in_house(edit, async |house| {
+        // The body that came has room, the one that is made of it has none beside it.
+        let long = BODY.replace("hi ", &"x".repeat(60 << 10));
+        let reply = house.client().ask(post("/v1/messages", "", &long)).await;
+        assert_eq!((reply.status, reply.refusal().0.as_str(), house.dialed()), (529, "overloaded_error", 0));
+        let text = "y".repeat(120 << 10);
+        let body = CHAT.replace("hi", &text);
+        house.script([Step::Request, send(format!("{OK}content-length: {}\r\n\r\n{body}", body.len()))]);
+        let reply = house.client().ask(ask(false)).await;
+        assert_eq!((reply.status, house.dialed()), (529, 1), "{}", reply.text());
+        assert!(reply.refusal().1.contains("server.maxHeldMb"));
+        let record = &house.records()[1];
+        assert!(record.usage_unknown, "{record:?}");
+    })
+    .await;
+    // What passes as it came passes, but nobody knows what it used.
+    let edit = |settings: &mut Value| {
+        once(settings);
+        settings["server"]["maxHeldMb"] = json!(0.1);
+        settings["server"]["maxBodyMb"] = json!(0.1);
+    };
+    in_house(edit, async |house| {
+        let message = format!(
+            r#"{{"type":"message","model":"claude-sonnet-4-5","content":[{{"type":"text","text":"{}"}}],"usage":{{"input_tokens":1,"output_tokens":2}}}}"#,
+            "z".repeat(120 << 10)
+        );
+        house.script([Step::Request, send(format!("{OK}content-length: {}\r\n\r\n{message}", message.len()))]);
+        let reply = house.client().ask(ask(false)).await;
+        assert_eq!((reply.status, reply.body.len()), (200, message.len()));
+        let record = only_record(house);
+        assert_eq!((record.usage.is_none(), record.usage_unknown), (true, true));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_a_process_that_another_has_replaced_is_sent_away() {
+    in_house(once, async |house| {
+        let admin = format!("authorization: Bearer {}\r\n", house.gateway.admin_token.expose());
+        let mut viewer = house.client();
+        viewer.send(get("/api/streams/subscribe", &admin)).await;
+        assert_eq!(viewer.head().await.status, 200);
+        house.worker.retired.cancel();
+        viewer.rest().await;
+        // Without a body to send there is nothing to watch.
+        let head = String::from_utf8(get("/api/streams/subscribe", &admin)).unwrap().replacen("GET", "HEAD", 1);
+        let mut other = house.client();
+        other.send(head).await;
+        assert_eq!(other.reply_to("HEAD").await.status, 405);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_default_without_a_key_does_not_make_the_gateway_unwell_while_another_serves() {
+    let edit = |settings: &mut Value| {
+        two(settings);
+        let first = &mut settings["providers"]["anthropic"];
+        first["apiKeyMode"] = "stored".into();
+        first["apiKeyRef"] = "env:NOT_SET".into();
+    };
+    in_house(edit, async |house| {
+        let health = house.client().ask(get("/gateway/health", "")).await.json();
+        assert_eq!(health["status"], "healthy", "{health}");
+        let providers = house.client().ask(get("/gateway/providers", "")).await.json();
+        let serves: Vec<_> =
+            providers["providers"].as_array().unwrap().iter().map(|p| (&p["name"], &p["serves"])).collect();
+        assert_eq!(serves, [(&json!("anthropic"), &json!(false)), (&json!("second"), &json!(true))]);
+    })
+    .await;
+}

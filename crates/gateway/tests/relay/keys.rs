@@ -159,3 +159,21 @@ async fn a_server_that_does_not_sign_gets_its_own_reasoning_back() {
         .await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn credentials_under_other_names_go_to_the_callers_own_provider_alone() {
+    let edit = |settings: &mut Value| {
+        let other = json!({ "providerType": "anthropic-compatible", "apiKeyRef": "env:OTHER_KEY" });
+        providers(settings, &[("anthropic", json!({})), ("second", other)]);
+        settings["routing"]["fallbackChain"] = json!(["anthropic", "second"]);
+    };
+    in_house(edit, async |house| {
+        house.script([Step::Request, answer("503 Service Unavailable", "{}")]);
+        house.script([Step::Request, answer("200 OK", MESSAGE)]);
+        let fields = "x-api-key: sk-ant-api03-callers-own\r\ncf-aig-authorization: Bearer canary\r\nx-portkey-api-key: canary\r\n";
+        assert_eq!(house.client().ask(post("/v1/messages", fields, BODY)).await.status, 200);
+        let canaries: Vec<usize> = (0..2).map(|at| head(house, at).matches("canary").count()).collect();
+        assert_eq!(canaries, [2, 0]);
+    })
+    .await;
+}
