@@ -18,9 +18,15 @@ impl<'a> Json<'a> {
 
     /// The text, if it is one JSON value.
     pub fn parse(text: impl Into<Cow<'a, str>>) -> Option<Self> {
-        let text = text.into();
-        serde_json::from_str::<IgnoredAny>(&text).ok()?;
-        Some(Self(match text {
+        Self::read_from(text.into()).ok()
+    }
+
+    /// The text as one JSON value, or the text again.
+    pub fn read_from(text: Cow<'a, str>) -> Result<Self, Cow<'a, str>> {
+        if serde_json::from_str::<IgnoredAny>(&text).is_err() {
+            return Err(text);
+        }
+        Ok(Self(match text {
             Cow::Borrowed(text) => Cow::Borrowed(text.trim_ascii()),
             Cow::Owned(text) if text.trim_ascii().len() < text.len() => Cow::Owned(text.trim_ascii().to_owned()),
             owned => owned,

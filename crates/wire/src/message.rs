@@ -166,7 +166,7 @@ impl Open {
                     text if custom => Input::Text(text),
                     text if text.trim_ascii().is_empty() => Input::Json(Json::EMPTY),
                     // An answer that was cut at its limit may end within an input.
-                    text => Json::parse(text.clone()).map_or(Input::Cut(text), Input::Json),
+                    text => Json::read_from(text).map_or_else(Input::Cut, Input::Json),
                 };
                 Content::Call(Call { id, name, input })
             }

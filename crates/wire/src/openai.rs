@@ -203,10 +203,7 @@ pub(crate) fn input(arguments: Cow<'_, str>) -> Input<'_> {
     if arguments.trim_ascii().is_empty() {
         return Input::Json(Json::EMPTY);
     }
-    match Json::parse(arguments.clone()) {
-        Some(json) => Input::Json(json),
-        None => Input::Cut(arguments),
-    }
+    Json::read_from(arguments).map_or_else(Input::Cut, Input::Json)
 }
 
 /// Who asks, and under which key the provider looks for a cached prefix.

@@ -67,6 +67,50 @@ fn read<S: ReadEvents>(state: &mut S, event: &RawEvent<'_>, sink: &mut Sink<'_>)
     }
 }
 
+/// The form of the last event, where it said one text and nothing else. Most events of a stream differ from the one before
+/// in that text alone: what stands around it has been read already, and is compared instead of read again.
+#[derive(Debug)]
+pub(crate) struct Form<T> {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    /// What the text is; `None`: there is no such event.
+    what: Option<T>,
+}
+
+impl<T> Default for Form<T> {
+    fn default() -> Self {
+        Self { head: Vec::new(), tail: Vec::new(), what: None }
+    }
+}
+
+impl<T: Copy> Form<T> {
+    /// The longest form that is kept.
+    const LONGEST: usize = 4096;
+
+    /// The text of an event of this form, and what it is.
+    pub(crate) fn text<'d>(&self, data: &'d str) -> Option<(T, &'d str)> {
+        let what = self.what?;
+        let rest = data.as_bytes().strip_prefix(&*self.head)?.strip_suffix(&*self.tail)?;
+        // Within a string, these alone mean more than themselves.
+        let is_plain = rest.iter().all(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\'));
+        is_plain.then(|| (what, &data[self.head.len()..data.len() - self.tail.len()]))
+    }
+
+    /// Keeps the form of an event that says `text` and nothing else; `text` is a part of `data`.
+    pub(crate) fn keep(&mut self, data: &str, text: &str, what: T) {
+        let from = (text.as_ptr() as usize).wrapping_sub(data.as_ptr() as usize);
+        self.what = None;
+        let (Some(head), Some(tail)) = (data.get(..from), data.get(from.wrapping_add(text.len())..)) else { return };
+        if head.len() + tail.len() <= Self::LONGEST {
+            self.head.clear();
+            self.head.extend_from_slice(head.as_bytes());
+            self.tail.clear();
+            self.tail.extend_from_slice(tail.as_bytes());
+            self.what = Some(what);
+        }
+    }
+}
+
 /// The blocks of an answer, each under a key of its own, on their way through [`Lanes`] and [`Guard`].
 #[derive(Debug)]
 pub(crate) struct Blocks {
@@ -115,5 +159,31 @@ impl Blocks {
     pub(crate) fn finish(&mut self, sink: &mut Sink<'_>) {
         let guard = &mut self.guard;
         self.lanes.finish(&mut |event| guard.emit(event, sink));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_the_same_form_is_read_by_what_stands_around_its_text() {
+        let mut form = Form::default();
+        let event = |text: &str| format!("{{\"a\":{{\"text\":\"{text}\"}},\"n\":1}}");
+        let first = event("one");
+        assert_eq!(form.text(&first), None);
+        form.keep(&first, &first[14..17], 7);
+        for text in ["two", "", "dr\u{e4}i 😀", "one"] {
+            assert_eq!(form.text(&event(text)), Some((7, text)), "{text}");
+        }
+        for other in ["a\\n", "a\"b", "a\nb", "\\"] {
+            assert_eq!(form.text(&event(other)), None, "{other}");
+        }
+        assert_eq!(form.text("{\"a\":{\"text\":\"two\"},\"n\":2}"), None);
+        // Head and tail may not share a byte.
+        assert_eq!(form.text("{\"a\":{\"text\":\"},\"n\":1}"), None);
+        let long = event(&"x".repeat(9)) + &" ".repeat(5000);
+        form.keep(&long, &long[14..23], 8);
+        assert_eq!(form.text(&long), None);
     }
 }

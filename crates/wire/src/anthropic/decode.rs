@@ -1,5 +1,7 @@
 //! Reads answers, streamed and whole.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -15,7 +17,7 @@ use crate::opaque::{Extra, Opaque};
 use crate::reading::{answer, unreadable};
 use crate::refusal;
 use crate::request::{Content, Input};
-use crate::streaming::{Events, ReadEvents};
+use crate::streaming::{Events, Form, ReadEvents};
 use crate::usage::Usage;
 
 /// Reads one stream.
@@ -30,6 +32,7 @@ pub(super) struct State {
     /// Whether the input has been reported.
     counted: bool,
     stop: Option<Stop<'static>>,
+    form: Form<()>,
 }
 
 #[derive(Deserialize)]
@@ -187,6 +190,12 @@ impl State {
     }
 
     fn delta(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
+        if let Some(((), text)) = self.form.text(data) {
+            if !text.is_empty() {
+                self.guard.emit(Event::Delta(Delta::Text(text.into())), sink);
+            }
+            return Ok(());
+        }
         let BlockDelta { delta: piece } = serde_json::from_str(data)?;
         let text = match &*piece.kind {
             "text_delta" => piece.text.map(|Str(text)| Delta::Text(text)),
@@ -198,6 +207,9 @@ impl State {
             "citations_delta" => piece.citation.map(|citation| Delta::Citation(extra("citations", citation))),
             kind => Some(Delta::Extra(extra(kind, serde_json::from_str::<RawDelta<'_>>(data)?.delta))),
         };
+        if let Some(Delta::Text(Cow::Borrowed(text))) = text {
+            self.form.keep(data, text, ());
+        }
         match text {
             Some(Delta::Text(text) | Delta::Input(text)) if text.is_empty() => {}
             Some(delta) => self.guard.emit(Event::Delta(delta), sink),

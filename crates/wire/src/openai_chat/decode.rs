@@ -17,7 +17,7 @@ use crate::message::Message;
 use crate::reading::{answer, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
-use crate::streaming::{Blocks, Events, ReadEvents};
+use crate::streaming::{Blocks, Events, Form, ReadEvents};
 use crate::usage::Usage;
 use crate::{openai, openai_usage};
 
@@ -59,6 +59,22 @@ struct Piece<'a> {
     reasoning: Option<Str<'a>>,
     tool_calls: Option<Vec<CallPiece<'a>>>,
     function_call: Option<FunctionPiece<'a>>,
+}
+
+impl<'a> Piece<'a> {
+    /// The text that it says, where it says nothing else and the text stands in the chunk as it is.
+    fn only_text(&self) -> Option<(Kind, &'a str)> {
+        let Self { content, refusal: None, reasoning_content, reasoning, tool_calls: None, function_call: None } = self
+        else {
+            return None;
+        };
+        let (kind, text) = match (content, reasoning_content, reasoning) {
+            (Some(text), None, None) => (Kind::Text, text),
+            (None, Some(text), None) | (None, None, Some(text)) => (Kind::Thinking, text),
+            _ => return None,
+        };
+        if let Cow::Borrowed(text) = text.0 { Some((kind, text)) } else { None }
+    }
 }
 
 #[derive(Deserialize)]
@@ -118,6 +134,7 @@ pub(super) fn stream() -> Events<State> {
         finish: None,
         usage: None,
         tier: None,
+        form: Form::default(),
     })
 }
 
@@ -132,6 +149,7 @@ pub(super) struct State {
     finish: Option<Finish>,
     usage: Option<Usage>,
     tier: Option<Box<str>>,
+    form: Form<Kind>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,9 +222,12 @@ impl ReadEvents for State {
             "" => {}
             "[DONE]" if self.begun => self.finish(sink),
             "[DONE]" => self.blocks.guard.fail("the upstream's answer is empty", sink),
-            data => match serde_json::from_str(data) {
-                Ok(chunk) => self.chunk(data, chunk, sink),
-                Err(_) => self.blocks.guard.fail("an event of the upstream cannot be read", sink),
+            data => match self.form.text(data) {
+                Some((kind, text)) => self.text(kind, text.into(), sink),
+                None => match serde_json::from_str(data) {
+                    Ok(chunk) => self.chunk(data, chunk, sink),
+                    Err(_) => self.blocks.guard.fail("an event of the upstream cannot be read", sink),
+                },
             },
         }
     }
@@ -244,6 +265,9 @@ impl State {
             return self.blocks.guard.emit(Event::Error(refusal::within(error.get())), sink);
         }
         let piece = choice.delta.unwrap_or_default();
+        if let (Some((kind, text)), None, None) = (piece.only_text(), chunk.usage, &choice.finish_reason) {
+            self.form.keep(data, text, kind);
+        }
         if let Some(text) = piece.reasoning_content.or(piece.reasoning) {
             self.text(Kind::Thinking, text.0, sink);
         }

@@ -374,6 +374,36 @@ fn reasoning_goes_back_with_what_it_led_to_though_instructions_stand_between() {
 }
 
 #[test]
+fn texts_of_every_kind_are_read_the_same_in_events_that_are_alike() {
+    let texts = ["a", " b", "", "c\n", "\"d\"", "\\", "\u{e9}", "\u{1f600}\u{0}", "e", "}}", "\",\"x\":\"", "f"];
+    let chat: String = texts
+        .iter()
+        .map(|text| {
+            format!("data: {}\n\n", json!({ "id": "x", "choices": [{ "index": 0, "delta": { "content": text } }] }))
+        })
+        .collect();
+    let whole = texts.iter().filter(|text| !text.is_empty()).map(|text| format!("{text}|")).collect::<String>();
+    let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    assert_eq!(short(Protocol::OpenAiChat, &(chat + end)), format!("text[{whole}] EndTurn"));
+    // What looks alike to its end and says more at it.
+    let thinks = |text: &str| json!({ "reasoning_content": text });
+    check(
+        json!([thinks("a"), thinks("b"), json!({ "content": "c" }), json!({ "content": "d" }), thinks("e"), "stop"]),
+        "think[a|b|] text[c|d|] think[e|] EndTurn",
+    );
+    let mut events = vec![
+        ("message_start", json!({ "message": {} })),
+        ("content_block_start", json!({ "index": 0, "content_block": { "type": "text", "text": "" } })),
+    ];
+    let delta = |text: &&str| json!({ "index": 0, "delta": { "type": "text_delta", "text": text } });
+    events.extend(texts.iter().map(|text| ("content_block_delta", delta(text))));
+    events.push(("content_block_stop", json!({ "index": 0 })));
+    events.push(("message_delta", json!({ "delta": { "stop_reason": "end_turn" } })));
+    events.push(("message_stop", json!({})));
+    check_anthropic(&events, &format!("text[{whole}] EndTurn"));
+}
+
+#[test]
 fn nobody_says_what_only_others_can_say() {
     let image = json!({ "type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=" });
     let seen = json!({ "type": "message", "role": "assistant", "content": [image] });
