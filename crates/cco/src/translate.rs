@@ -103,7 +103,7 @@ fn request(options: &cli::translate::Translate, body: &Value, input: &[u8]) -> s
     let model = options.model.as_deref().unwrap_or(asked);
     let way = options.provider.and_then(|kind| kind.ways.iter().find(|way| way.protocol == options.to));
     let quirks = translation::quirks(options.to, way.map(|way: &Way| way.quirks), model);
-    let upstream = Upstream { protocol: options.to, model, quirks: &quirks };
+    let upstream = Upstream { protocol: options.to, model, quirks: &quirks, max_output: None };
     let translated = translation::request(options.from, &upstream, input, asked, "unasked")
         .map_err(|why| Refused { message: why.message.into(), field: why.param.map(String::from) })?;
     if options.strict

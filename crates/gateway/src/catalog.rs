@@ -28,6 +28,12 @@ impl Auth {
         }
     }
 
+    /// The form for this key: what Azure's Entra gives in place of a key is a bearer's token (a JWT).
+    pub fn of_key(self, key: &str) -> Self {
+        let is_token = key.starts_with("eyJ") && key.bytes().filter(|byte| *byte == b'.').count() == 2;
+        if is_token { Self::Bearer } else { self }
+    }
+
     /// What stands before the key in the header's value.
     pub fn prefix(self) -> &'static str {
         match self {
@@ -297,6 +303,14 @@ mod tests {
         let all: Vec<_> = supported().collect();
         assert_eq!(all.len() + 2, CATALOG.len());
         assert!(all.contains(&"ollama") && !all.contains(&"bedrock"));
+    }
+
+    #[test]
+    fn a_token_of_entras_is_shown_as_a_bearers() {
+        assert_eq!(Auth::ApiKey.of_key("eyJ0eXAi.eyJhdWQi.c2ln"), Auth::Bearer);
+        for key in ["0123456789abcdef", "eyJ0eXAi", "sk-ant-api03-a.b.c"] {
+            assert_eq!((Auth::ApiKey.of_key(key), Auth::XApiKey.of_key(key)), (Auth::ApiKey, Auth::XApiKey), "{key}");
+        }
     }
 
     #[test]

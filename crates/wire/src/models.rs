@@ -79,6 +79,34 @@ pub fn ollama(model: &str) -> Quirks {
     Quirks { reasoning: ReasoningForm::None, ..Quirks::OLLAMA }
 }
 
+/// The most tokens of output that the model of that name gives; `None` where that is not known.
+pub fn max_output(model: &str) -> Option<u64> {
+    if let Some((family, version)) = claude_version(model) {
+        return Some(match (family, version) {
+            (_, (..=2, _) | (3, ..=4)) => 4096,
+            (_, (3, ..=6)) => 8192,
+            ("opus", (4, ..=1)) => 32_000,
+            ("opus" | "fable" | "mythos", (4, 6..) | (5.., _)) => 128_000,
+            _ => 64_000,
+        });
+    }
+    const OPENAI: &[(&str, u64)] = &[
+        ("gpt-3.5", 4096),
+        ("gpt-4o", 16_384),
+        ("gpt-4.1", 32_768),
+        ("gpt-4-", 4096),
+        ("gpt-5-chat", 16_384),
+        ("gpt-5", 128_000),
+        ("gpt-6", 128_000),
+        ("o1-mini", 65_536),
+        ("o1-preview", 32_768),
+        ("o1", 100_000),
+        ("o3", 100_000),
+        ("o4", 100_000),
+    ];
+    OPENAI.iter().find(|(beginning, _)| model.starts_with(beginning)).map(|(_, most)| *most)
+}
+
 fn starts_with_digit(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_digit())
 }
@@ -120,6 +148,25 @@ mod tests {
         assert_eq!(form("hf.co/somebody/qwen3:8b"), (ReasoningForm::SwitchAndEffort, 0));
         for model in ["qwen3-coder:30b", "llama3.2", "my-model", ""] {
             assert_eq!(form(model).0, ReasoningForm::None, "{model}");
+        }
+    }
+
+    #[test]
+    fn the_longest_answer_is_known_of_many_models() {
+        for (model, want) in [
+            ("claude-3-haiku-20240307", Some(4096)),
+            ("claude-3-5-sonnet-20241022", Some(8192)),
+            ("claude-opus-4-1-20250805", Some(32_000)),
+            ("claude-sonnet-4-5", Some(64_000)),
+            ("claude-opus-5-5", Some(128_000)),
+            ("gpt-4o-mini", Some(16_384)),
+            ("gpt-4.1", Some(32_768)),
+            ("gpt-5.2", Some(128_000)),
+            ("o3-mini", Some(100_000)),
+            ("qwen3:8b", None),
+            ("my-deployment", None),
+        ] {
+            assert_eq!(max_output(model), want, "{model}");
         }
     }
 

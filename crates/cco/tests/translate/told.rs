@@ -103,3 +103,19 @@ async fn no_more_context_is_reserved_than_the_model_holds() {
     let asked = upstream.sim.requests().iter().filter(|request| request.target == "/api/show").count();
     assert_eq!(asked, 1, "a model is asked for once");
 }
+
+#[tokio::test]
+async fn a_token_of_entras_goes_to_azure_as_a_bearers() {
+    let upstream = upstream().await;
+    let azure = json!({ "providerType": "azure", "baseUrl": format!("http://{}", upstream.addr), "deployment": "d",
+        "apiKeyRef": "env:TOKEN" });
+    let config = json!({ "providers": { "azure": azure }, "routing": { "defaultProvider": "azure" } });
+    for (key, want) in [("eyJ0eXAi.eyJhdWQi.c2ln", "authorization"), ("0123456789abcdef", "api-key")] {
+        let gateway = Gateway::start_with(config.clone(), &[], &[("TOKEN", key)]).await;
+        let answer = Client::Anthropic.ask(&gateway, &Client::Anthropic.body("[[sim text=x]]", true)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let sent = upstream.last_ended().await.headers;
+        let shown = sent.iter().find(|(_, value)| String::from_utf8_lossy(value).ends_with(key));
+        assert_eq!(shown.map(|(name, _)| name.to_ascii_lowercase()).as_deref(), Some(want));
+    }
+}

@@ -209,6 +209,9 @@ section! {
     api_version: Option<String> = "apiVersion", words("version").or_null(), Now;
     /// Ollama: a fixed size of the context in tokens; `null` takes it from the request.
     num_ctx: Option<u32> = "numCtx", integer(1..=1_000_000_000).or_null(), Now;
+    /// The most tokens of output that its models give: a client that asks for more in another protocol asks for this.
+    /// `null`: what is known of the model by its name.
+    max_output: Option<u32> = "maxOutputTokens", integer(1..=1_000_000_000).or_null(), Now;
     /// Requests to it at a time; `null`: any number.
     max_concurrent: Option<usize> = "maxConcurrent", integer(1..=1_000_000).or_null(), Now;
     /// Requests that may wait for their turn.

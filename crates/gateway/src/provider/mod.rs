@@ -92,6 +92,8 @@ pub struct Provider {
     pub api_version: Option<String>,
     /// Ollama: a fixed size of the context.
     pub num_ctx: Option<u64>,
+    /// The most tokens of output that its models give, as the configuration says it.
+    pub max_output: Option<u64>,
     /// Ollama: what is known of its models' limits.
     pub contexts: Arc<Contexts>,
     /// The models that the configuration names: what may be asked for here.
@@ -158,6 +160,7 @@ impl Provider {
             deployment: config.deployment.clone(),
             api_version: config.api_version.clone(),
             num_ctx: config.num_ctx.map(u64::from),
+            max_output: config.max_output.map(u64::from),
             contexts: Arc::default(),
             models: models(config),
             billed_as: config.kind.name.into(),

@@ -112,7 +112,7 @@ impl Probe<'_> {
         for (name, value) in self.headers {
             write::field(&mut out, name.as_bytes(), value.expose().as_bytes());
         }
-        let form = self.kind.auth;
+        let form = self.kind.auth.of_key(key.expose());
         let value = Secret::new(format!("{}{}", form.prefix(), key.expose()));
         write::field(&mut out, form.header().as_bytes(), value.expose().as_bytes());
         headers::end(&mut out);

@@ -19,6 +19,10 @@ impl Family {
         let begins = |words: &[&str]| {
             words.iter().any(|word| model.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word)))
         };
+        // Models that anybody may serve, and names with a tag or a maker before them, as those who serve them write it.
+        if begins(&["gpt-oss", "deepseek-r1", "deepseek-coder"]) || model.contains([':', '/']) {
+            return None;
+        }
         if begins(&["claude"]) {
             Some(Self::Claude)
         } else if begins(&["gpt-", "o1", "o3", "o4", "chatgpt", "codex"]) {
@@ -38,6 +42,8 @@ enum Serves {
     Family(Family),
     /// Models under names of its own.
     Own,
+    /// Models that are free, under any name; one that is told to stand for others does.
+    Free,
     /// Whatever it likes.
     Anything,
 }
@@ -49,6 +55,7 @@ impl Serves {
             "openai" | "azure" => Self::Family(Family::Gpt),
             "deepseek" => Self::Family(Family::DeepSeek),
             "ollama" | "openrouter" => Self::Own,
+            "vllm" | "llamacpp" => Self::Free,
             _ => Self::Anything,
         }
     }
@@ -116,9 +123,10 @@ impl Names {
         let knows = match (self.serves, Family::of(model)) {
             (Serves::Family(own), Some(family)) => Some(own == family),
             (Serves::Own, Some(_)) => Some(false),
+            (Serves::Free, Some(_)) if self.default.is_some() => Some(false),
             // Nobody knows this name but the provider that was chosen for it.
             (_, None) => None,
-            (Serves::Anything, Some(_)) => None,
+            (Serves::Free | Serves::Anything, Some(_)) => None,
         };
         match (knows, rank, self.default.as_deref()) {
             (Some(true), ..) | (None, Rank::Chosen, _) => Ok(model),
@@ -173,6 +181,19 @@ mod tests {
         check(&ollama, "claude-opus-5-5", Ok("qwen4:8b"), Ok("qwen4:8b"));
         check(&ollama, "llama5", Ok("llama5"), Ok("qwen4:8b"));
         check(&Of { default: None, ..ollama }, "gpt-6", Err(Foreign), Err(Foreign));
+    }
+
+    #[test]
+    fn free_models_are_known_by_their_names_wherever_they_are_served() {
+        let ollama = Of { kind: "ollama", default: Some("qwen4:8b"), aliases: &[] };
+        for free in ["gpt-oss:20b", "gpt-oss", "deepseek-r1:8b", "deepseek-r1", "hf.co/deepseek-x/y"] {
+            check(&ollama, free, Ok(free), Ok("qwen4:8b"));
+            check(&Of { default: None, ..ollama }, free, Ok(free), Ok(free));
+        }
+        let vllm = Of { kind: "vllm", default: Some("qwen4"), aliases: &[] };
+        check(&vllm, "claude-opus-5-5", Ok("qwen4"), Ok("qwen4"));
+        check(&vllm, "gpt-oss-120b", Ok("gpt-oss-120b"), Ok("qwen4"));
+        check(&Of { default: None, ..vllm }, "claude-opus-5-5", Ok("claude-opus-5-5"), Ok("claude-opus-5-5"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) fn credential(
         Slot::Stored(at) => {
             let key = provider.keys.get(usize::from(at)).filter(|_| means.stored).ok_or(())?;
             let key = key.for_origin(&provider.base.origin).ok_or(())?;
-            Ok(Some(Credential::new(provider.auth(way), &key, false)))
+            Ok(Some(Credential::new(provider.auth(way).of_key(key.expose()), &key, false)))
         }
     }
 }

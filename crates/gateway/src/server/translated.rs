@@ -87,7 +87,7 @@ pub(super) fn prepare(
     let asked = body.envelope.model.as_deref().unwrap_or_default();
     let model = model(provider, way, target, body);
     let quirks = provider.quirks(way, model);
-    let upstream = Upstream { protocol: way.protocol, model, quirks: &quirks };
+    let upstream = Upstream { protocol: way.protocol, model, quirks: &quirks, max_output: provider.max_output };
     let translated = translation::request(asks.protocol, &upstream, &body.text, asked, asks.id)?;
     if let (OnLoss::Refuse, Some(refused)) = (asks.on_loss, translation::refuse(&translated.losses)) {
         return Err(refused);

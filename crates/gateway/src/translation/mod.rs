@@ -27,6 +27,8 @@ pub struct Upstream<'a> {
     pub model: &'a str,
     /// What it takes.
     pub quirks: &'a Quirks,
+    /// The most tokens of output that it gives, where that is said; else what is known of the model by its name.
+    pub max_output: Option<u64>,
 }
 
 /// A translated request.
@@ -85,7 +87,8 @@ pub fn request(
     model: &str,
     id: &str,
 ) -> Result<Translated, ApiError> {
-    let target = Target { model: upstream.model, max_output: None, quirks: upstream.quirks, input_estimate: 0 };
+    let max_output = upstream.max_output.or_else(|| models::max_output(upstream.model));
+    let target = Target { model: upstream.model, max_output, quirks: upstream.quirks, input_estimate: 0 };
     let (from, to) = (inbound(client), outbound(upstream.protocol));
     let prepared = transcode::request(from, to, body, &target, &Classes)?;
     let encoded = prepared.encoded;
@@ -294,6 +297,8 @@ pub struct Streaming {
 impl Streaming {
     /// The next bytes of the upstream.
     pub fn push(&mut self, piece: &[u8]) {
+        // Memory is owned only while there is something to send, and is taken at once.
+        self.out.reserve(piece.len() + piece.len() / 2);
         self.stream.push(piece, &mut self.out);
     }
 

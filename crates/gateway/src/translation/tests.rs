@@ -14,7 +14,7 @@ fn prompt(protocol: Protocol, more: Value) -> Vec<u8> {
 
 fn sent(client: Protocol, upstream: Protocol, more: Value) -> Translated {
     let quirks = Quirks::of(upstream);
-    let to = Upstream { protocol: upstream, model: "theirs", quirks: &quirks };
+    let to = Upstream { protocol: upstream, model: "theirs", quirks: &quirks, max_output: None };
     request(client, &to, &prompt(client, more), "asked", "0193-ab").unwrap()
 }
 
@@ -132,9 +132,22 @@ fn losses_are_told_or_refused_as_the_configuration_says() {
     // What changes the meaning is refused whatever the configuration says.
     let image = json!({ "messages": [{ "role": "user", "content": [{ "type": "image", "source": { "type": "url", "url": "https://x.test/a.png" } }] }] });
     let quirks = Quirks::of(O);
-    let to = Upstream { protocol: O, model: "m", quirks: &quirks };
+    let to = Upstream { protocol: O, model: "m", quirks: &quirks, max_output: None };
     let refused = request(A, &to, &prompt(A, image), "m", "id").unwrap_err();
     assert_eq!(refused.param.as_deref(), Some("messages[0].content[0]"));
+}
+
+#[test]
+fn no_more_output_is_asked_for_than_the_model_gives() {
+    let asked = |model: &str, max_output: Option<u64>| {
+        let quirks = Quirks::of(C);
+        let to = Upstream { protocol: C, model, quirks: &quirks, max_output };
+        let translated = request(A, &to, &prompt(A, json!({ "max_tokens": 64_000 })), "asked", "id").unwrap();
+        serde_json::from_slice::<Value>(&translated.body).unwrap()["max_tokens"].clone()
+    };
+    assert_eq!(asked("gpt-4.1", None), 32_768);
+    assert_eq!(asked("mine", None), 64_000);
+    assert_eq!(asked("gpt-4.1", Some(5000)), 5000);
 }
 
 #[test]
