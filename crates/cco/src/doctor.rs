@@ -187,7 +187,7 @@ fn serving(gateway: Option<Source>, config: Option<&Config>, card: &mut Card) {
     let Ok(health) = gateway.json("/gateway/health") else {
         return card.bad("gateway", "it does not answer", "cco daemon restart");
     };
-    let at = health["listening"].as_str().unwrap_or("an unknown address");
+    let at = health["process"]["address"].as_str().unwrap_or("an unknown address");
     match health["version"].as_str() {
         Some(version) if version == crate::VERSION => card.good("gateway", format!("{version} serves at {at}")),
         version => {
@@ -264,16 +264,12 @@ fn providers(config: &Config, env: &Env, options: &Doctor, card: &mut Card) {
             Some((_, Ok(Some(key)))) => key,
             Some((reference, Ok(None))) => {
                 let found = format!("{at}: no key of ours ({reference}); clients that bring their own are served");
-                card.odd("provider", found, "cco credentials store ANTHROPIC_API_KEY");
+                card.odd("provider", found, stored(reference));
                 continue;
             }
-            Some((_, Err(why))) => {
-                let found = format!("{at}: no key of ours: {why}");
-                card.odd(
-                    "provider",
-                    found,
-                    "`cco credentials store NAME` stores one; clients with their own are served",
-                );
+            Some((reference, Err(why))) => {
+                let found = format!("{at}: no key of ours: {why}; clients that bring their own are served");
+                card.odd("provider", found, stored(reference));
                 continue;
             }
         };
@@ -284,13 +280,21 @@ fn providers(config: &Config, env: &Env, options: &Doctor, card: &mut Card) {
         match tried(config, env, provider, &key) {
             Ok(Verdict::Accepted) => card.good("provider", format!("{at}: reached, the key is accepted")),
             Ok(verdict @ Verdict::Rejected(..)) => {
-                card.bad("provider", format!("{at}: {verdict}"), "store a valid key: `cco credentials store NAME`");
+                card.bad("provider", format!("{at}: {verdict}"), reference.map(stored).unwrap_or_default());
             }
             Ok(verdict) => card.odd("provider", format!("{at}: {verdict}"), "try again later"),
             Err(why) => {
                 card.bad("provider", format!("{at}: not reached: {why}"), "look at network, proxy and `baseUrl`")
             }
         }
+    }
+}
+
+/// How a reference comes to lead to a key.
+fn stored(reference: &CredentialRef) -> String {
+    match reference.stored_name() {
+        Some(name) => format!("cco credentials store {name}"),
+        None => format!("see to it that `{reference}` leads to a valid key"),
     }
 }
 

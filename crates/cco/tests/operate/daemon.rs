@@ -106,6 +106,8 @@ async fn it_starts_shows_itself_and_stops() {
         "{shown}"
     );
     assert!(daemon.start().starts_with(&format!("already running: PID {pid}")));
+    let card = daemon.run(&["doctor"]).out;
+    assert!(card.contains(&format!("serves at {}\n", daemon.address())), "{card}");
     let log = daemon.run(&["daemon", "logs", "--program"]).done();
     assert!(log.contains("\"message\":\"serving\"") || log.contains("serving"), "{log}");
 

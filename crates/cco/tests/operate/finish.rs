@@ -119,7 +119,7 @@ fn the_doctor_names_what_is_wrong_and_what_to_do() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let text = serde_json::json!({
         "server": { "listen": holder.local_addr().unwrap().to_string() },
-        "providers": { "anthropic": { "defaultModel": "claude-3-opus-20240229" } },
+        "providers": { "anthropic": { "defaultModel": "claude-3-opus-20240229" }, "deepseek": { "enabled": true } },
     });
     std::fs::write(home.file("config.json"), text.to_string()).unwrap();
     let said = cco(&home, &["doctor", "--json"]);
@@ -129,6 +129,8 @@ fn the_doctor_names_what_is_wrong_and_what_to_do() {
         let found = card["checks"].as_array().unwrap().iter().find(|check| check["what"] == what);
         found.map(|check| check["state"].as_str().unwrap().to_owned()).unwrap_or_default()
     };
+    let fixes: Vec<_> = card["checks"].as_array().unwrap().iter().filter_map(|check| check["fix"].as_str()).collect();
+    assert!(fixes.contains(&"cco credentials store DEEPSEEK_API_KEY"), "{fixes:?}");
     for (what, want) in [
         ("configuration", "good"),
         ("permissions", "bad"),
