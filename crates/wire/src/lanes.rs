@@ -38,9 +38,29 @@ struct Lane {
     block: Option<Block<'static>>,
     /// What waits. The deltas of a block of one kind can be joined.
     deltas: Vec<Delta<'static>>,
-    input: JsonEnd,
-    is_call: bool,
+    kind: Kind,
     done: bool,
+}
+
+/// How the end of a block can be told.
+#[derive(Debug)]
+enum Kind {
+    /// A text, which is as good as over when something else begins.
+    Text,
+    /// A call whose input is JSON.
+    Json(JsonEnd),
+    /// A call whose input is any text: only the upstream knows where it ends.
+    Plain,
+}
+
+impl Kind {
+    fn of(block: &Block<'_>) -> Self {
+        match block {
+            Block::Call { custom: false, .. } => Self::Json(JsonEnd::default()),
+            Block::Call { custom: true, .. } => Self::Plain,
+            _ => Self::Text,
+        }
+    }
 }
 
 /// More waits than may.
@@ -65,8 +85,8 @@ impl Lanes {
 
     /// Begins a block.
     pub fn open(&mut self, key: u64, block: Block<'_>, sink: &mut Sink<'_>) -> Result<(), TooMuch> {
-        let is_call = matches!(block, Block::Call { .. });
-        let lane = |block| Lane { key, block, deltas: Vec::new(), input: JsonEnd::default(), is_call, done: false };
+        let kind = Kind::of(&block);
+        let lane = |block| Lane { key, block, deltas: Vec::new(), kind, done: false };
         self.yield_head(sink);
         if self.lanes.is_empty() {
             sink(Event::Open(block));
@@ -84,8 +104,8 @@ impl Lanes {
     pub fn delta(&mut self, key: u64, delta: Delta<'_>, sink: &mut Sink<'_>) -> Result<(), TooMuch> {
         let Some(at) = self.lanes.iter().position(|lane| lane.key == key) else { return Ok(()) };
         let lane = &mut self.lanes[at];
-        if let (Delta::Input(text), Closing::Early) = (&delta, self.closing) {
-            lane.input.feed(text);
+        if let (Delta::Input(text), Closing::Early, Kind::Json(input)) = (&delta, self.closing, &mut lane.kind) {
+            input.feed(text);
         }
         if at == 0 {
             sink(Event::Delta(delta));
@@ -108,9 +128,12 @@ impl Lanes {
         }
     }
 
-    /// Whether the input of every call so far is whole JSON, or nothing.
+    /// Whether the input of every call so far is whole, or nothing, as far as that can be told.
     pub fn is_whole(&self) -> bool {
-        self.lanes.iter().all(|lane| !lane.is_call || lane.input.is_whole() || lane.input.is_empty())
+        self.lanes.iter().all(|lane| match &lane.kind {
+            Kind::Json(input) => input.is_whole() || input.is_empty(),
+            Kind::Text | Kind::Plain => true,
+        })
     }
 
     /// Ends all blocks.
@@ -123,7 +146,11 @@ impl Lanes {
     /// Closes the open block if it is to give way to those that wait.
     fn yield_head(&mut self, sink: &mut Sink<'_>) {
         while let (Closing::Early, Some(head)) = (self.closing, self.lanes.front())
-            && (!head.is_call || head.input.is_whole())
+            && match &head.kind {
+                Kind::Text => true,
+                Kind::Json(input) => input.is_whole(),
+                Kind::Plain => false,
+            }
         {
             self.next(sink);
             // The last one stays open: more of it may come.

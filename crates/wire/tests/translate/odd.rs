@@ -110,6 +110,26 @@ fn calls_side_by_side_come_one_after_the_other() {
 }
 
 #[test]
+fn text_that_a_tool_takes_is_not_judged_as_json() {
+    let custom = |index: u32, id: &str, name: &str, input: &str| json!({ "tool_calls": [{ "index": index, "id": id, "type": "custom", "custom": { "name": name, "input": input } }] });
+    check(
+        json!([custom(0, "a", "patch", "- if x {"), custom(0, "", "", " \""), "tool_calls"]),
+        "patch!#a(- if x {| \"|) ToolUse",
+    );
+    // What looks whole is not: only the end tells.
+    check(
+        json!([
+            custom(0, "a", "patch", "{}"),
+            custom(1, "b", "patch", "[1"),
+            custom(0, "", "", " and more"),
+            custom(1, "", "", ", 2"),
+            "tool_calls"
+        ]),
+        "patch!#a({}| and more|) patch!#b([1, 2|) ToolUse",
+    );
+}
+
+#[test]
 fn text_after_a_call_is_a_block_of_its_own() {
     check(
         json!([{ "content": "a" }, call(json!(0), "c", "f", "{}"), { "content": "b" }, "stop"]),
