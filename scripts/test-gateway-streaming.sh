@@ -55,7 +55,7 @@ if [ -n "$simulated" ]; then
     export CCO_HOME=$folder/home
     mkdir "$CCO_HOME"
     key=simulated
-    "$cco" simulate --script 'every=5' >"$folder/simulator" 2>&1 &
+    "$cco" simulate --unmarked --script 'every=5' >"$folder/simulator" 2>&1 &
     started=$!
     wait_for simulator 'http://' "$started" || { echo 'the simulator did not start' >&2; exit 1; }
     upstream=$(sed -n 's/.*\(http:\/\/[0-9.:]*\).*/\1/p' "$folder/simulator" | head -n 1)

@@ -26,7 +26,7 @@ fn purge(options: &Purge) -> Result<(), Failure> {
         }
         _ => ("all", "", "everything that was recorded".into()),
     };
-    let mut source = Source::open()?;
+    let mut source = Source::open_to_remove()?;
     if !options.yes && !term::confirmed(format_args!("Remove {what} for good?")).unwrap_or(false) {
         return Err(Failure::new("nothing was removed").help("`--yes` removes it without asking"));
     }

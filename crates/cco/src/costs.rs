@@ -27,6 +27,10 @@ pub(crate) const CSV: &[&str] = &[
     "notional_cost_usd",
     "unpriced",
     "usage_unknown",
+    "estimated",
+    "assumed",
+    "incomplete",
+    "simulated",
 ];
 
 /// Shows what was asked for.
@@ -121,7 +125,7 @@ fn row(name: String, group: &Value, bar: &str) -> Vec<String> {
 
 /// What was paid for by use, as far as it is known.
 pub(crate) fn paid(group: &Value) -> String {
-    known(&group["cost_usd"], &group["cost_is_partial"])
+    known(&group["cost_usd"], &group["cost_is_partial"], &group["cost_is_assumed"])
 }
 
 /// Whether something was paid for by use, or may have been.
@@ -132,14 +136,16 @@ pub(crate) fn is_paid(group: &Value) -> bool {
 /// What a subscription paid for, as far as it is known; `None`: nothing.
 pub(crate) fn notional(group: &Value) -> Option<String> {
     let usd = &group["notional_cost_usd"];
-    (usd.as_f64() != Some(0.0)).then(|| known(usd, &group["notional_cost_is_partial"]))
+    (usd.as_f64() != Some(0.0))
+        .then(|| known(usd, &group["notional_cost_is_partial"], &group["notional_cost_is_assumed"]))
 }
 
-/// Dollars, of which a part or all may not be known.
-fn known(usd: &Value, is_partial: &Value) -> String {
+/// Dollars, of which a part or all may not be known, or rest on something that was assumed.
+fn known(usd: &Value, is_partial: &Value, is_assumed: &Value) -> String {
     match usd.as_f64() {
         None => "-".into(),
         Some(usd) if *is_partial == true => format!("≥ {}", text::usd(usd)),
+        Some(usd) if *is_assumed == true => format!("≈ {}", text::usd(usd)),
         Some(usd) => text::usd(usd),
     }
 }
@@ -170,6 +176,29 @@ pub(crate) fn remarks(total: &Value) {
             text::of(unknown, "request")
         ));
     }
+    let n = |name: &str| total[name].as_i64().filter(|n| *n > 0);
+    if let Some(incomplete) = n("incomplete") {
+        term::note(format_args!("of {} a part is not in the cost: it has no price", text::of(incomplete, "request")));
+    }
+    if let Some(estimated) = n("estimated") {
+        term::note(format_args!(
+            "the output of {} is counted by cco: the upstream did not say it to the end",
+            text::of(estimated, "request")
+        ));
+    }
+    if let Some(assumed) = n("assumed") {
+        term::note(format_args!(
+            "a rate that was needed is not in the list for {}: the nearest one was taken (`cco logs show` says which)",
+            text::of(assumed, "request")
+        ));
+    }
+    if let Some(simulated) = n("simulated") {
+        let usd = total["simulated_cost_usd"].as_f64().map(|usd| format!(" ({})", text::usd(usd))).unwrap_or_default();
+        term::note(format_args!(
+            "not in the cost: what the simulator served would have cost{usd}, {}",
+            text::of(simulated, "request")
+        ));
+    }
     if let Some(notional) = total["notional_cost_usd"].as_f64().filter(|usd| *usd > 0.0) {
         let notional = text::usd(notional);
         term::note(format_args!(
@@ -189,6 +218,8 @@ mod tests {
         let shown = [of(json!(0.0), false), of(json!(2.5), false), of(json!(2.5), true), of(Value::Null, true)];
         assert_eq!(shown.each_ref().map(paid), ["$0", "$2.50", "≥ $2.50", "-"]);
         assert_eq!(shown.each_ref().map(is_paid), [false, true, true, true]);
+        let assumed = json!({ "cost_usd": 2.5, "cost_is_partial": false, "cost_is_assumed": true });
+        assert_eq!(paid(&assumed), "≈ $2.50");
         let of = |usd: Value| notional(&json!({ "notional_cost_usd": usd, "notional_cost_is_partial": true }));
         assert_eq!([json!(1.0), Value::Null].map(of), [Some("≥ $1.00".into()), Some("-".into())]);
         assert_eq!(notional(&json!({ "notional_cost_usd": 0.0, "notional_cost_is_partial": false })), None);

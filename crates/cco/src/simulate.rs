@@ -27,6 +27,7 @@ pub(crate) fn run(options: &cli::Simulate) -> ExitCode {
         require_key: options.require_key,
         keys: options.keys.clone(),
         known_models_only: options.known_models,
+        says_so: !options.unmarked,
         origin: options.origin.clone(),
         ..SimConfig::default()
     };

@@ -79,7 +79,7 @@ impl Simulated {
 }
 
 fn simulator(stop: CancellationToken) -> Result<(SocketAddr, Running), Failed> {
-    let sim = Sim::new(SimConfig::default())?;
+    let sim = Sim::new(SimConfig { says_so: true, ..SimConfig::default() })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(sim.bind())?;
     let address = listener.local_addr()?;

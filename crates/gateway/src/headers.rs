@@ -105,6 +105,8 @@ pub const REQUEST_ID: &str = "x-cco-request-id";
 pub const PROVIDER: &str = "x-cco-provider";
 /// The name under which it goes out how many attempts it took.
 pub const ATTEMPTS: &str = "x-cco-attempts";
+/// By which a simulator says that nobody is paid for its answer.
+pub const SIMULATED: &str = "x-cco-simulated";
 /// The name under which it goes out that a caller's subscription is used up, so that another provider serves.
 pub const SUBSCRIPTION: &str = "x-cco-subscription";
 /// By which clients that repeat by themselves are told whether to.

@@ -78,7 +78,7 @@ impl Hub {
     pub fn ended(&self, record: &Record) {
         let name = if record.outcome.is_failure() { "error" } else { "completed" };
         self.tell(name, || {
-            let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+            let tokens = record.used().map(|usage| usage.tokens);
             let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
             json!({
                 "id": record.id,
@@ -101,6 +101,29 @@ impl Hub {
                 "first_token_ms": ms(record.first_token_us),
                 "error": record.error,
             })
+        });
+    }
+
+    /// An answer that is no stream came whole: what it says.
+    pub fn whole(&self, id: Id, body: &[u8]) {
+        if self.is_watched()
+            && let Some(text) = said_whole(body)
+        {
+            self.say(id, text);
+        }
+    }
+
+    fn say(&self, id: Id, mut text: String) {
+        let cut = text.len() > TEXT;
+        if cut {
+            text.truncate(text.floor_char_boundary(TEXT));
+        }
+        self.tell("text_delta", || {
+            let mut event = json!({ "id": id, "short": id.short(), "text": text });
+            if cut {
+                event["cut"] = true.into();
+            }
+            event
         });
     }
 
@@ -219,21 +242,23 @@ impl Tap {
     /// Looks at an event of the stream, if anybody watches.
     pub fn event(&self, event: &RawEvent<'_>) {
         if self.hub.is_watched()
-            && let Some(mut text) = said(self.protocol, event)
+            && let Some(text) = said(self.protocol, event)
         {
-            let cut = text.len() > TEXT;
-            if cut {
-                text.truncate(text.floor_char_boundary(TEXT));
-            }
-            self.hub.tell("text_delta", || {
-                let mut event = json!({ "id": self.id, "short": self.id.short(), "text": text });
-                if cut {
-                    event["cut"] = true.into();
-                }
-                event
-            });
+            self.hub.say(self.id, text);
         }
     }
+}
+
+/// What an answer says that is no stream, whichever protocol it is of.
+fn said_whole(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let all = |list: &'static str| body[list].as_array().into_iter().flatten();
+    let parts = all("content").map(|part| &part["text"]);
+    let choices = all("choices").map(|choice| &choice["message"]["content"]);
+    let output = all("output").flat_map(|item| item["content"].as_array().into_iter().flatten());
+    let texts = parts.chain(choices).chain(output.map(|part| &part["text"])).chain([&body["message"]["content"]]);
+    let text: String = texts.filter_map(Value::as_str).collect();
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -308,6 +333,23 @@ mod tests {
         assert_eq!(all(Protocol::OpenAiResponses, responses), ["a"]);
         let anthropic = "event: content_block_delta\ndata: {\"delta\":{\"type\":\"text_delta\",\"text\":\"b\"}}\n\n";
         assert_eq!(all(Protocol::AnthropicMessages, anthropic), ["b"]);
+    }
+
+    #[test]
+    fn whole_answers_are_seen_in_every_protocol() {
+        for (body, want) in [
+            (
+                r#"{"content":[{"type":"thinking","thinking":"hm"},{"type":"text","text":"a"},{"text":"b"}]}"#,
+                Some("ab"),
+            ),
+            (r#"{"choices":[{"message":{"content":"a"}}]}"#, Some("a")),
+            (r#"{"output":[{"type":"reasoning"},{"content":[{"type":"output_text","text":"a"}]}]}"#, Some("a")),
+            (r#"{"message":{"content":"a"}}"#, Some("a")),
+            (r#"{"input_tokens":3}"#, None),
+            ("no JSON", None),
+        ] {
+            assert_eq!(said_whole(body.as_bytes()).as_deref(), want, "{body}");
+        }
     }
 
     #[test]

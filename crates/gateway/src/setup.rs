@@ -94,13 +94,16 @@ pub fn recorder(config: &Config, env: &Env) -> Result<(Recorder, Vec<Note>), Set
     if !audit.enabled {
         return Ok(kept_before(config, env));
     }
-    let opened = match env.home() {
-        Some(home) => opened(config, &home).map_err(|why| why.to_string()),
+    // What cannot be cleaned is not kept.
+    let redact = Redactor::new(&audit.redact).map_err(|why| format!("audit.redact: {why}"));
+    let opened = redact.map(Arc::new).and_then(|redact| match env.home() {
+        Some(home) => opened(config, &home).map(|ledger| (ledger, redact)).map_err(|why| why.to_string()),
         None => Err("neither `CCO_HOME` nor `HOME` is set".to_string()),
-    };
+    });
     match opened {
-        Ok(ledger) => {
+        Ok((ledger, redact)) => {
             let recorder = Recorder::new(Arc::new(ledger), prices, audit.journal_wait, audit.on_failure);
+            let recorder = recorder.redacting(redact);
             Ok(match env.home() {
                 // What was kept before can still be read and purged.
                 Some(home) if audit.request_bodies || audit.response_bodies || archive_paths(&home).0.exists() => {
@@ -144,19 +147,11 @@ fn kept_before(config: &Config, env: &Env) -> (Recorder, Vec<Note>) {
 fn with_bodies(recorder: Recorder, audit: &Audit, home: &Path) -> (Recorder, Vec<Note>) {
     let (folder, key) = archive_paths(home);
     let first = !folder.exists();
-    let redact = match Redactor::new(&audit.redact) {
-        Ok(redact) => redact,
-        Err(why) => {
-            let why = format!("audit.redact: {why}");
-            let message = format!("no bodies of requests and answers are kept: {why}");
-            return (recorder.without_bodies(&why), vec![Note::new(NoteLevel::Warn, message)]);
-        }
-    };
     let options = archive::Options {
         keep: audit.retention,
         max_bytes: audit.max_bytes,
         encrypt: audit.encrypt,
-        redact,
+        redact: recorder.redact().clone(),
         decode: |coding, body, cap| coding::decode(Coding::of(Some(coding.as_bytes())).ok()??, body, cap),
         ..archive::Options::new(folder, key)
     };

@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ fn options(home: &Path, level: i32) -> Options {
 fn small(seconds: u64, level: i32, patterns: &[&str]) {
     const RATE: u64 = 2000;
     let home = tempfile::tempdir().unwrap();
-    let redact = Redactor::new(patterns).unwrap();
+    let redact = Arc::new(Redactor::new(patterns).unwrap());
     let archive = Archive::open(Options { redact, ..options(home.path(), level) }).unwrap();
     let mut noise = Noise(42);
     // Made before, so that making them is not measured: each differs from all others in most of its bytes.

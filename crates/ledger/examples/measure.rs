@@ -1,6 +1,6 @@
 //! Measures the ledger: what the journal takes, how soon it says so, how fast the store is loaded, how quick it answers.
 //!
-//! `cargo run --release -p ledger --example measure [FOLDER [RECORDS]]`
+//! `cargo run --release -p ledger --example measure [FOLDER [RECORDS [journal|live|loading|store|sessions]]]`
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement may stop, and says what it found")]
 
@@ -22,14 +22,24 @@ fn main() {
     let folder =
         arguments.next().map_or_else(std::env::temp_dir, PathBuf::from).join(format!("ledger-{}", std::process::id()));
     let records = arguments.next().map_or(1_000_000, |n| n.parse().unwrap());
+    let only = arguments.next();
     std::fs::create_dir_all(&folder).unwrap();
-    journal(&folder.join("journal"));
-    live(&folder.join("live"));
-    for batch in [12, 200, 1000] {
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if wanted("journal") {
+        journal(&folder.join("journal"));
+    }
+    if wanted("live") {
+        live(&folder.join("live"));
+    }
+    for batch in [12, 200, 1000].into_iter().filter(|_| wanted("loading")) {
         loading(&folder.join(format!("load-{batch}")), records / 5, batch);
     }
-    store(&folder.join("store"), records, false);
-    store(&folder.join("sessions"), records, true);
+    if wanted("store") {
+        store(&folder.join("store"), records, false);
+    }
+    if wanted("sessions") {
+        store(&folder.join("sessions"), records, true);
+    }
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -124,6 +134,7 @@ fn live(folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let began = Instant::now();
+        let before = all_ns();
         for chunk in 0..25 {
             let acks: Vec<_> = (chunk * 2000..(chunk + 1) * 2000).map(|n| ledger.finish(record(n))).collect();
             for ack in acks {
@@ -133,6 +144,10 @@ fn live(folder: &Path) {
         let written = began.elapsed();
         while !ledger.caught_up(Duration::from_secs(10)).await {}
         let rate = |took: Duration| 50_000.0 / took.as_secs_f64();
+        println!(
+            "live: {:.1} µs of all processors a record, from handing in to the store",
+            (all_ns() - before) / 1e3 / 50_000.0
+        );
         println!(
             "live: {:.0} records/s acknowledged, {:.0} records/s in the store",
             rate(written),
@@ -163,7 +178,20 @@ fn loading(folder: &Path, records: u64, batch: u64) {
         writer.load(&Batch { records: &records, segment: "measure", position: first, complete: false }).unwrap();
         spent += processor_ns() - before;
     }
+    let before = processor_ns();
+    writer.idle().unwrap();
+    spent += processor_ns() - before;
     println!("store, {batch} records at once: {:.1} µs of the processor a record", spent as f64 / 1e3 / records as f64);
+}
+
+/// Nanoseconds that all threads of this process have run.
+fn all_ns() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let ran = |thread: std::io::Result<std::fs::DirEntry>| {
+        let counts = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        counts.split(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    threads.map(ran).sum()
 }
 
 /// Nanoseconds that this thread has run.

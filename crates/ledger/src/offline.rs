@@ -16,6 +16,8 @@ pub struct Offline {
     pub reader: Box<dyn Reader>,
     /// Why the newest records may be missing; `None`: they are not.
     pub stale: Option<StoreError>,
+    /// Files of the journal that were damaged, now or before, and are kept: what could not be read of them is missing.
+    pub damaged: i64,
 }
 
 impl fmt::Debug for Offline {
@@ -31,7 +33,7 @@ impl Offline {
         let segments = segment::all(journal).map_err(|why| unreadable(journal, &why))?;
         if segments.is_empty() {
             match store.reader() {
-                Ok(reader) => return Ok(Self { reader, stale: None }),
+                Ok(reader) => return Ok(Self { reader, stale: None, damaged: damaged(journal)? }),
                 Err(StoreError::Missing(path)) => return Err(StoreError::Missing(path)),
                 // One of an older form: whoever writes brings it up to date.
                 Err(_) => {}
@@ -39,10 +41,15 @@ impl Offline {
         }
         let stale = bring_up(store, journal).err();
         match store.reader() {
-            Ok(reader) => Ok(Self { reader, stale }),
+            Ok(reader) => Ok(Self { reader, stale, damaged: damaged(journal)? }),
             Err(why) => Err(stale.unwrap_or(why)),
         }
     }
+}
+
+fn damaged(journal: &Path) -> Result<i64, StoreError> {
+    let damaged = segment::damaged(journal).map_err(|why| unreadable(journal, &why))?;
+    Ok(i64::try_from(damaged).unwrap_or(i64::MAX))
 }
 
 fn unreadable(journal: &Path, why: &std::io::Error) -> StoreError {

@@ -6,10 +6,12 @@ use std::str::FromStr;
 use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use wire::usage::Usage;
+use wire::usage::{Tokens, Usage};
 
 use crate::limits::Limits;
 use crate::money::NanoUsd;
+use crate::price::{Flags, Unpriced};
+use crate::redact::Redactor;
 
 /// Bytes that are kept of a name: a model, a session, a project.
 const NAME: usize = 256;
@@ -17,6 +19,8 @@ const NAME: usize = 256;
 const MESSAGE: usize = 1000;
 /// Attempts and losses that are kept of one exchange.
 const LIST: usize = 64;
+/// More tokens than this are no count, but a fault of whoever counted.
+const MOST_TOKENS: u64 = 1_000_000_000;
 
 /// The id of an exchange: a UUIDv7, so that ids sort by the time of their making.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -421,6 +425,14 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[n(13)]
     pub cost: Option<NanoUsd>,
+    /// What is to be known about the cost.
+    #[serde(default, skip_serializing_if = "Flags::is_none")]
+    #[cbor(n(24), skip_if = "Flags::is_none")]
+    pub cost_flags: Flags,
+    /// Why something that was used has no cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(25)]
+    pub unpriced: Option<Unpriced>,
     /// The version of the prices that gave the cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[n(14)]
@@ -489,6 +501,8 @@ impl Record {
             estimated_output: None,
             usage_unknown: false,
             cost: None,
+            cost_flags: Flags::default(),
+            unpriced: None,
             price_version: None,
             first_byte_us: None,
             first_token_us: None,
@@ -520,7 +534,32 @@ impl Record {
     }
 
     fn reported_output(&self) -> u64 {
-        self.usage.as_ref().map_or(0, |usage| usage.tokens.output)
+        self.used().map_or(0, |usage| usage.tokens.output)
+    }
+
+    /// What was used, as far as the upstream's word can be believed: counts that nothing can come to are kept as they
+    /// were reported, and count for nothing.
+    pub fn used(&self) -> Option<&Usage> {
+        self.usage.as_ref().filter(|usage| is_believable(usage))
+    }
+
+    /// Says of counts that are not believed that what was used is not known.
+    pub fn doubt(&mut self) {
+        self.usage_unknown |= self.usage.is_some() && self.used().is_none();
+    }
+
+    /// Takes out of everything that others put in what must not be kept.
+    pub fn clean(&mut self, redactor: &Redactor) {
+        if redactor.is_empty() {
+            return;
+        }
+        self.parties.clean(redactor);
+        for attempt in &mut self.attempts {
+            attempt.model.iter_mut().chain(&mut attempt.error).for_each(|text| redactor.clean(text));
+        }
+        self.losses.iter_mut().for_each(|loss| redactor.clean(loss));
+        let said = [&mut self.stop_reason, &mut self.upstream_request_id, &mut self.error];
+        said.into_iter().flatten().for_each(|text| redactor.clean(text));
     }
 
     /// Cuts what others put in to a size that is worth keeping.
@@ -541,7 +580,34 @@ impl Record {
     }
 }
 
+/// Whether something can have used so much: no provider takes a thousandth of it in one exchange.
+pub fn is_believable(usage: &Usage) -> bool {
+    let few = |tokens: &Tokens| tokens.total() <= MOST_TOKENS;
+    few(&usage.tokens)
+        && usage.iterations.iter().all(|turn| few(&turn.tokens))
+        && usage.web_search.max(usage.web_fetch) <= MOST_TOKENS
+}
+
 impl Parties {
+    /// Takes out of the names that others chose what must not be kept.
+    pub fn clean(&mut self, redactor: &Redactor) {
+        if redactor.is_empty() {
+            return;
+        }
+        let names = [
+            &mut self.session,
+            &mut self.agent,
+            &mut self.parent_agent,
+            &mut self.agent_type,
+            &mut self.project,
+            &mut self.caller,
+            &mut self.requested_model,
+            &mut self.model,
+        ];
+        names.into_iter().flatten().for_each(|name| redactor.clean(name));
+        redactor.clean(&mut self.endpoint);
+    }
+
     /// Cuts what others put in to a size that is worth keeping.
     pub(crate) fn bound(&mut self) {
         cut(&mut self.protocol, NAME);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,7 +22,7 @@ use crate::steady::Steady;
 use crate::store::{Priced, Progress, Purge, Reader, Store, StoreError, Writer};
 
 /// What comes together in this time is loaded in one transaction.
-const GATHER: Duration = Duration::from_millis(250);
+const GATHER: Duration = Duration::from_secs(1);
 /// How often the segments of processes that are gone are looked for, and the store is tidied up.
 const ROUND: Duration = Duration::from_secs(5);
 /// How often it is looked whether records must go.
@@ -58,13 +58,16 @@ pub struct LedgerHealth {
     pub store: Option<StoreError>,
     /// What was loaded since the start, and what was found on the way.
     pub loaded: Counts,
+    /// Files of the journal that were damaged, now or before, and are kept.
+    pub damaged_files: u64,
 }
 
 impl LedgerHealth {
     /// Whether everything is as it should be.
     pub fn is_good(&self) -> bool {
         let journal = !self.journal.failing && !self.journal.low_space && self.journal.lost == 0;
-        journal && self.store.is_none() && self.loaded.damaged + self.loaded.unreadable == 0
+        let whole = self.loaded.damaged + self.loaded.unreadable + self.damaged_files == 0;
+        journal && self.store.is_none() && whole
     }
 }
 
@@ -109,7 +112,16 @@ struct Inner {
     error: Mutex<Option<StoreError>>,
     counts: Mutex<Counts>,
     reached: watch::Sender<Reached>,
+    damaged: AtomicU64,
     closing: AtomicBool,
+}
+
+impl Inner {
+    fn look_for_damage(&self) {
+        if let Ok(damaged) = segment::damaged(&self.folder) {
+            self.damaged.store(damaged as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 impl fmt::Debug for Ledger {
@@ -136,8 +148,10 @@ impl Ledger {
             error: Mutex::default(),
             counts: Mutex::default(),
             reached: progress,
+            damaged: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         });
+        inner.look_for_damage();
         let (writes, to_write) = sync_channel(WAITING);
         let (reads, to_read) = sync_channel::<Read>(WAITING);
         let loader = inner.clone();
@@ -173,6 +187,7 @@ impl Ledger {
             journal: self.journal.health(),
             store: lock(&self.inner.error).clone(),
             loaded: *lock(&self.inner.counts),
+            damaged_files: self.inner.damaged.load(Ordering::Relaxed),
         }
     }
 
@@ -267,11 +282,16 @@ impl Ledger {
         let rotated = self.journal.rotate().await;
         // A store that failed for want of room is tried again at the next turn.
         if !self.loaded(BARRIER + LONGEST_PAUSE).await || rotated.is_err() {
+            // What is wrong with the store itself is the better reason.
+            if let Some(why) = lock(&self.inner.error).clone().filter(|why| !is_passing(why)) {
+                return Err(why);
+            }
             let help = if self.journal.health().low_space { "free some megabytes of its disk" } else { "try again" };
             let why = format!("the journal could not be loaded before the removal: {help}");
             return Err(StoreError::Unavailable(why));
         }
         segment::forget_damaged(&self.inner.folder).map_err(|why| StoreError::Other(why.to_string()))?;
+        self.inner.look_for_damage();
         let (what, mut removed) = (Arc::new(what), 0);
         loop {
             let what = what.clone();
@@ -321,6 +341,11 @@ impl Drop for Ledger {
         self.inner.closing.store(true, Ordering::Release);
         self.inner.shared.nudge(true);
     }
+}
+
+/// Whether a store that fails so may do what is asked of it a moment later.
+fn is_passing(why: &StoreError) -> bool {
+    matches!(why, StoreError::Busy | StoreError::Full | StoreError::Unavailable(_))
 }
 
 fn closed() -> StoreError {
@@ -471,6 +496,7 @@ impl Loading {
             self.round = now + ROUND;
             let counts = self.recovery.take_over(writer, &self.inner.folder)?;
             lock(&self.inner.counts).add(&counts);
+            self.inner.look_for_damage();
             self.inner.reached.send_modify(|reached| reached.recovered = true);
             writer.idle()?;
         }

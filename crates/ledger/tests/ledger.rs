@@ -11,8 +11,8 @@ use ledger::journal::{Journal, JournalOptions, Unwritten};
 use ledger::loader::{Counts, Recovery, catch_up};
 use ledger::money::NanoUsd;
 use ledger::offline::Offline;
-use ledger::query::{Filter, UTC};
-use ledger::record::{Outcome, Record};
+use ledger::query::{Filter, Found, UTC};
+use ledger::record::{Id, Outcome, Record};
 use ledger::retention::Retention;
 use ledger::sample::{id, record, start};
 use ledger::store::migrations::SQLITE;
@@ -647,8 +647,8 @@ async fn prices_are_computed_again_while_records_come() {
     let home = Home::new();
     let ledger = home.ledger();
     finish_all(&ledger, samples(0..1200)).await;
-    let price =
-        |record: &Record| record.usage.as_ref().map(|_| Priced { cost: Some(NanoUsd(5)), version: Some("v".into()) });
+    let priced = || Priced { cost: Some(NanoUsd(5)), version: Some("v".into()), ..Priced::default() };
+    let price = move |record: &Record| record.usage.as_ref().map(|_| priced());
     let progress = ledger.reprice(Filter::default(), price);
     finish_all(&ledger, samples(1200..1210)).await;
     let progress = progress.await.unwrap();
@@ -725,4 +725,42 @@ fn check_modes(folder: &Path) {
             assert_eq!(mode, 0o600, "{}", path.display());
         }
     }
+}
+
+/// The whole way, over the service: the clock goes back by an hour while a gateway serves, and again at the next start.
+#[tokio::test]
+async fn a_clock_that_goes_back_loses_and_doubles_nothing_and_lists_stay_in_the_order_of_recording() {
+    let home = Home::new();
+    let hour = 3_600_000_000;
+    let mut recorded = Vec::new();
+    for (times, back) in [(0..40, 0), (40..80, hour), (80..120, 3 * hour)] {
+        let ledger = home.ledger();
+        let mut records = samples(times);
+        for record in &mut records {
+            record.started_us -= back;
+            record.ended_us -= back;
+            record.id = Id::v7(record.started_us.unsigned_abs() / 1000, record.id.0);
+        }
+        recorded.extend(records.iter().map(|record| record.id));
+        finish_all(&ledger, records).await;
+        let last = ledger.read(|reader| reader.find("last")).await.unwrap().value;
+        assert!(matches!(last, Found::One(row) if Some(&row.record.id) == recorded.last()));
+        ledger.close();
+    }
+    let ledger = home.ledger();
+    let all = Filter { limit: Some(1000), after_seq: Some(0), ..Filter::default() };
+    let rows = ledger.read(move |reader| reader.rows(&all)).await.unwrap().value;
+    assert_eq!(rows.iter().map(|row| row.record.id).collect::<Vec<_>>(), recorded);
+    // What is asked by time is found wherever it was recorded.
+    let (from, to) = (ledger::sample::EPOCH_US - hour, ledger::sample::EPOCH_US - hour + 600_000_000);
+    let meant = |record: &Record| (from..to).contains(&record.started_us);
+    let want: Vec<Id> = rows.iter().filter(|row| meant(&row.record)).map(|row| row.record.id).collect();
+    let some =
+        Filter { since_us: Some(from), until_us: Some(to), ..Filter { after_seq: Some(0), ..Filter::default() } };
+    let found = ledger.read(move |reader| reader.rows(&some)).await.unwrap().value;
+    assert_eq!(found.iter().map(|row| row.record.id).collect::<Vec<_>>(), want);
+    assert!(!want.is_empty());
+    let sums = ledger.read(|reader| reader.totals(&Filter::default(), &[], UTC)).await.unwrap().value;
+    assert_eq!(sums.totals.all().requests, 120);
+    ledger.close();
 }

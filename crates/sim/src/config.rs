@@ -28,6 +28,9 @@ pub struct SimConfig {
     pub require_key: bool,
     /// If not empty, only these credentials are right; any other gets a 401.
     pub keys: Vec<String>,
+    /// Whether answers say that they are simulated, in [`crate::SIMULATED`]: then a gateway counts them as what they are.
+    /// Whoever tests what a real provider would cost leaves it out.
+    pub says_so: bool,
     /// Models that `GET /v1/models` does not list get a 404.
     pub known_models_only: bool,
     /// The origin in `results_url` of a batch; `None` = `http://` and the `Host` of the request.
@@ -54,6 +57,7 @@ impl Default for SimConfig {
             transcripts: None,
             require_key: false,
             keys: Vec::new(),
+            says_so: false,
             known_models_only: false,
             origin: None,
             keep_requests: 4096,

@@ -26,5 +26,8 @@ pub use journal::{End, EndKind, Received};
 pub use script::{BadScript, Script};
 pub use server::Sim;
 
+/// The header by which an answer says that it is simulated, where [`SimConfig::says_so`] wants it.
+pub const SIMULATED: &str = "x-cco-simulated";
+
 /// The marker language, the faults and the journal, for users: the text of `docs/simulator.md`.
 pub const HELP: &str = include_str!("../../../docs/simulator.md");

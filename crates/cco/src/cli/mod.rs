@@ -374,6 +374,9 @@ pub(crate) struct Simulate {
     /// Answer 404 to models that `GET /v1/models` does not list
     #[arg(long)]
     pub(crate) known_models: bool,
+    /// Answers do not say that they are simulated: a gateway counts what they would cost as paid
+    #[arg(long)]
+    pub(crate) unmarked: bool,
     /// Origin of the `results_url` of batches [default: the one that the client asked]
     #[arg(long, value_name = "URL", value_parser = origin)]
     pub(crate) origin: Option<String>,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gateway::admin::ask::Zone;
-use ledger::record::Record;
+use ledger::record::{Outcome, Record};
 use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -253,11 +253,35 @@ fn record(value: &Value) -> Option<Record> {
     Record::deserialize(value).ok()
 }
 
+/// What a cost is told to be: at least so much, about so much, or what it would have been.
+fn mark(record: &Record) -> String {
+    let flags = &record.cost_flags;
+    match () {
+        () if record.parties.simulated => "(sim) ".into(),
+        () if flags.incomplete => "≥ ".into(),
+        () if flags.is_assumed() || record.is_estimated() => "≈ ".into(),
+        () => String::new(),
+    }
+}
+
+/// How long it took; of one that a crash ended, how long it was at least under way.
+fn took(record: &Record) -> Option<String> {
+    let ms = |us: u64| text::took(us as f64 / 1e3);
+    let seen = u64::try_from(record.ended_us - record.started_us).ok().filter(|us| *us > 0);
+    record.duration_us.map(ms).or_else(|| seen.map(|us| format!("≥ {}", ms(us))))
+}
+
+/// What is said of an error whose answer gives no reason that can be read, as pages of HTML do not.
+fn unexplained(record: &Record) -> Option<String> {
+    let status = record.status.filter(|_| record.outcome == Outcome::UpstreamError)?;
+    Some(format!("{status}, and no reason that can be read"))
+}
+
 fn cells(value: &Value, zone: &Zone) -> Vec<String> {
     let Some(record) = record(value) else { return vec![text::line(&value.to_string()).into_owned()] };
     let parties = &record.parties;
     let some = |name: Option<&str>| text::line(name.unwrap_or("-")).into_owned();
-    let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+    let tokens = record.used().map(|usage| usage.tokens);
     let n = |n: u64| text::count(i64::try_from(n).unwrap_or(i64::MAX));
     let outcome = match (record.outcome.is_failure(), record.status) {
         (true, Some(status))
@@ -272,7 +296,7 @@ fn cells(value: &Value, zone: &Zone) -> Vec<String> {
         (parties.endpoint.as_ref() != "/v1/messages").then(|| parties.endpoint.to_string()),
         parties.project.as_deref().map(String::from),
         agent.map(String::from),
-        record.error.as_deref().map(String::from),
+        record.error.as_deref().map(String::from).or_else(|| unexplained(&record)),
         value["found"]["excerpt"].as_str().map(|excerpt| format!("…{excerpt}…")),
     ];
     vec![
@@ -286,8 +310,8 @@ fn cells(value: &Value, zone: &Zone) -> Vec<String> {
             .filter(|t| t.prompt() > 0)
             .map_or("-".into(), |t| text::percent(t.cache_read as f64 / t.prompt() as f64)),
         if tokens.is_some() || record.estimated_output.is_some() { n(record.output()) } else { "-".into() },
-        value["cost_usd"].as_f64().map_or("-".into(), text::usd),
-        record.duration_us.map_or("-".into(), |us| text::took(us as f64 / 1e3)),
+        value["cost_usd"].as_f64().map_or("-".into(), |usd| mark(&record) + &text::usd(usd)),
+        took(&record).unwrap_or("-".into()),
         text::line(&what.into_iter().flatten().collect::<Vec<_>>().join(" · ")).into_owned(),
     ]
 }

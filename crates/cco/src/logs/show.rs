@@ -1,6 +1,7 @@
 //! `cco logs show`: one exchange, with what went wrong and what to do.
 
 use gateway::admin::ask::Zone;
+use ledger::price::Flags;
 use ledger::record::{Outcome, Record};
 use serde_json::Value;
 
@@ -120,9 +121,12 @@ fn about(record: &Record, told: &Value, zone: &Zone) {
     if !who.is_empty() {
         field("who", &who);
     }
+    if let Some(caller) = &parties.caller {
+        field("caller", &clean(caller));
+    }
     let status = record.status.map(|status| format!(", status {status}")).unwrap_or_default();
     field("outcome", &format!("{}{status}", record.outcome));
-    if let Some(usage) = &record.usage {
+    if let Some(usage) = record.used() {
         let (t, n) = (&usage.tokens, |n: u64| n.to_string());
         let estimated = if record.is_estimated() { " (counted by us)" } else { "" };
         field(
@@ -134,21 +138,34 @@ fn about(record: &Record, told: &Value, zone: &Zone) {
                 Some(format!("{} out{estimated}", n(record.output()))),
             ]),
         );
+    } else if record.usage.is_some() {
+        field("tokens", "not known: the upstream's counts cannot be believed (`--json` has them)");
     } else if record.usage_unknown {
         field("tokens", "not known: the upstream did not say");
     }
     match (record.cost, &record.price_version) {
         (Some(cost), version) => {
-            let notional = if parties.notional { ", which a subscription paid for" } else { "" };
-            field("cost", &format!("${cost} at the prices of {}{notional}", version.as_deref().unwrap_or("-")));
+            let who = match parties {
+                _ if parties.simulated => ", which nobody paid: the simulator served",
+                _ if parties.notional => ", which a subscription paid for",
+                _ => "",
+            };
+            field("cost", &format!("${cost} at the prices of {}{who}", version.as_deref().unwrap_or("-")));
         }
-        (None, _) if record.usage.is_some() => field("cost", "not known: the model has no price (`cco prices`)"),
+        (None, _) if record.usage.is_some() => {
+            let why = record.unpriced.map_or("the model has no price (`cco prices`)".into(), |why| why.to_string());
+            field("cost", &format!("not known: {why}"));
+        }
         (None, _) => {}
+    }
+    // That a subscription pays is said with the cost.
+    for words in (Flags { notional: false, ..record.cost_flags }).words() {
+        field("", words);
     }
     field(
         "took",
         &joined(vec![
-            record.duration_us.map(ms),
+            super::took(record),
             record.first_byte_us.map(|us| format!("first byte after {}", ms(us))),
             record.first_token_us.map(|us| format!("first token after {}", ms(us))),
         ]),

@@ -8,8 +8,10 @@ use gateway::net::{self, OwnStream};
 
 /// Bytes of an answer that are taken.
 const LARGEST: u64 = 256 << 20;
-/// A gateway that says nothing for so long is not there.
+/// A gateway that says nothing for so long to a question is not there: an answer may have to be searched for.
 const SILENCE: Duration = Duration::from_secs(60);
+/// To a greeting it has an answer at once, however much it does.
+const GREETING: Duration = Duration::from_millis(1500);
 
 /// An answer whose body is still to be read.
 pub(super) struct Answer {
@@ -19,14 +21,20 @@ pub(super) struct Answer {
     length: Option<u64>,
 }
 
+/// Whether the gateway answers at all: one that is stopped still takes connections.
+pub(super) fn greet(socket: &Path) -> io::Result<()> {
+    within(socket, "GET", "/health", Some(GREETING)).map(drop)
+}
+
 /// Sends a request and reads the head of its answer.
 pub(super) fn ask(socket: &Path, method: &str, target: &str) -> io::Result<Answer> {
-    let mut stream = net::connect(socket)?;
-    stream.set_read_timeout(Some(SILENCE))?;
     // A removal may take as long as it takes.
-    if method == "POST" {
-        stream.set_read_timeout(None)?;
-    }
+    within(socket, method, target, (method != "POST").then_some(SILENCE))
+}
+
+fn within(socket: &Path, method: &str, target: &str, silence: Option<Duration>) -> io::Result<Answer> {
+    let mut stream = net::connect(socket)?;
+    stream.set_read_timeout(silence)?;
     // Version 1.0: the body ends with the connection, without chunks.
     write!(stream, "{method} {target} HTTP/1.0\r\nHost: cco\r\nContent-Length: 0\r\n\r\n")?;
     let mut body = BufReader::new(stream);

@@ -137,6 +137,7 @@ pub(crate) fn words(look: &Look, zone: &Zone) -> Result<Vec<(&'static str, Strin
     for (word, value) in &words {
         filter.set(word, value, gateway::recorder::now_us(), &|at| zone.at(at)).map_err(Failure::usage)?;
     }
+    filter.check().map_err(Failure::usage)?;
     Ok(words)
 }
 
@@ -193,12 +194,24 @@ pub(crate) fn configuration(env: &Env) -> Config {
 }
 
 impl Source {
-    /// The gateway of this home if one runs, else its files, and a word about that.
+    /// The gateway of this home if one runs and answers, else its files, and a word about that.
     pub(crate) fn open() -> Result<Self, Failure> {
+        Self::opened(false)
+    }
+
+    /// The same for a removal, which must also be possible where nothing can be read.
+    pub(crate) fn open_to_remove() -> Result<Self, Failure> {
+        Self::opened(true)
+    }
+
+    fn opened(for_changes: bool) -> Result<Self, Failure> {
         let env = Env::process();
         let home = home(&env)?;
-        match Self::gateway(&env) {
+        let mut silent = false;
+        match Self::answering(&env) {
             Ok(gateway) => return Ok(gateway),
+            // It is there, and says nothing: stopped, or stuck.
+            Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => silent = true,
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(Failure::new("the gateway does not let you ask").because(why));
             }
@@ -208,18 +221,41 @@ impl Source {
         // Nobody waits for the store but who asks.
         let store = Sqlite::new(setup::store_path(&config, &home)).question(PATIENT);
         let journal = setup::journal_path(&home);
-        let offline = opened(&store, &journal)?;
-        term::note(format_args!("no gateway is running here: this is from the files in `{}`", home.display()));
-        if let Some(why) = &offline.stale {
+        let folder = home.display();
+        if silent {
+            term::note(format_args!("the gateway does not answer: this is from the files in `{folder}`"));
+        }
+        // A removal is to say for itself what is wrong with the store.
+        let offline = if for_changes { None } else { Some(opened(&store, &journal)?) };
+        if !silent {
+            term::note(format_args!("no gateway is running here: this is from the files in `{folder}`"));
+        }
+        if let Some(why) = offline.as_ref().and_then(|offline| offline.stale.as_ref()) {
             term::note(format_args!("the newest records may be missing: {why}"));
+        }
+        if let Some(damaged @ 1..) = offline.as_ref().map(|offline| offline.damaged) {
+            term::note(format_args!(
+                "the journal was damaged ({}): what could be read of it is here, the rest is kept as `{}`",
+                text::of(damaged, "file"),
+                journal.join("*.damaged").display()
+            ));
         }
         let (folder, key) = setup::archive_paths(&home);
         let bodies = if folder.exists() { Some(archive::Reader::open(&folder, &key)) } else { None };
         let bodies = bodies.map(|opened| opened.map_err(|why| why.to_string()));
-        Ok(Self::Files(Box::new(Files { env, config, store, journal, offline: Some(offline), bodies, keeper: None })))
+        Ok(Self::Files(Box::new(Files { env, config, store, journal, offline, bodies, keeper: None })))
     }
 
-    /// The gateway of this home, if it answers.
+    /// The gateway of this home, if it says a word at once.
+    fn answering(env: &Env) -> io::Result<Self> {
+        let gateway = Self::gateway(env)?;
+        if let Self::Gateway(socket) = &gateway {
+            http::greet(socket)?;
+        }
+        Ok(gateway)
+    }
+
+    /// The gateway of this home, if there is one.
     pub(crate) fn gateway(env: &Env) -> io::Result<Self> {
         let home = env.home().ok_or(io::ErrorKind::NotFound)?;
         let socket = setup::own_socket(&home);

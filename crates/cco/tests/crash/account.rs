@@ -40,8 +40,9 @@ pub(crate) fn rows(home: &Path) -> HashMap<String, Row> {
     }
     let mut statement = db
         .prepare(
-            "SELECT session, lower(hex(id)), outcome, status, usage IS NOT NULL, usage_unknown, input, cache_read, \
-             cache_write, output, cost, bytes_out FROM record",
+            "SELECT session, lower(hex(id)), outcome, json_extract(CAST(about AS TEXT), '$.status'), \
+             json_extract(CAST(about AS TEXT), '$.usage') IS NOT NULL, flags & 1, input, cache_read, cache_write, \
+             output, cost, bytes_out FROM record",
         )
         .unwrap();
     let found = statement

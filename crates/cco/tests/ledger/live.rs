@@ -52,13 +52,18 @@ async fn a_viewer_sees_beginning_text_and_end_of_every_exchange() {
                   x-claude-code-session-id: s1\r\nx-cco-project: site\r\n";
     let first = gateway.ask(request("POST", "/v1/messages", script, prompt("canary-of-the-prompt", true))).await;
     let second = gateway.ask(whole("fault=529")).await;
+    let at_once = gateway.ask(whole("text=\"all at once\"")).await;
     let third = gateway.ask(streamed("fault=truncate text=\"a b c d\"")).await;
     viewer.read_until(&mut seen, "\"outcome\":\"truncated\"").await;
     let all = events(&seen);
     let of = |answer: &Answer| -> Vec<&(String, Value)> {
         all.iter().filter(|(_, event)| event["id"] == answer.id()).collect()
     };
-    assert_eq!(of(&first).len() + of(&second).len() + of(&third).len(), all.len(), "{all:?}");
+    assert_eq!(
+        [&first, &second, &at_once, &third].map(|answer| of(answer).len()).iter().sum::<usize>(),
+        all.len(),
+        "{all:?}"
+    );
 
     let one = of(&first);
     let (name, started) = one[0];
@@ -75,6 +80,7 @@ async fn a_viewer_sees_beginning_text_and_end_of_every_exchange() {
             events.iter().filter(|(name, _)| name == "text_delta").map(|(_, event)| event["text"].as_str().unwrap());
         texts.collect()
     };
+    assert_eq!(said(&of(&at_once)), "all at once");
     assert_eq!(said(&one), "café and \u{1b}[2J");
     let (name, ended) = one[one.len() - 1];
     assert_eq!(

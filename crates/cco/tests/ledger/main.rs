@@ -10,6 +10,7 @@ mod access;
 mod change;
 mod commands;
 mod errors;
+mod facts;
 mod live;
 mod metrics;
 mod prometheus;

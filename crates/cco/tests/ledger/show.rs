@@ -125,7 +125,8 @@ async fn a_word_that_means_nothing_or_several_things_is_told() {
     let output = cco(home.path(), &["logs", "show", "abcd00"]).await;
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    let both = records[..2].iter().all(|record| said.contains(&record.id.to_string()));
+    let both =
+        records[..2].iter().all(|record| said.contains(&record.id.short()) && !said.contains(&record.id.to_string()));
     assert!(both && said.contains("error: `abcd00` is more than one: "), "{said}");
     let output = cco(home.path(), &["logs", "show", "abcd0001"]).await;
     assert!(printed(&output).contains(&records[1].id.to_string()));

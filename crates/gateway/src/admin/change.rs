@@ -37,8 +37,15 @@ impl Change {
     pub async fn apply(self, recorder: &Arc<Recorder>, billing: &Arc<Billing>) -> Result<Value, Wrong> {
         match self {
             Self::PurgeOne(word) => {
-                let row = ledger(recorder)?.read(move |reader| Ok(found(&word, reader))).await?.value?;
-                remove(recorder, Purge::Id(row.record.id)).await
+                // A whole id needs no look-up, which a store that fails could not do.
+                let id = match word.parse() {
+                    Ok(id) => id,
+                    Err(_) => {
+                        let row = ledger(recorder)?.read(move |reader| Ok(found(&word, reader))).await?.value?;
+                        row.record.id
+                    }
+                };
+                remove(recorder, Purge::Id(id)).await
             }
             Self::Purge(what) => remove(recorder, what).await,
             Self::Reprice(filter, after) => {
@@ -61,7 +68,7 @@ fn ledger(recorder: &Recorder) -> Result<&Arc<ledger::Ledger>, Wrong> {
 fn purge(query: &str) -> Result<Change, Wrong> {
     let wrong = || Wrong::Question("say what goes: one of `id`, `session`, `before` and `all`".into());
     let (mut zone, mut what) = (Zone::default(), None);
-    for (word, value) in words(query) {
+    for (word, value) in words(query)? {
         match &*word {
             "zone" => zone = Zone::read(&value).ok_or_else(wrong)?,
             "id" | "session" | "before" | "all" if what.is_none() => what = Some((word, value)),
@@ -81,7 +88,8 @@ fn purge(query: &str) -> Result<Change, Wrong> {
     })
 }
 
-/// Removes records, then bodies: what is left of a body without its record can be found by nobody.
+/// Removes records, then bodies: what is left of a body without its record can be found by nobody. Where the records
+/// cannot be removed, the bodies go all the same, and that is said.
 async fn remove(recorder: &Arc<Recorder>, what: Purge) -> Result<Value, Wrong> {
     let selection = match &what {
         Purge::Id(id) => Selection::Exchanges(vec![id.to_bytes()]),
@@ -89,23 +97,35 @@ async fn remove(recorder: &Arc<Recorder>, what: Purge) -> Result<Value, Wrong> {
         Purge::Before(us) => Selection::Before(u64::try_from(us / 1000).unwrap_or(0)),
         Purge::All => Selection::All,
     };
-    let records = ledger(recorder)?.purge(what).await?;
-    let mut told = json!({ "records": records });
+    let records = ledger(recorder)?.purge(what).await;
+    let mut told = json!({});
     if let Some(bodies) = recorder.bodies().cloned() {
         let purged = tokio::task::spawn_blocking(move || bodies.archive().purge(selection)).await;
-        let purged = purged.map_err(|why| StoreError::Other(why.to_string()))??;
+        let purged = purged.map_err(|why| StoreError::Other(why.to_string()))?;
+        let purged = match (purged, &records) {
+            (Err(why), Err(records)) => return Err(Wrong::Unremoved(format!("{records}; {why}"))),
+            (purged, _) => purged?,
+        };
         told["bodies"] = purged.bodies.into();
         told["bytes"] = purged.bytes.into();
         told["busy"] = purged.busy.into();
         told["unreadable"] = purged.unreadable.into();
         told["lost"] = purged.lost.into();
     }
+    match records {
+        Ok(records) => told["records"] = records.into(),
+        Err(why) if told["bytes"].is_null() => return Err(why.into()),
+        Err(why) => {
+            let bytes = &told["bytes"];
+            return Err(Wrong::Unremoved(format!("{why}. The bodies are removed ({bytes} bytes of the disk)")));
+        }
+    }
     Ok(told)
 }
 
 fn reprice(query: &str) -> Result<Change, Wrong> {
     let (mut filter, mut after, mut zone, mut rest) = (Filter::default(), 0, Zone::default(), Vec::new());
-    for (word, value) in words(query) {
+    for (word, value) in words(query)? {
         match &*word {
             "after" => after = value.parse().map_err(|_| Wrong::Question("`after` is the `next` of a step".into()))?,
             "zone" => {
@@ -118,6 +138,7 @@ fn reprice(query: &str) -> Result<Change, Wrong> {
     for (word, value) in rest {
         filter.set(&word, &value, now_us(), &|at| zone.at(at))?;
     }
+    filter.check()?;
     Ok(Change::Reprice(filter, after))
 }
 
@@ -125,10 +146,7 @@ fn reprice(query: &str) -> Result<Change, Wrong> {
 fn priced(recorder: &Recorder, billing: &Billing, record: &Record) -> Option<Priced> {
     let provider = record.parties.provider.as_deref().unwrap_or_default();
     let billed_as = billing.get(provider).map_or(provider, |billed_as| billed_as);
-    Some(match recorder.cost(record, billed_as)? {
-        Ok(cost) => Priced { cost: Some(cost.nano_usd), version: Some(Box::from(&*cost.price_version)) },
-        Err(_) => Priced { cost: None, version: None },
-    })
+    recorder.cost(record, billed_as).map(Priced::of)
 }
 
 #[cfg(test)]

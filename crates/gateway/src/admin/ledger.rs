@@ -77,7 +77,7 @@ fn refusal(why: &Wrong) -> Refusal {
         Wrong::Missing(_) => ErrorKind::NotFound,
         Wrong::Ambiguous(..) => ErrorKind::Conflict,
         Wrong::Store(why) => return metrics::unreadable(why),
-        Wrong::Archive(_) | Wrong::Lost(_) => ErrorKind::Unavailable,
+        Wrong::Archive(_) | Wrong::Lost(_) | Wrong::Unremoved(_) => ErrorKind::Unavailable,
     };
     Refusal::new(kind, why.to_string()).retry(Retry::Never)
 }

@@ -87,6 +87,13 @@ fn shown(metrics: &Metrics) -> Value {
             "first_byte": shape::latency(&metrics.first_byte),
             "first_token": shape::latency(&metrics.first_token),
         },
+        // What does not fit into the lists below.
+        "more": {
+            "by_model": metrics.more.models,
+            "by_agent": metrics.more.agents,
+            "by_session": metrics.more.sessions,
+            "by_project": metrics.more.projects,
+        },
         "by_operation": by(&metrics.by_operation, "(none)"),
         "by_provider": by(&metrics.by_provider, "(none)"),
         "by_model": by(&metrics.by_model, "(none)"),

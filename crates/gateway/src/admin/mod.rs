@@ -122,6 +122,10 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
         What::Health => Answer::json(&state::health(gateway)),
         What::Providers => Answer::json(&upstreams::providers(gateway)),
         What::ResetProvider => Answer::json(&upstreams::reset(gateway, head.target())?),
+        What::Metrics if head.target().contains('?') => {
+            let message = "metrics are of everything since the last reset and take no filter: `/gateway/costs` does";
+            return Err(Refusal::new(ErrorKind::InvalidRequest, message).retry(Retry::Never));
+        }
         What::Metrics => Answer::json(&metrics::read(gateway, is_admin(head, peer, gateway)).await?),
         What::Reset => Answer::json(&metrics::reset(gateway).await?),
         What::Prometheus => prometheus::scrape(gateway).await,

@@ -30,9 +30,16 @@ pub(super) fn totals(totals: &Totals) -> Value {
         "cost_usd": known(&totals.paid),
         "cost_is_partial": totals.paid.cost_unknown() > 0,
         "notional_cost_usd": known(&totals.notional),
+        "cost_is_assumed": totals.paid.cost_assumed() > 0,
         "notional_cost_is_partial": totals.notional.cost_unknown() > 0,
+        "notional_cost_is_assumed": totals.notional.cost_assumed() > 0,
+        "simulated": totals.simulated.requests,
+        "simulated_cost_usd": known(&totals.simulated),
         "unpriced": all.unpriced,
         "usage_unknown": all.usage_unknown,
+        "estimated": all.estimated,
+        "assumed": all.assumed,
+        "incomplete": all.incomplete,
     })
 }
 
@@ -51,7 +58,7 @@ pub(super) fn latency(latency: &Latency) -> Value {
 pub(super) fn row(row: &Row) -> Value {
     let record = &row.record;
     let mut value = serde_json::to_value(record).unwrap_or_default();
-    let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+    let tokens = record.used().map(|usage| usage.tokens);
     let more = json!({
         "seq": row.seq,
         "short": record.id.short(),

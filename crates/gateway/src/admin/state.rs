@@ -133,6 +133,11 @@ fn cause(health: &LedgerHealth) -> Option<String> {
         None if journal.lost > 0 => {
             format!("{} entries are lost: they could not be written, and there was no room to keep them", journal.lost)
         }
+        None if loaded.damaged + loaded.unreadable == 0 => format!(
+            "{} damaged files of the journal are kept as `journal/*.damaged`: what could be read of them is in the store; \
+             look at them, then remove them",
+            health.damaged_files
+        ),
         None => format!(
             "{} places of journals are damaged and {} entries cannot be read: the files are kept as `journal/*.damaged`",
             loaded.damaged, loaded.unreadable
@@ -170,6 +175,7 @@ fn ledger(gateway: &Gateway) -> Value {
             "interrupted": health.loaded.interrupted,
             "damaged": health.loaded.damaged,
             "unreadable": health.loaded.unreadable,
+            "damaged_files": health.damaged_files,
         },
         "unsettled": recorder.unsettled(),
         "unpriced": recorder.unpriced(),
@@ -185,7 +191,12 @@ mod tests {
 
     #[test]
     fn a_ledger_that_is_not_good_has_a_cause_whatever_it_is() {
-        let good = || LedgerHealth { journal: JournalHealth::default(), store: None, loaded: Counts::default() };
+        let good = || LedgerHealth {
+            journal: JournalHealth::default(),
+            store: None,
+            loaded: Counts::default(),
+            damaged_files: 0,
+        };
         assert_eq!(cause(&good()), None);
         let past = JournalHealth { last_error: Some("long past".into()), ..JournalHealth::default() };
         assert_eq!(cause(&LedgerHealth { journal: past.clone(), ..good() }), None);
@@ -200,6 +211,9 @@ mod tests {
         }
         let store = Some(StoreError::Unavailable("it is locked".into()));
         assert!(cause(&LedgerHealth { store, ..good() }).is_some_and(|told| told.contains("it is locked")));
+        assert!(
+            cause(&LedgerHealth { damaged_files: 2, ..good() }).is_some_and(|told| told.starts_with("2 damaged files"))
+        );
         let loaded = Counts { damaged: 1, unreadable: 2, ..Counts::default() };
         assert!(cause(&LedgerHealth { loaded, ..good() }).is_some_and(|told| told.contains("1 places")));
     }

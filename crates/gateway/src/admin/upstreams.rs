@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::ask::words;
+use super::ask::{Wrong, words};
 use crate::config::KeyMode;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Gateway;
@@ -91,7 +91,9 @@ pub(super) fn providers(gateway: &Gateway) -> Value {
 /// Forgets what is known of the provider that the query names.
 pub(super) fn reset(gateway: &Gateway, target: &str) -> Result<Value, Refusal> {
     let query = target.split_once('?').map_or("", |(_, query)| query);
-    let name = words(query).find(|(word, _)| word == "name").map(|(_, name)| name).unwrap_or_default();
+    let wrong = |why: Wrong| Refusal::new(ErrorKind::InvalidRequest, why.to_string()).retry(Retry::Never);
+    let mut words = words(query).map_err(wrong)?.into_iter();
+    let name = words.find(|(word, _)| word == "name").map(|(_, name)| name).unwrap_or_default();
     let Some(provider) = gateway.providers.iter().find(|provider| provider.name == name) else {
         let message = format!("no provider `{name}` is enabled: `cco providers` lists them");
         return Err(Refusal::new(ErrorKind::NotFound, message).retry(Retry::Never));

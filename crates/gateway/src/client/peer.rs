@@ -1,5 +1,6 @@
 //! Who is on the other end of an accepted connection.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::net::SocketAddr;
 
@@ -46,6 +47,18 @@ impl Peer {
     /// Whether it is on this machine.
     pub fn is_loopback(&self) -> bool {
         self.remote.ip().to_canonical().is_loopback()
+    }
+
+    /// Who that is, as far as it is known without looking it up.
+    pub fn name(&self, by_token: bool) -> Cow<'static, str> {
+        let who = if self.own_user.get() == Some(&true) {
+            "own user"
+        } else if by_token {
+            "token"
+        } else {
+            "this machine"
+        };
+        if self.is_loopback() { who.into() } else { format!("{who} at {}", self.remote.ip().to_canonical()).into() }
     }
 
     /// Whether it is a process of our own user on this machine. `false` where the system does not tell.

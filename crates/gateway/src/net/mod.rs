@@ -23,7 +23,7 @@ pub use error::{Cause, DialError, Step};
 pub use local::{NoSocket, OwnSocket, OwnStream, connect, is_own};
 pub use peer::{own_uid, peer_uid, port_holder};
 pub use proxy::{BadProxy, Proxy, ProxyEnv, ProxyUrl};
-pub use resolve::Lookup;
+pub use resolve::{Lookup, names_loopback};
 pub use socket::{Listener, SEND_BUFFER, accepted, listen, raise_nofile_limit, reset_on_close};
 pub use stream::{Io, Stream};
 pub use tls::{BadRoots, ExtraRoots, SystemRoots};

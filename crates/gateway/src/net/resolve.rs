@@ -191,7 +191,7 @@ pub(super) fn is_localhost(host: &str) -> bool {
 }
 
 /// The host means this machine by the way it is written.
-pub(super) fn names_loopback(host: &str) -> bool {
+pub fn names_loopback(host: &str) -> bool {
     is_localhost(host) || host.parse::<IpAddr>().is_ok_and(|address| plain(address).is_loopback())
 }
 

@@ -162,6 +162,12 @@ impl Tape {
         }
     }
 
+    /// All that was copied so far, where it is as the client gets it; `None`: it is coded, or there was no room for it.
+    pub fn plain(&self) -> Option<Vec<u8>> {
+        let whole = !self.cut && self.coding.is_none();
+        whole.then(|| self.pieces.iter().map(|piece| &piece[..]).chain([&self.last[..]]).collect::<Vec<_>>().concat())
+    }
+
     fn claim(&mut self, more: usize) -> bool {
         let before = self.bodies.collected.fetch_add(more, Ordering::Relaxed);
         self.claimed += more;

@@ -14,6 +14,7 @@ use ledger::Ledger;
 use ledger::journal::Ack;
 use ledger::price::{Billed, Cost, PriceTable, Unpriced};
 use ledger::record::{Operation, Outcome, Record, Start};
+use ledger::redact::Redactor;
 use tracing::{debug, warn};
 use wire::usage::Usage;
 
@@ -61,6 +62,8 @@ pub struct Recorder {
     unsettled: Arc<AtomicU64>,
     unpriced: Arc<AtomicU64>,
     bodies: Option<Arc<Bodies>>,
+    /// What is taken out of names and words before anybody sees them.
+    redact: Arc<Redactor>,
     observed: Arc<Observed>,
     /// Why there is no ledger although there should be one.
     trouble: Option<Box<str>>,
@@ -93,6 +96,17 @@ impl Recorder {
         Self { book: Some(book), prices, wait: Duration::from_secs(1), ..Self::off() }
     }
 
+    /// Takes this out of what others put in.
+    #[must_use]
+    pub fn redacting(self, redact: Arc<Redactor>) -> Self {
+        Self { redact, ..self }
+    }
+
+    /// What must not be kept.
+    pub fn redact(&self) -> &Arc<Redactor> {
+        &self.redact
+    }
+
     /// Keeps bodies as well.
     #[must_use]
     pub fn with_bodies(mut self, bodies: Bodies) -> Self {
@@ -118,6 +132,7 @@ impl Recorder {
             unsettled: self.unsettled.clone(),
             unpriced: self.unpriced.clone(),
             bodies: self.bodies.clone(),
+            redact: self.redact.clone(),
             observed: self.observed.clone(),
             trouble: self.trouble.clone(),
             no_bodies: self.no_bodies.clone(),
@@ -146,10 +161,24 @@ impl Recorder {
     pub fn off() -> Self {
         let (wait, on_failure) = (Duration::ZERO, OnFailure::Continue);
         let (unsettled, unpriced, observed) = (Arc::default(), Arc::default(), Arc::default());
-        let live = Arc::default();
+        let (live, redact) = (Arc::default(), Arc::default());
         let (book, ledger, prices, bodies) = (None, None, None, None);
         let (trouble, no_bodies) = (None, None);
-        Self { book, ledger, prices, wait, on_failure, unsettled, unpriced, bodies, observed, trouble, no_bodies, live }
+        Self {
+            book,
+            ledger,
+            prices,
+            wait,
+            on_failure,
+            unsettled,
+            unpriced,
+            bodies,
+            redact,
+            observed,
+            trouble,
+            no_bodies,
+            live,
+        }
     }
 
     /// Sees to what this ledger holds, and records nothing into it.
@@ -195,9 +224,23 @@ impl Recorder {
 
     /// Writes that an exchange begins. `Err`: it is not known to be written, and that matters here.
     pub async fn begin(&self, record: &mut Record) -> Result<(), Refusal> {
+        // Later on, prices are found by the names as they were said.
+        let said = (!self.redact.is_empty()).then(|| record.parties.clone());
+        record.parties.clean(&self.redact);
         self.live.started(record);
-        let Some(book) = &self.book else { return Ok(()) };
-        let Err(why) = book.start(record).within(self.wait).await else { return Ok(()) };
+        let begun = self.book.as_ref().map(|book| book.start(record));
+        if let Some(said) = said {
+            record.parties = said;
+        }
+        let why = match (begun, &self.trouble) {
+            (Some(begun), _) => match begun.within(self.wait).await {
+                Ok(_) => return Ok(()),
+                Err(why) => why.to_string(),
+            },
+            // There should be a ledger. What holds for a start may have been changed since.
+            (None, Some(why)) => format!("{why} (restart it when that is put right)"),
+            (None, None) => return Ok(()),
+        };
         self.unsettled.fetch_add(1, Ordering::Relaxed);
         match self.on_failure {
             OnFailure::Continue => Ok(()),
@@ -210,7 +253,10 @@ impl Recorder {
 
     /// Prices a record and hands it to the journal.
     fn settle(&self, mut record: Record, billed_as: &str) -> Option<Settling> {
+        record.doubt();
+        // Prices are found by the names as they were said.
         self.price(&mut record, billed_as);
+        record.clean(&self.redact);
         self.observed.add(&record);
         self.live.ended(&record);
         let book = self.book.as_ref()?;
@@ -231,9 +277,11 @@ impl Recorder {
         match self.cost(record, billed_as) {
             Some(Ok(cost)) => {
                 record.cost = Some(cost.nano_usd);
+                record.cost_flags = cost.flags;
                 record.price_version = Some(Box::from(&*cost.price_version));
             }
             Some(Err(why)) => {
+                record.unpriced = Some(why);
                 self.unpriced.fetch_add(1, Ordering::Relaxed);
                 debug!(model = record.parties.model.as_deref(), why = why.as_str(), "no price");
             }
@@ -245,6 +293,9 @@ impl Recorder {
     pub fn cost(&self, record: &Record, billed_as: &str) -> Option<Result<Cost, Unpriced>> {
         let (prices, usage) = (self.prices.as_ref()?, record.usage.as_ref()?);
         let model = record.parties.model.as_deref().filter(|_| record.operation == Operation::Generation)?;
+        if record.used().is_none() {
+            return Some(Err(Unpriced::TooLarge));
+        }
         Some(prices.cost(&Billed {
             provider: billed_as,
             model,
@@ -309,6 +360,26 @@ impl Draft {
         self.record.as_mut()
     }
 
+    /// Takes out of the names that the client chose what must not be kept.
+    pub fn clean(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.parties.clean(&self.recorder.redact);
+        }
+    }
+
+    /// Shows an answer that is no stream, and came whole, to those who watch.
+    pub fn show_whole(&self, status: u16, tape: &Tape) {
+        if let Some(record) = self.record.as_ref()
+            && self.recorder.live.is_watched()
+            && status < 300
+            && !record.parties.stream
+            && record.operation == Operation::Generation
+            && let Some(body) = tape.plain()
+        {
+            self.recorder.live.whole(record.id, &body);
+        }
+    }
+
     /// From here on it is this provider that would be paid.
     pub fn bill(&mut self, billed_as: &Arc<str>) {
         self.billed_as.clone_from(billed_as);
@@ -327,5 +398,22 @@ impl Drop for Draft {
     fn drop(&mut self) {
         // A panic on the way, or a runtime that was torn down: the exchange stays what it was begun as.
         drop(self.settle(|_| {}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::sample;
+
+    #[tokio::test]
+    async fn who_must_not_serve_unrecorded_refuses_also_where_there_never_was_a_ledger() {
+        let lost = Recorder::failed("the disk is full");
+        assert!(lost.begin(&mut sample::record(1)).await.is_ok(), "it goes on, as it was told to");
+        let strict = lost.again(None, Duration::ZERO, OnFailure::Refuse);
+        let refusal = strict.begin(&mut sample::record(2)).await.unwrap_err();
+        assert!(refusal.message.contains("the disk is full"), "{}", refusal.message);
+        let off = Recorder::off().again(None, Duration::ZERO, OnFailure::Refuse);
+        assert!(off.begin(&mut sample::record(3)).await.is_ok(), "nothing is to be recorded");
     }
 }

@@ -102,7 +102,7 @@ impl Series {
         if let Some(us) = record.first_token_us {
             self.first_token.add(us);
         }
-        if let Some(usage) = &record.usage {
+        if let Some(usage) = record.used() {
             self.input.add(usage.tokens.prompt());
             self.output.add(record.output());
         }

@@ -12,13 +12,17 @@ use wire::sse::Splitter;
 use wire::usage::Usage;
 
 use crate::client::inbound::{self, HeldBody};
+use crate::client::peer::Peer;
 use crate::error::ErrorKind;
 use crate::gateway::Gateway;
+use crate::headers::SIMULATED;
+use crate::net;
 use crate::party::Party;
 use crate::provider::Provider;
 use crate::recorder::{Draft, Owner, Settling, Tape, now_us};
 use crate::relay::{Ended, Gate, Seen, Settle};
 use crate::route::Target;
+use crate::server::caller::Means;
 use crate::server::exchange::Exchange;
 use crate::server::limits;
 use crate::server::request::Credential;
@@ -37,15 +41,24 @@ impl Exchange {
         self.draft = Some(Draft::new(gateway.recorder.clone(), start));
     }
 
-    /// Who asks goes into the record.
+    /// Who calls goes into the record.
+    pub(super) fn know_caller(&mut self, peer: &Peer, means: &Means) {
+        if let Some(record) = self.record() {
+            record.parties.caller = Some(peer.name(means.by_token).into());
+        }
+    }
+
+    /// Who asks goes into the record, without what must not be kept.
     pub(super) fn know_party(&mut self, party: &Party<'_>) {
-        let Some(record) = self.record() else { return };
+        let Some(draft) = self.draft.as_mut() else { return };
+        let Some(record) = draft.record() else { return };
         let parties = &mut record.parties;
         parties.session = party.session.as_deref().map(Box::from);
         parties.agent = party.agent.map(Box::from);
         parties.parent_agent = party.parent_agent.map(Box::from);
         parties.agent_type = party.agent_type().map(Box::from);
         parties.project = party.project.map(Box::from);
+        draft.clean();
     }
 
     /// What the body says goes into the record.
@@ -71,10 +84,22 @@ impl Exchange {
         let parties = &mut record.parties;
         parties.provider = Some(provider.name.as_str().into());
         parties.model = (!target.model.is_empty()).then(|| target.model.into());
+        parties.simulated = false;
         (record.credential, parties.notional) = match credential {
             Some(credential) => (Some(credential.fingerprint), credential.notional),
             None => (None, false),
         };
+    }
+
+    /// What the head of an answer says of who made it goes into the record. That it is simulated is believed of nobody
+    /// beyond this machine: what costs money is over there.
+    pub(super) fn heard(&mut self, provider: &Provider, answer: &ResponseHead) {
+        if answer.get(SIMULATED).is_some()
+            && net::names_loopback(&provider.base.origin.host)
+            && let Some(record) = self.record()
+        {
+            record.parties.simulated = true;
+        }
     }
 
     /// Whose bodies go to the archive.
@@ -272,6 +297,9 @@ impl Settle for Closing<'_> {
         let (status, started) = (self.status, self.started);
         let (first_byte, said) = (self.first_byte, self.said.take());
         self.seen = seen.metered.as_ref().map(Measured::of);
+        if let (Some(draft), Some(tape)) = (self.draft.as_deref(), &self.tape) {
+            draft.show_whole(status, tape);
+        }
         self.draft.as_mut()?.settle(|record| {
             record.outcome = outcome;
             record.status = Some(status);
@@ -315,7 +343,13 @@ fn measure(record: &mut Record, metered: Metered, status: u16) {
         let generated = record.operation == Operation::Generation;
         record.estimated_output = metered.estimated_output().filter(|tokens| generated && *tokens > 0);
         match metered.usage {
-            Counts::Known(usage) => record.usage = Some(usage),
+            Counts::Known(usage) => {
+                // The provider itself may have gone over to another model.
+                if let Some(model) = usage.fallback_model() {
+                    record.parties.model = Some(model.into());
+                }
+                record.usage = Some(usage);
+            }
             Counts::Unknown => record.usage_unknown = true,
         }
     }

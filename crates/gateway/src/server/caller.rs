@@ -30,6 +30,8 @@ pub struct Means {
     pub own: Option<OwnKey>,
     /// Whether stored keys may be spent.
     pub stored: bool,
+    /// Whether the gateway's token was shown.
+    pub by_token: bool,
 }
 
 /// What a caller may do here.
@@ -124,9 +126,9 @@ pub fn means(
     match own_key(&presented, is_token) {
         Some((form, key)) if !(asks_for_ours && may_spend_ours()) => {
             let stored = !asks_for_ours && asks(key) && may_spend_ours();
-            Ok(Means { own: Some(OwnKey { form, key: Secret::new(key) }), stored })
+            Ok(Means { own: Some(OwnKey { form, key: Secret::new(key) }), stored, by_token: has_token })
         }
-        _ if may_spend_ours() => Ok(Means { own: None, stored: true }),
+        _ if may_spend_ours() => Ok(Means { own: None, stored: true, by_token: has_token }),
         _ => {
             let message = "no key: send your own in `x-api-key` or `authorization`, or the gateway's token (`token` in CCO_HOME), \
                            or set `server.openStoredKeys`";

@@ -180,6 +180,8 @@ impl Exchange {
             }
         };
 
+        self.know_caller(&client.peer, &means);
+
         // Whom it goes to.
         let key_id = means.own.as_ref().map(|own| Fingerprint::of(own.key.expose()));
         let text = body.as_ref().map(|body| (&body.text[..], &body.envelope));
@@ -279,6 +281,7 @@ impl Exchange {
             return self.batch_object(client, head, worker, provider, won.answer, won.source).await;
         }
         if let Some((body, metered)) = won.whole.take() {
+            gateway.recorder.live().whole(Id(self.key), &body);
             if let Some(mut tape) = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.answer)) {
                 tape.keep(&body);
             }

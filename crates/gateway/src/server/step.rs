@@ -291,6 +291,7 @@ impl Exchange {
         client.unread &= source.sending().0.is_uploading();
         let signals = Signals::read(answer.fields(), unix_ms());
         pass.heed(worker.gateway.routing.now(), &signals);
+        self.heard(provider, &answer);
         let said = Said::of(&answer);
         let status = answer.status;
         let heard = Heard { answer, source, signals, said };

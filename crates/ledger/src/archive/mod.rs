@@ -155,7 +155,7 @@ pub struct Options {
     /// zstd level.
     pub level: i32,
     /// What is taken out of bodies.
-    pub redact: Redactor,
+    pub redact: Arc<Redactor>,
     /// Undoes a content coding (its name, the bytes, how many bytes may come out); `None` where it cannot.
     pub decode: fn(&str, &[u8], usize) -> Option<Vec<u8>>,
     /// The time, in milliseconds since 1970.
@@ -179,7 +179,7 @@ impl Options {
             reserve: 16 << 20,
             low_water: 64 << 20,
             level: 1,
-            redact: Redactor::default(),
+            redact: Arc::default(),
             decode: |_, _, _| None,
             now_ms: system_time,
         }

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -586,7 +587,7 @@ fn a_body_is_kept_plain_with_the_name_of_its_coding() {
 #[test]
 fn what_a_pattern_matches_is_never_stored_and_what_cannot_be_searched_neither() {
     let house = House::new();
-    let redact = Redactor::new(&["sk-[a-z]+", "hunter[0-9]"]).unwrap();
+    let redact = Arc::new(Redactor::new(&["sk-[a-z]+", "hunter[0-9]"]).unwrap());
     let archive = Archive::open(Options { redact, decode: turn_over, ..house.options() }).unwrap();
     // The secret is cut in two by the network.
     let pieces = vec![Bytes::from_static(b"key sk-ab"), Bytes::from_static(b"cd and hunter2.")];
@@ -607,7 +608,7 @@ fn what_a_pattern_matches_is_never_stored_and_what_cannot_be_searched_neither() 
 #[test]
 fn no_text_id_session_or_pattern_is_in_any_file() {
     let house = House::new();
-    let redact = Redactor::new(&["PATTERN-[a-z]+"]).unwrap();
+    let redact = Arc::new(Redactor::new(&["PATTERN-[a-z]+"]).unwrap());
     let archive = Archive::open(Options { redact, ..house.options() }).unwrap();
     for number in 0..30 {
         // Not compressible, so that it is not compression that hides it.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::private;
 
+/// Less than this is no help.
+const LEAST: u64 = 64 * 1024;
 /// How it is called.
 const NAME: &str = "ballast";
 
@@ -23,7 +25,24 @@ impl Ballast {
 
     /// Whether it is there, whole.
     pub fn is_there(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= self.size)
+        self.len() >= self.size
+    }
+
+    fn len(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    /// At the beginning: where there is no room for all of it, a part of what there is. A disk that is small, or full
+    /// already, needs it most; the rest is taken once there is room.
+    pub fn begin(&self, available: u64, rest: u64) -> io::Result<bool> {
+        let whole = self.fill(available, rest)?;
+        let part = (available / 4).min(self.size);
+        if !whole && self.len() == 0 && part >= LEAST {
+            self.write(part).inspect_err(|_| {
+                self.free();
+            })?;
+        }
+        Ok(whole)
     }
 
     /// Gives the room back. `false`: there was none to give.
@@ -36,21 +55,21 @@ impl Ballast {
         if self.size == 0 || self.is_there() {
             return Ok(true);
         }
-        if available < self.size.saturating_add(rest) {
+        if available.saturating_add(self.len()) < self.size.saturating_add(rest) {
             return Ok(false);
         }
-        self.write().inspect_err(|_| {
+        self.write(self.size).inspect_err(|_| {
             self.free();
         })?;
         Ok(true)
     }
 
-    fn write(&self) -> io::Result<()> {
+    fn write(&self, size: u64) -> io::Result<()> {
         let _ = std::fs::remove_file(&self.path);
         let mut file = private::create_new(&self.path)?;
         // Noise, because some file systems store zeros in no room at all.
         let (mut noise, mut block) = (0x9E37_79B9_7F4A_7C15_u64, vec![0; 64 * 1024]);
-        let mut left = self.size;
+        let mut left = size;
         while left > 0 {
             for word in block.chunks_exact_mut(8) {
                 noise ^= noise << 13;
@@ -85,6 +104,21 @@ mod tests {
         assert!(ballast.fill(150_000, 50_000).unwrap());
         assert_eq!(std::fs::metadata(folder.path().join(NAME)).unwrap().len(), 100_000);
         assert!(ballast.free() && !ballast.is_there());
+    }
+
+    #[test]
+    fn a_small_disk_gets_a_part_of_it_at_the_beginning_and_the_rest_once_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let ballast = Ballast::new(folder.path(), 1_000_000);
+        let len = || std::fs::metadata(folder.path().join(NAME)).map_or(0, |about| about.len());
+        assert!(!ballast.begin(100_000, 0).unwrap());
+        assert_eq!(len(), 0, "a disk that is as good as full keeps what it has");
+        assert!(!ballast.begin(800_000, 500_000).unwrap());
+        assert_eq!(len(), 200_000);
+        assert!(!ballast.begin(600_000, 500_000).unwrap() && len() == 200_000, "no more is taken of what is left");
+        assert!(!ballast.fill(1_299_999, 500_000).unwrap());
+        assert!(ballast.fill(1_300_000, 500_000).unwrap() && len() == 1_000_000);
+        assert!(ballast.free() && len() == 0);
     }
 
     #[test]

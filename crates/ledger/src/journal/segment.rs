@@ -111,6 +111,11 @@ pub(crate) fn is_done(path: &Path, damaged: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// How many damaged segments are kept.
+pub(crate) fn damaged(folder: &Path) -> io::Result<usize> {
+    Ok(listed(folder, DAMAGED)?.len())
+}
+
 /// Removes the damaged segments that were kept.
 pub(crate) fn forget_damaged(folder: &Path) -> io::Result<()> {
     listed(folder, DAMAGED)?.iter().try_for_each(std::fs::remove_file)

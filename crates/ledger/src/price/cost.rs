@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use minicbor::encode::Write;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Serialize};
 use wire::usage::{IterationKind, ServiceTier, Speed, Tokens, Usage};
 
@@ -64,23 +66,29 @@ impl Components {
 }
 
 /// What is to be known about a cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
 #[serde(default)]
 pub struct Flags {
     /// The end of the answer was not seen: the output is the larger of what was reported and what was estimated.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(0), skip_if = "is_false")]
     pub estimated: bool,
     /// A subscription pays: nobody is billed this amount.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(1), skip_if = "is_false")]
     pub notional: bool,
     /// A rate that was needed is not in the list, for example that of an unknown tier: the nearest one was taken.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(2), skip_if = "is_false")]
     pub rate_assumed: bool,
     /// Cache writes came without a lifetime: the cheapest one was taken.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(3), skip_if = "is_false")]
     pub ttl_assumed: bool,
     /// Something is not in the sum: a part of the usage that could not be read, or a tool whose price is not known.
     #[serde(skip_serializing_if = "is_false")]
+    #[cbor(n(4), skip_if = "is_false")]
     pub incomplete: bool,
 }
 
@@ -88,15 +96,44 @@ fn is_false(b: &bool) -> bool {
     !*b
 }
 
+impl Flags {
+    /// Whether there is nothing to be known.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the sum rests on something that was assumed.
+    pub fn is_assumed(&self) -> bool {
+        self.rate_assumed || self.ttl_assumed
+    }
+
+    /// What there is to be known, in words for a person.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        let Self { estimated, notional, rate_assumed, ttl_assumed, incomplete } = *self;
+        let said = [
+            (estimated, "the end was not seen: the output is counted by us where that is more"),
+            (notional, "a subscription pays: this is what it would have been"),
+            (rate_assumed, "a rate that was needed is not in the list: the nearest one was taken"),
+            (ttl_assumed, "cache writes came without a lifetime: the cheapest one was taken"),
+            (incomplete, "something that was used is not in it"),
+        ];
+        said.into_iter().filter_map(|(holds, words)| holds.then_some(words))
+    }
+}
+
 /// Why an exchange has no cost. It is never 0 for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unpriced {
     /// No list knows the model of the exchange, or that of one of its turns.
     UnknownModel,
     /// The list knows the model, and not the rate of something that was used.
     UnknownRate,
-    /// The sum is over nine billion dollars: the counts are not believed.
+    /// The counts are too large to be believed, or what they would cost is.
     TooLarge,
+    /// A newer version knows.
+    #[serde(other)]
+    Other,
 }
 
 impl Unpriced {
@@ -106,7 +143,22 @@ impl Unpriced {
             Self::UnknownModel => "unknown_model",
             Self::UnknownRate => "unknown_rate",
             Self::TooLarge => "too_large",
+            Self::Other => "other",
         }
+    }
+}
+
+impl<C> Encode<C> for Unpriced {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        e.str(self.as_str())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Unpriced {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let word = d.str()?;
+        let all = [Self::UnknownModel, Self::UnknownRate, Self::TooLarge];
+        Ok(all.into_iter().find(|why| why.as_str() == word).unwrap_or(Self::Other))
     }
 }
 
@@ -118,6 +170,7 @@ impl fmt::Display for Unpriced {
                 "the price of this model lacks a rate that was needed: complete it in the configuration"
             }
             Self::TooLarge => "the reported counts are too large to be believed",
+            Self::Other => "a newer version of cco knows why",
         })
     }
 }

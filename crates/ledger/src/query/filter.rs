@@ -80,6 +80,8 @@ pub enum BadFilter {
     Time(BadTime),
     /// The value says nothing here: the word, the value, and what it may be.
     Value(&'static str, String, &'static str),
+    /// It ends before it begins.
+    Backwards,
 }
 
 impl fmt::Display for BadFilter {
@@ -87,6 +89,7 @@ impl fmt::Display for BadFilter {
         match self {
             Self::Word(word) => write!(f, "`{word}` is no filter: there are `{}`", WORDS.join("`, `")),
             Self::Time(bad) => bad.fmt(f),
+            Self::Backwards => f.write_str("nothing lies between `since` and `until`: `until` must be the later one"),
             Self::Value(word, value, want) => write!(f, "`{value}` cannot stand for `{word}`: write {want}"),
         }
     }
@@ -137,6 +140,14 @@ impl Filter {
         }
         Ok(())
     }
+
+    /// Whether what was set can be meant together.
+    pub fn check(&self) -> Result<(), BadFilter> {
+        match (self.since_us, self.until_us) {
+            (Some(since), Some(until)) if since >= until => Err(BadFilter::Backwards),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -185,5 +196,11 @@ mod tests {
             let why = of(&[(word, value)]).unwrap_err().to_string();
             assert!(why.contains(want) && why.contains(if want == "`since`" { word } else { value }), "{why}");
         }
+    }
+
+    #[test]
+    fn a_time_that_ends_before_it_begins_is_none() {
+        assert_eq!(of(&[("since", "1h"), ("until", "2h")]).unwrap().check(), Err(BadFilter::Backwards));
+        assert_eq!(of(&[("since", "2h"), ("until", "1h")]).unwrap().check(), Ok(()));
     }
 }

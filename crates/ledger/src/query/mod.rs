@@ -95,12 +95,21 @@ pub struct Sums {
     pub bytes_in: i64,
     /// Bytes of answers.
     pub bytes_out: i64,
+    /// Exchanges whose cost rests on a rate or a lifetime that was assumed.
+    pub assumed: i64,
+    /// Exchanges of whose cost a part is not known.
+    pub incomplete: i64,
 }
 
 impl Sums {
     /// Exchanges that cost something, or may have, that is not in the cost.
     pub fn cost_unknown(&self) -> i64 {
-        self.unpriced.saturating_add(self.usage_unknown)
+        self.unpriced.saturating_add(self.usage_unknown).saturating_add(self.incomplete)
+    }
+
+    /// Exchanges whose cost is in the sum, and not as exact as others: counted by us, or at an assumed rate.
+    pub fn cost_assumed(&self) -> i64 {
+        self.assumed.saturating_add(self.estimated)
     }
 
     /// The whole prompt: input with its cached parts.
@@ -133,6 +142,8 @@ impl Sums {
             (&mut self.first_tokens, other.first_tokens),
             (&mut self.bytes_in, other.bytes_in),
             (&mut self.bytes_out, other.bytes_out),
+            (&mut self.assumed, other.assumed),
+            (&mut self.incomplete, other.incomplete),
         ];
         for (to, more) in pairs {
             *to = to.saturating_add(more);
@@ -248,6 +259,19 @@ impl Latency {
     }
 }
 
+/// How many names there are beside those that are listed, counted up to some thousands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct More {
+    /// Models.
+    pub models: u64,
+    /// Kinds of agents, and agents without a kind.
+    pub agents: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Projects.
+    pub projects: u64,
+}
+
 /// What `/gateway/metrics` tells, counted since the last reset.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Metrics {
@@ -269,6 +293,8 @@ pub struct Metrics {
     pub by_session: Vec<Group>,
     /// Generations; the dearest.
     pub by_project: Vec<Group>,
+    /// What is not in these lists.
+    pub more: More,
     /// How long the last generations took.
     pub duration: Latency,
     /// How long the first byte of their answer took.

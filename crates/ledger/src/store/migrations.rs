@@ -29,6 +29,7 @@ pub const SQLITE: &[Migration] = &[
     Migration { version: 2, name: "usage", sql: include_str!("migrations/sqlite/0002_usage.sql") },
     Migration { version: 3, name: "limits", sql: include_str!("migrations/sqlite/0003_limits.sql") },
     Migration { version: 4, name: "short", sql: include_str!("migrations/sqlite/0004_short.sql") },
+    Migration { version: 5, name: "compact", sql: include_str!("migrations/sqlite/0005_compact.sql") },
 ];
 
 #[cfg(test)]
@@ -54,6 +55,6 @@ mod tests {
     #[test]
     fn published_steps_are_as_they_were_published() {
         let sums: Vec<u32> = SQLITE.iter().map(Migration::checksum).collect();
-        assert_eq!(sums, [719_444_778, 3_391_227_760, 2_231_626_492, 2_938_492_946]);
+        assert_eq!(sums, [719_444_778, 3_391_227_760, 2_231_626_492, 2_938_492_946, 3_086_621_694]);
     }
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::money::NanoUsd;
+use crate::price::{Cost, Flags, Unpriced};
 use crate::query::{Filter, Found, Groups, Key, LastLimits, Metrics, Row, Sessions, Zone};
 use crate::record::{Id, Record};
 
@@ -60,12 +61,37 @@ pub enum Purge {
 }
 
 /// A price that was computed again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Priced {
     /// `None`: no price is known.
     pub cost: Option<NanoUsd>,
+    /// What is to be known about it.
+    pub flags: Flags,
+    /// Why there is none.
+    pub unpriced: Option<Unpriced>,
     /// The version of the prices.
     pub version: Option<Box<str>>,
+}
+
+impl Priced {
+    /// At these prices.
+    pub fn of(cost: Result<Cost, Unpriced>) -> Self {
+        match cost {
+            Ok(cost) => Self {
+                cost: Some(cost.nano_usd),
+                flags: cost.flags,
+                unpriced: None,
+                version: Some(Box::from(&*cost.price_version)),
+            },
+            Err(why) => Self { cost: None, flags: Flags::default(), unpriced: Some(why), version: None },
+        }
+    }
+
+    /// Whether the record says so already.
+    pub fn is_of(&self, record: &Record) -> bool {
+        let Self { cost, flags, unpriced, version } = self;
+        (*cost, *flags, *unpriced, version) == (record.cost, record.cost_flags, record.unpriced, &record.price_version)
+    }
 }
 
 /// How far a long piece of work has come.

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use self::batches::Batches;
 use self::files::Files;
+use crate::SIMULATED;
 use crate::answer::{Answer, Refusal, status_of};
 use crate::coding::{self, Unpack};
 use crate::dialect::{Dialect, canonical};
@@ -43,6 +44,9 @@ impl Sim {
         }
         let (answer, turn) = self.answer_scripted(request, &path, dialect);
         let mut answer = answer.header(dialect.id_header(), request.id());
+        if self.config.says_so {
+            answer = answer.header(SIMULATED, "1");
+        }
         let account = dialect.account();
         answer.headers.extend(account.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         answer.headers.extend(turn.headers.iter().cloned());

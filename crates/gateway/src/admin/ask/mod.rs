@@ -101,6 +101,8 @@ pub enum Wrong {
     Archive(ArchiveError),
     /// The archive cannot be opened, for this reason.
     Lost(String),
+    /// Records that were to go are still there, for this reason.
+    Unremoved(String),
 }
 
 impl fmt::Display for Wrong {
@@ -111,6 +113,7 @@ impl fmt::Display for Wrong {
             Self::Store(why) => write!(f, "the ledger cannot be read: {why}"),
             Self::Archive(why) => write!(f, "the archive cannot be read: {why}"),
             Self::Lost(why) => write!(f, "the archive cannot be read: {why}"),
+            Self::Unremoved(why) => write!(f, "the records are not removed: {why}"),
         }
     }
 }
@@ -146,7 +149,7 @@ struct Other {
 /// Splits a query into what is a filter and what is not.
 fn split(query: &str) -> Result<(Filter, Other), Wrong> {
     let (mut filter, mut other, mut rest) = (Filter::default(), Other::default(), Vec::new());
-    for (word, value) in words(query) {
+    for (word, value) in words(query)? {
         match &*word {
             "by" => {
                 let unknown = || Wrong::Question(format!("`{value}` cannot stand for `by`: write {BY}"));
@@ -166,6 +169,7 @@ fn split(query: &str) -> Result<(Filter, Other), Wrong> {
     for (word, value) in rest {
         filter.set(&word, &value, now, &|at| other.zone.at(at))?;
     }
+    filter.check()?;
     Ok((filter, other))
 }
 
@@ -249,7 +253,12 @@ pub(super) fn found(word: &str, reader: &mut dyn Reader) -> Result<Row, Wrong> {
         Found::One(row) => Ok(*row),
         Found::None => Err(Wrong::Missing(format!("no exchange is known as `{word}`"))),
         Found::Many(rows) => {
-            let ids = rows.iter().map(|row| row.record.id.to_string()).collect();
+            // As short as they are told apart by.
+            let mut ids: Vec<String> = rows.iter().map(|row| row.record.id.short()).collect();
+            ids.sort_unstable();
+            if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+                ids = rows.iter().map(|row| row.record.id.to_string()).collect();
+            }
             Err(Wrong::Ambiguous(word.into(), ids))
         }
     }

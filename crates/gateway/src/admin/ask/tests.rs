@@ -48,6 +48,10 @@ fn a_question_that_says_nothing_is_refused_with_what_it_may_be() {
         ("/gateway/costs?by=day,model,agent,session", "`project`"),
         ("/gateway/costs?zone=here", "`3600`"),
         ("/gateway/audit?since=soon", "no time"),
+        ("/gateway/audit?since=2h&since=3h", "`since` is given twice"),
+        ("/gateway/costs?by=day&by=model", "`by` is given twice"),
+        ("/gateway/audit?model=%f0", "cannot be read"),
+        ("/gateway/audit?since=1h&until=2h", "nothing lies between"),
         ("/gateway/limits?model=m", "only `provider`"),
         ("/gateway/limits?failed", "only `provider`"),
     ] {

@@ -1,16 +1,37 @@
 //! The query of an address: its words and values, and where the one who asks is.
 
-/// The words of a query with their values, percent-decoded; a word alone has an empty value.
-pub(in crate::admin) fn words(query: &str) -> impl Iterator<Item = (String, String)> {
-    query.split('&').filter(|part| !part.is_empty()).map(|part| {
+use super::Wrong;
+
+/// The words of a query with their values, percent-decoded; a word alone has an empty value. What cannot be read, and a
+/// word that is there twice, would mean something else than was asked.
+pub(in crate::admin) fn words(query: &str) -> Result<Vec<(String, String)>, Wrong> {
+    let mut words: Vec<(String, String)> = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
         let (word, value) = part.split_once('=').unwrap_or((part, ""));
-        (decoded(word), decoded(value))
-    })
+        let (word, value) = (decoded(word)?, decoded(value)?);
+        if words.iter().any(|(known, _)| *known == word) {
+            return Err(Wrong::Question(format!("`{word}` is given twice: give it once")));
+        }
+        words.push((word, value));
+    }
+    Ok(words)
 }
 
-fn decoded(text: &str) -> String {
-    let text = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
+fn decoded(text: &str) -> Result<String, Wrong> {
+    let spaced = text.replace('+', " ");
+    let bytes = spaced.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let broken = bytes.iter().enumerate().any(|(at, byte)| *byte == b'%' && !(is_hex(at + 1) && is_hex(at + 2)));
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
+    match decoded {
+        Ok(decoded) if !broken => Ok(decoded.into_owned()),
+        _ => {
+            let shown: String = text.chars().take(64).collect();
+            Err(Wrong::Question(format!(
+                "`{shown}` cannot be read: write other signs as `%` and two digits of their UTF-8"
+            )))
+        }
+    }
 }
 
 /// A word and its value as they stand in a query.
@@ -73,11 +94,25 @@ mod tests {
 
     #[test]
     fn a_query_is_read_as_it_was_written() {
-        let all: Vec<_> = words("since=2h&failed&project=a%20b%26c+d&&x=%zz").collect();
-        let want = [("since", "2h"), ("failed", ""), ("project", "a b&c d"), ("x", "%zz")];
+        let all = words("since=2h&failed&project=a%20b%26c+d&&x=%25").unwrap();
+        let want = [("since", "2h"), ("failed", ""), ("project", "a b&c d"), ("x", "%")];
         assert_eq!(all, want.map(|(word, value)| (word.to_owned(), value.to_owned())));
         let odd = "a&b=c d+é%";
-        assert_eq!(words(&encoded("x", odd)).next(), Some(("x".into(), odd.into())));
+        assert_eq!(words(&encoded("x", odd)).unwrap(), [("x".into(), odd.into())]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_and_what_is_there_twice_is_refused() {
+        for (query, want) in [
+            ("a=1&a=2", "`a` is given twice"),
+            ("failed&failed", "`failed` is given twice"),
+            ("a=%zz", "`%zz` cannot be read"),
+            ("a=%f", "cannot be read"),
+            ("a=%ff", "cannot be read"),
+        ] {
+            let why = words(query).unwrap_err().to_string();
+            assert!(why.contains(want), "{query}: {why}");
+        }
     }
 
     #[test]

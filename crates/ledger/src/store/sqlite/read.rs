@@ -11,7 +11,7 @@ use super::sums::{BUCKET_US, COUNTERS};
 use crate::limits::Limits;
 use crate::money::NanoUsd;
 use crate::query::{
-    Filter, Found, Group, Groups, Key, LastLimits, Latency, Metrics, Row, Sessions, Sums, Totals, UTC, Zone, day,
+    Filter, Found, Group, Groups, Key, LastLimits, Latency, Metrics, More, Row, Sessions, Sums, Totals, UTC, Zone, day,
 };
 use crate::record::{Fingerprint, Id, Operation};
 use crate::store::{Reader, StoreError};
@@ -24,6 +24,8 @@ const ROWS: usize = 3 * GROUPS;
 const LOOK_BACK: usize = 20_000;
 /// Exchanges over which it is told how long they take.
 const LAST: usize = 1000;
+/// Names that are counted beside those that are listed.
+const OTHERS: u64 = 10_000;
 /// Ids that are named when digits stand for more than one.
 const NAMED: usize = 10;
 /// Outcomes in which nothing went wrong: the words of the index on the others.
@@ -121,9 +123,17 @@ impl Reader for SqliteReader {
             let by = |key| totals(db, &generations, &[key], UTC);
             let by_provider = by(Key::Provider)?;
             let (epoch, since_us) = epoch(db)?;
+            let more = |key, shown: &[Group]| others(db, &generations, key, epoch, shown.len());
+            let (by_model, by_agent, by_project) = (by(Key::Model)?, by(Key::Agent)?, by(Key::Project)?);
             let (sessions, _) = last_sessions(db, &generations, Some(epoch))?;
             let mut by_session = within_sessions(db, &generations, Some(epoch), &sessions, &[Key::Session])?;
             sort(&mut by_session, &[Key::Session]);
+            let more = More {
+                models: more(Key::Model, &by_model.groups)?,
+                agents: more(Key::Agent, &by_agent.groups)?,
+                sessions: more(Key::Session, &by_session)?,
+                projects: more(Key::Project, &by_project.groups)?,
+            };
             let mut generations = Where::rows(&generations);
             generations.and("epoch = ", Value::Integer(epoch));
             let latency = |column: &str| -> Result<Latency, StoreError> {
@@ -142,16 +152,33 @@ impl Reader for SqliteReader {
                 by_operation: totals(db, &all, &[Key::Operation], UTC)?.groups,
                 by_outcome: by(Key::Outcome)?.groups,
                 by_provider: by_provider.groups,
-                by_model: by(Key::Model)?.groups,
-                by_agent: by(Key::Agent)?.groups,
+                by_model: by_model.groups,
+                by_agent: by_agent.groups,
                 by_session,
-                by_project: by(Key::Project)?.groups,
+                by_project: by_project.groups,
+                more,
                 duration: latency("duration_us")?,
                 first_byte: latency("first_byte_us")?,
                 first_token: latency("first_token_us")?,
             })
         })
     }
+}
+
+/// How many more values of a key there are than are shown.
+fn others(db: &Connection, filter: &Filter, key: Key, epoch: i64, shown: usize) -> Result<u64, StoreError> {
+    let mut all: i64 = 0;
+    for (source, meant) in pieces(filter, &[key], Some(epoch)) {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT DISTINCT {} FROM {} WHERE {} AND requests > 0 LIMIT {OTHERS})",
+            expression(key),
+            source.table(),
+            meant.sql()
+        );
+        let values = params_from_iter(&meant.values);
+        all += db.prepare_cached(&sql)?.query_row(values, |row| row.get::<_, i64>(0))?;
+    }
+    Ok(u64::try_from(all).unwrap_or(0).saturating_sub(shown as u64))
 }
 
 /// The exchange that was recorded last of those that are meant.
@@ -234,10 +261,9 @@ fn within_sessions(
     keys: &[Key],
 ) -> Result<Vec<Group>, StoreError> {
     let list = serde_json::to_string(sessions).map_err(|why| StoreError::Other(why.to_string()))?;
-    let without = sessions.iter().any(String::is_empty);
     let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
     for (source, mut meant) in pieces(filter, keys, epoch) {
-        meant.within(source, &list, without);
+        meant.within(source, &list);
         piece(db, source, &meant, keys, UTC, &mut |group| merge(&mut groups, group))?;
     }
     Ok(groups.into_values().collect())
@@ -256,6 +282,24 @@ pub(super) fn rows_of(db: &Connection, meant: &Where, order: &str, limit: usize)
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Of records that began before this value.
+pub(super) fn before(us: &str) -> String {
+    format!("seq <= (SELECT max(last_seq) FROM span WHERE bucket <= {us} / {BUCKET_US}) AND started_us < {us}")
+}
+
+/// Of records of the session that is this value.
+pub(super) fn of_session(name: &str) -> String {
+    format!("session = {name} AND {}", between(&format!("= {name}")))
+}
+
+/// Between which places the records of the sessions lie that this is true of.
+fn between(which: &str) -> String {
+    format!(
+        "seq BETWEEN (SELECT min(first_seq) FROM usage_session WHERE session {which}) \
+         AND (SELECT max(last_seq) FROM usage_session WHERE session {which})"
+    )
+}
+
 /// Conditions and their values. Values never become part of the statement.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Where {
@@ -266,8 +310,8 @@ pub(super) struct Where {
 impl Where {
     /// What a filter means in the table of records.
     pub(super) fn rows(filter: &Filter) -> Self {
-        let mut meant = Self::names(filter, "coalesce(model, requested_model)");
-        meant.time("started_us", filter.since_us, filter.until_us);
+        let mut meant = Self::names(filter);
+        meant.of_records(filter.since_us, filter.until_us, filter);
         if let Some(seq) = filter.after_seq {
             meant.and("seq > ", Value::Integer(seq));
         }
@@ -278,10 +322,10 @@ impl Where {
     }
 
     /// What a filter means wherever the names are the same.
-    fn names(filter: &Filter, model: &str) -> Self {
+    fn names(filter: &Filter) -> Self {
         let mut meant = Self::default();
         let columns = [
-            (&filter.model, model),
+            (&filter.model, "model"),
             (&filter.provider, "provider"),
             (&filter.session, "session"),
             (&filter.project, "project"),
@@ -339,6 +383,24 @@ impl Where {
         }
     }
 
+    /// These times, and between which places the records lie that can be meant.
+    fn of_records(&mut self, since: Option<i64>, until: Option<i64>, filter: &Filter) {
+        self.time("started_us", since, until);
+        self.places("seq >= (SELECT min(first_seq) FROM span WHERE bucket >= ", since);
+        self.places("seq <= (SELECT max(last_seq) FROM span WHERE bucket <= ", until);
+        if let Some(session) = filter.session.as_ref().filter(|name| !name.is_empty() && !name.contains('*')) {
+            self.values.push(Value::Text(session.clone()));
+            let name = format!("?{}", self.values.len());
+            self.conditions.push(between(&format!("= {name}")));
+        }
+    }
+
+    fn places(&mut self, left: &str, us: Option<i64>) {
+        if let Some(us) = us {
+            self.within_call(left, Value::Integer(us.div_euclid(BUCKET_US)));
+        }
+    }
+
     pub(super) fn and(&mut self, left: &str, value: Value) {
         self.values.push(value);
         self.conditions.push(format!("{left}?{}", self.values.len()));
@@ -350,20 +412,14 @@ impl Where {
         self.close();
     }
 
-    /// Only these sessions, given as a JSON list; `without`: the list has the empty name of those that have none.
-    fn within(&mut self, source: Source, list: &str, without: bool) {
-        let list = Value::Text(list.into());
-        if source != Source::Records {
-            self.within_call("session IN (SELECT value FROM json_each(", list);
-        } else {
-            // The table's own column is the one that its index knows.
-            let or_none = if without { "session IS NULL OR " } else { "" };
-            let left =
-                format!("seq IN (SELECT seq FROM record WHERE {or_none}session IN (SELECT value FROM json_each(");
-            self.within_call(&left, list);
-            self.close();
-        }
+    /// Only these sessions, given as a JSON list.
+    fn within(&mut self, source: Source, list: &str) {
+        self.within_call("session IN (SELECT value FROM json_each(", Value::Text(list.into()));
         self.close();
+        if source == Source::Records {
+            let list = format!("IN (SELECT value FROM json_each(?{}))", self.values.len());
+            self.conditions.push(between(&list));
+        }
     }
 
     fn close(&mut self) {
@@ -440,7 +496,7 @@ fn pieces(filter: &Filter, keys: &[Key], epoch: Option<i64>) -> Vec<Piece> {
     let timed = since.is_some() || until.is_some();
     let cursor = filter.after_seq.is_some() || filter.before_seq.is_some();
     let meant = |source| {
-        let mut meant = Where::names(filter, "model");
+        let mut meant = Where::names(filter);
         if let Some(epoch) = epoch {
             meant.and("epoch = ", Value::Integer(epoch));
         }
@@ -448,7 +504,7 @@ fn pieces(filter: &Filter, keys: &[Key], epoch: Option<i64>) -> Vec<Piece> {
     };
     let records = |since, until| {
         let (source, mut meant) = meant(Source::Records);
-        meant.time("started_us", since, until);
+        meant.of_records(since, until, filter);
         for (seq, compare) in [(filter.after_seq, "seq > "), (filter.before_seq, "seq < ")] {
             if let Some(seq) = seq {
                 meant.and(compare, Value::Integer(seq));
@@ -514,15 +570,8 @@ fn by_session(
     let mut within = meant(Source::Session);
     within.1.conditions.push(format!("first_us >= {since} AND last_us < {until} AND session NOT IN ({over})"));
     let (source, mut of_those) = records(Some(since), Some(until));
-    let mut of_none = of_those.clone();
-    // The table's own column is the one that its index knows. Records without a session have none to compare.
-    let seqs = |which: &str| {
-        format!("seq IN (SELECT seq FROM record WHERE {which} AND started_us >= {since} AND started_us < {until})")
-    };
-    of_those.conditions.push(seqs(&format!("session IN ({over})")));
-    of_none.conditions.push(seqs("session IS NULL"));
-    of_none.conditions.push(format!("'' IN ({over})"));
-    vec![within, (source, of_those), (source, of_none)]
+    of_those.conditions.push(format!("session IN ({over})"));
+    vec![within, (source, of_those)]
 }
 
 fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Result<Groups, StoreError> {
@@ -667,6 +716,8 @@ fn piece(
             first_tokens: n(14)?,
             bytes_in: n(15)?,
             bytes_out: n(16)?,
+            assumed: n(17)?,
+            incomplete: n(18)?,
         };
         let mut totals = Totals::default();
         match kind {
@@ -674,7 +725,7 @@ fn piece(
             1 => totals.notional = sums,
             _ => totals.simulated = sums,
         }
-        take(Group { keys: values, totals, first_us: n(17)?, last_us: n(18)? });
+        take(Group { keys: values, totals, first_us: n(19)?, last_us: n(20)? });
     }
     Ok(())
 }

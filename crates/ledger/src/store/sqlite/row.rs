@@ -2,28 +2,84 @@
 
 use rusqlite::types::Type;
 use rusqlite::{Row as SqlRow, Statement, params};
+use serde::{Deserialize, Serialize};
+use wire::usage::Usage;
 
 use crate::money::NanoUsd;
+use crate::price::{Flags, Unpriced};
 use crate::query::Row;
-use crate::record::{Fingerprint, Id, Operation, Outcome, Parties, Record};
+use crate::record::{Attempt, Fingerprint, Id, Operation, Outcome, Parties, Record};
 
 /// The largest count that is summed; larger ones are nonsense that would make sums overflow.
 const LARGEST: u64 = 1_000_000_000_000;
 
-/// Columns of a record, in the order in which [`read`] takes them.
-pub(super) const COLUMNS: &str = "seq, id, operation, outcome, kind, started_us, ended_us, protocol, endpoint, stream, \
-    session, agent, parent_agent, agent_type, project, caller, requested_model, provider, model, status, stop_reason, \
-    upstream_request_id, usage, estimated_output, usage_unknown, cost, price_version, first_byte_us, first_token_us, \
-    duration_us, bytes_in, bytes_out, credential, error, attempts, losses";
+/// Bits of the column `flags`, which say of a record what is counted beside its numbers.
+pub(super) const UNKNOWN: i64 = 1;
+pub(super) const ESTIMATED: i64 = 2;
+pub(super) const UNPRICED: i64 = 4;
+pub(super) const ASSUMED: i64 = 8;
+pub(super) const INCOMPLETE: i64 = 16;
 
-pub(super) const INSERT: &str = "INSERT INTO record (id, epoch, operation, outcome, kind, started_us, ended_us, protocol, \
-    endpoint, stream, session, agent, parent_agent, agent_type, project, caller, requested_model, provider, model, status, \
-    stop_reason, upstream_request_id, usage, estimated_output, usage_unknown, cost, price_version, first_byte_us, \
-    first_token_us, duration_us, bytes_in, bytes_out, credential, error, attempts, losses, \
-    input, cache_read, cache_write, output, web_searches, estimated, unpriced) \
+/// Columns of a record, in the order in which [`read`] takes them.
+pub(super) const COLUMNS: &str = "seq, id, operation, outcome, kind, started_us, session, agent, parent_agent, \
+    agent_type, project, provider, model, flags, cost, first_byte_us, first_token_us, duration_us, bytes_in, bytes_out, \
+    about";
+
+pub(super) const INSERT: &str = "INSERT INTO record (seq, id, epoch, operation, outcome, kind, started_us, session, agent, \
+    parent_agent, agent_type, project, provider, model, flags, input, cache_read, cache_write, output, web_searches, cost, \
+    first_byte_us, first_token_us, duration_us, bytes_in, bytes_out, about) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
-    ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43) \
-    ON CONFLICT (id) DO NOTHING";
+    ?25, ?26, ?27) ON CONFLICT (id) DO NOTHING";
+
+/// What nothing is looked for by and nothing is summed of. What is in a column is not in here.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct About<T, U, A, L> {
+    ended_us: i64,
+    protocol: T,
+    endpoint: T,
+    #[serde(skip_serializing_if = "is_false")]
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<T>,
+    /// Where it is not the model that served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_model: Option<T>,
+    /// The model was only asked for.
+    #[serde(skip_serializing_if = "is_false")]
+    unserved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_request_id: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<U>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated_output: Option<u64>,
+    #[serde(skip_serializing_if = "Flags::is_none")]
+    cost_flags: Flags,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unpriced: Option<Unpriced>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_version: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<A>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    losses: Option<L>,
+}
+
+type Written<'a> = About<&'a str, &'a Usage, &'a [Attempt], &'a [Box<str>]>;
+type Read = About<Box<str>, Usage, Vec<Attempt>, Vec<Box<str>>>;
+
+fn is_false(b: &bool) -> bool {
+    !*b
+}
 
 /// 0 paid, 1 notional, 2 simulated.
 pub(super) fn kind(parties: &Parties) -> i64 {
@@ -43,65 +99,87 @@ pub(super) fn count(n: u64) -> i64 {
     int(n.min(LARGEST))
 }
 
-fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|why| rusqlite::Error::ToSqlConversionFailure(why.into()))
+pub(super) fn flags(record: &Record) -> i64 {
+    let flags = [
+        (UNKNOWN, record.usage_unknown || record.usage.is_some() && record.used().is_none()),
+        (ESTIMATED, record.is_estimated()),
+        (UNPRICED, is_unpriced(record)),
+        (ASSUMED, record.cost.is_some() && record.cost_flags.is_assumed()),
+        (INCOMPLETE, record.cost.is_some() && record.cost_flags.incomplete),
+    ];
+    flags.into_iter().map(|(flag, holds)| if holds { flag } else { 0 }).sum()
 }
 
-fn json_list<T: serde::Serialize>(list: &[T]) -> rusqlite::Result<Option<String>> {
-    if list.is_empty() { Ok(None) } else { json(&list).map(Some) }
-}
-
-/// Inserts a record; `false` if one of this id is there.
-pub(super) fn insert(statement: &mut Statement<'_>, epoch: i64, record: &Record) -> rusqlite::Result<bool> {
+/// Writes into `about` what has no column.
+pub(super) fn about(record: &Record, about: &mut Vec<u8>) -> rusqlite::Result<()> {
     let p = &record.parties;
-    let usage = record.usage.as_ref().map(json).transpose()?;
-    let tokens = record.usage.as_ref().map(|usage| usage.tokens).unwrap_or_default();
-    let searches = record.usage.as_ref().map_or(0, |usage| usage.web_search);
+    let (served, asked) = (p.model.as_deref(), p.requested_model.as_deref());
+    let written = Written {
+        // The year 1970 is where clocks begin that were never set.
+        ended_us: record.ended_us.max(0),
+        protocol: &p.protocol,
+        endpoint: &p.endpoint,
+        stream: p.stream,
+        caller: p.caller.as_deref(),
+        requested_model: asked.filter(|_| served.is_some()),
+        unserved: served.is_none() && asked.is_some(),
+        status: record.status,
+        stop_reason: record.stop_reason.as_deref(),
+        upstream_request_id: record.upstream_request_id.as_deref(),
+        usage: record.usage.as_ref(),
+        estimated_output: record.estimated_output,
+        cost_flags: record.cost_flags,
+        unpriced: record.unpriced,
+        price_version: record.price_version.as_deref(),
+        credential: record.credential.as_ref().map(Fingerprint::as_str),
+        error: record.error.as_deref(),
+        attempts: Some(&*record.attempts).filter(|all| !all.is_empty()),
+        losses: Some(&*record.losses).filter(|all| !all.is_empty()),
+    };
+    about.clear();
+    serde_json::to_writer(about, &written).map_err(|why| rusqlite::Error::ToSqlConversionFailure(why.into()))
+}
+
+/// Inserts a record at this place; `false` if one of this id is there. `scratch` is memory that is used again.
+pub(super) fn insert(
+    statement: &mut Statement<'_>,
+    seq: i64,
+    epoch: i64,
+    record: &Record,
+    scratch: &mut Vec<u8>,
+) -> rusqlite::Result<bool> {
+    let p = &record.parties;
+    let used = record.used();
+    let tokens = used.map(|usage| usage.tokens).unwrap_or_default();
+    about(record, scratch)?;
     let inserted = statement.execute(params![
+        seq,
         record.id.to_bytes(),
         epoch,
         record.operation.as_str(),
         record.outcome.as_str(),
         kind(p),
-        // The year 1970 is where clocks begin that were never set.
         record.started_us.max(0),
-        record.ended_us.max(0),
-        p.protocol,
-        p.endpoint,
-        p.stream,
         p.session,
         p.agent,
         p.parent_agent,
         p.agent_type,
         p.project,
-        p.caller,
-        p.requested_model,
         p.provider,
-        p.model,
-        record.status,
-        record.stop_reason,
-        record.upstream_request_id,
-        usage,
-        some(record.estimated_output),
-        record.usage_unknown,
+        p.model.as_ref().or(p.requested_model.as_ref()),
+        flags(record),
+        count(tokens.input),
+        count(tokens.cache_read),
+        count(tokens.cache_write.total()),
+        count(record.output()),
+        count(used.map_or(0, |usage| usage.web_search)),
         record.cost.map(|cost| cost.0),
-        record.price_version,
         some(record.first_byte_us),
         some(record.first_token_us),
         some(record.duration_us),
         int(record.bytes_in),
         int(record.bytes_out),
-        record.credential.as_ref().map(|key| key.as_str()),
-        record.error,
-        json_list(&record.attempts)?,
-        json_list(&record.losses)?,
-        count(tokens.input),
-        count(tokens.cache_read),
-        count(tokens.cache_write.total()),
-        count(record.output()),
-        count(searches),
-        record.is_estimated(),
-        is_unpriced(record),
+        scratch.as_slice(),
     ])?;
     Ok(inserted > 0)
 }
@@ -109,7 +187,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, epoch: i64, record: &Record)
 /// Whether something is known to be used that has no price. Counting tokens costs nothing; where only a part of the use
 /// is known, it is not the price that is missing.
 pub(super) fn is_unpriced(record: &Record) -> bool {
-    record.operation == Operation::Generation && record.usage.is_some() && record.cost.is_none()
+    record.operation == Operation::Generation && record.used().is_some() && record.cost.is_none()
 }
 
 pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
@@ -117,53 +195,55 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         Ok(row.get::<_, Option<i64>>(at)?.map(|n| u64::try_from(n).unwrap_or(0)))
     };
     let text = |at: usize| row.get::<_, Option<Box<str>>>(at);
-    let kind: i64 = row.get(4)?;
+    let (kind, flags): (i64, i64) = (row.get(4)?, row.get(13)?);
+    let bad =
+        |why: Box<dyn std::error::Error + Send + Sync>| rusqlite::Error::FromSqlConversionFailure(20, Type::Blob, why);
+    let about: Read = serde_json::from_slice(row.get_ref(20)?.as_bytes().map_err(|why| bad(why.into()))?)
+        .map_err(|why| bad(why.into()))?;
+    let model = text(12)?;
+    let requested_model = about.requested_model.or_else(|| model.clone().filter(|_| about.unserved));
     let record = Record {
         id: Id::from_bytes(row.get(1)?),
-        operation: Operation::known(&row.get::<_, String>(2)?),
-        outcome: Outcome::known(&row.get::<_, String>(3)?),
+        operation: Operation::known(row.get_ref(2)?.as_str()?),
+        outcome: Outcome::known(row.get_ref(3)?.as_str()?),
         started_us: row.get(5)?,
-        ended_us: row.get(6)?,
+        ended_us: about.ended_us,
         parties: Parties {
-            protocol: row.get(7)?,
-            endpoint: row.get(8)?,
-            stream: row.get(9)?,
-            session: text(10)?,
-            agent: text(11)?,
-            parent_agent: text(12)?,
-            agent_type: text(13)?,
-            project: text(14)?,
-            caller: text(15)?,
-            requested_model: text(16)?,
-            provider: text(17)?,
-            model: text(18)?,
+            protocol: about.protocol,
+            endpoint: about.endpoint,
+            stream: about.stream,
+            session: text(6)?,
+            agent: text(7)?,
+            parent_agent: text(8)?,
+            agent_type: text(9)?,
+            project: text(10)?,
+            caller: about.caller,
+            requested_model,
+            provider: text(11)?,
+            model: model.filter(|_| !about.unserved),
             notional: kind == 1,
             simulated: kind == 2,
         },
-        status: row.get(19)?,
-        stop_reason: text(20)?,
-        upstream_request_id: text(21)?,
-        usage: from_json(row, 22)?,
-        estimated_output: unsigned(23)?,
-        usage_unknown: row.get(24)?,
-        cost: row.get::<_, Option<i64>>(25)?.map(NanoUsd),
-        price_version: text(26)?,
-        first_byte_us: unsigned(27)?,
-        first_token_us: unsigned(28)?,
-        duration_us: unsigned(29)?,
-        bytes_in: unsigned(30)?.unwrap_or(0),
-        bytes_out: unsigned(31)?.unwrap_or(0),
-        credential: text(32)?.map(Fingerprint::stored),
+        status: about.status,
+        stop_reason: about.stop_reason,
+        upstream_request_id: about.upstream_request_id,
+        usage: about.usage,
+        estimated_output: about.estimated_output,
+        usage_unknown: flags & UNKNOWN > 0,
+        cost: row.get::<_, Option<i64>>(14)?.map(NanoUsd),
+        cost_flags: about.cost_flags,
+        unpriced: about.unpriced,
+        price_version: about.price_version,
+        first_byte_us: unsigned(15)?,
+        first_token_us: unsigned(16)?,
+        duration_us: unsigned(17)?,
+        bytes_in: unsigned(18)?.unwrap_or(0),
+        bytes_out: unsigned(19)?.unwrap_or(0),
+        credential: about.credential.map(Fingerprint::stored),
         limits: None,
-        error: text(33)?,
-        attempts: from_json(row, 34)?.unwrap_or_default(),
-        losses: from_json(row, 35)?.unwrap_or_default(),
+        error: about.error,
+        attempts: about.attempts.unwrap_or_default(),
+        losses: about.losses.unwrap_or_default(),
     };
     Ok(Row { seq: row.get(0)?, record })
-}
-
-fn from_json<T: serde::de::DeserializeOwned>(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<Option<T>> {
-    let text: Option<String> = row.get(at)?;
-    let bad = |why: serde_json::Error| rusqlite::Error::FromSqlConversionFailure(at, Type::Text, why.into());
-    text.map(|text| serde_json::from_str(&text).map_err(bad)).transpose()
 }

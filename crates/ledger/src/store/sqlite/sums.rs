@@ -11,17 +11,25 @@ use crate::query::Sums;
 use crate::record::Record;
 use crate::store::StoreError;
 
-/// The sums that are kept: the table, what they are kept for each of, and whether it is kept when they began and ended.
-pub(super) const SUMS: [(&str, &str, bool); 3] = [
-    ("usage_total", "kind, epoch, operation, outcome, provider, model, project, agent_type", true),
-    ("usage_time", "bucket, kind, epoch, operation, provider, model, project", false),
+/// The sums that are kept: the table, what they are kept for each of, and between which times and places they lie.
+pub(super) const SUMS: [(&str, &str, &[Bound]); 3] = [
+    ("usage_total", "kind, epoch, operation, outcome, provider, model, project, agent_type", &TIMES),
+    ("usage_time", "bucket, kind, epoch, operation, provider, model, project", &[]),
     (
         "usage_session",
         "session, kind, agent, parent_agent, agent_type, epoch, operation, provider, model, project",
-        true,
+        &BOUNDS,
     ),
 ];
-pub(super) const COUNTERS: [&str; 17] = [
+
+/// The column of a bound, how it grows, and what it is of.
+pub(super) type Bound = (&'static str, &'static str, &'static str);
+const TIMES: [Bound; 2] = [("first_us", "min", "started_us"), ("last_us", "max", "started_us")];
+const BOUNDS: [Bound; 4] = [TIMES[0], TIMES[1], ("first_seq", "min", "seq"), ("last_seq", "max", "seq")];
+
+/// How many numbers make a sum.
+const NUMBERS: usize = 19;
+pub(super) const COUNTERS: [&str; NUMBERS] = [
     "requests",
     "failed",
     "input",
@@ -39,6 +47,8 @@ pub(super) const COUNTERS: [&str; 17] = [
     "first_tokens",
     "bytes_in",
     "bytes_out",
+    "assumed",
+    "incomplete",
 ];
 /// No sum grows above it: a few of them can still be added up.
 const CEILING: &str = "1000000000000000000";
@@ -48,31 +58,29 @@ const DEAREST: i64 = 100_000_000_000_000;
 pub(super) const BUCKET_US: i64 = 900_000_000;
 
 /// What sums grow by on a conflict.
-pub(super) fn growth(span: bool) -> String {
-    let grow: Vec<String> =
-        COUNTERS.iter().map(|name| format!("{name} = min({name} + excluded.{name}, {CEILING})")).collect();
-    let span = if span {
-        ", first_us = min(first_us, excluded.first_us), last_us = max(last_us, excluded.last_us)"
-    } else {
-        ""
-    };
-    grow.join(", ") + span
+pub(super) fn growth(bounds: &[Bound]) -> String {
+    let grow = COUNTERS.iter().map(|name| format!("{name} = min({name} + excluded.{name}, {CEILING})"));
+    let grow = grow.chain(bounds.iter().map(|(name, grows, _)| format!("{name} = {grows}({name}, excluded.{name})")));
+    grow.collect::<Vec<_>>().join(", ")
 }
 
 /// The statements that add one group to each table.
 pub(super) fn statements() -> [String; 3] {
-    SUMS.map(|(table, key, span)| {
-        let columns = if span { ", first_us, last_us" } else { "" };
-        let values = key.split(", ").count() + COUNTERS.len() + if span { 2 } else { 0 };
+    SUMS.map(|(table, key, bounds)| {
+        let columns: String = bounds.iter().map(|(name, ..)| format!(", {name}")).collect();
+        let values = key.split(", ").count() + COUNTERS.len() + bounds.len();
         let values = vec!["?"; values].join(", ");
-        let (names, grow) = (COUNTERS.join(", "), growth(span));
+        let (names, grow) = (COUNTERS.join(", "), growth(bounds));
         format!("INSERT INTO {table} ({key}, {names}{columns}) VALUES ({values}) ON CONFLICT DO UPDATE SET {grow}")
     })
 }
 
 /// What one record adds; the view `record_usage` says the same of a row.
 fn of(record: &Record) -> Sums {
-    let tokens = record.usage.as_ref().map(|usage| usage.tokens).unwrap_or_default();
+    let used = record.used();
+    let tokens = used.map(|usage| usage.tokens).unwrap_or_default();
+    let flags = row::flags(record);
+    let flag = |flag: i64| i64::from(flags & flag > 0);
     Sums {
         requests: 1,
         failed: i64::from(record.outcome.is_failure()),
@@ -80,10 +88,10 @@ fn of(record: &Record) -> Sums {
         cache_read: count(tokens.cache_read),
         cache_write: count(tokens.cache_write.total()),
         output: count(record.output()),
-        web_searches: count(record.usage.as_ref().map_or(0, |usage| usage.web_search)),
-        estimated: i64::from(record.is_estimated()),
-        usage_unknown: i64::from(record.usage_unknown),
-        unpriced: i64::from(row::is_unpriced(record)),
+        web_searches: count(used.map_or(0, |usage| usage.web_search)),
+        estimated: flag(row::ESTIMATED),
+        usage_unknown: flag(row::UNKNOWN),
+        unpriced: flag(row::UNPRICED),
         cost: NanoUsd(record.cost.unwrap_or_default().0.clamp(-DEAREST, DEAREST)),
         duration_us: count(record.duration_us.unwrap_or(0)),
         timed: i64::from(record.duration_us.is_some()),
@@ -91,14 +99,16 @@ fn of(record: &Record) -> Sums {
         first_tokens: i64::from(record.first_token_us.is_some()),
         bytes_in: count(record.bytes_in),
         bytes_out: count(record.bytes_out),
+        assumed: flag(row::ASSUMED),
+        incomplete: flag(row::INCOMPLETE),
     }
 }
 
 /// In the order of [`COUNTERS`].
-fn counters(sums: &Sums) -> [i64; 17] {
+fn counters(sums: &Sums) -> [i64; NUMBERS] {
     let Sums { requests, failed, input, cache_read, cache_write, output, .. } = *sums;
     let Sums { web_searches, estimated, usage_unknown, unpriced, cost, duration_us, timed, .. } = *sums;
-    let Sums { first_token_us, first_tokens, bytes_in, bytes_out, .. } = *sums;
+    let Sums { first_token_us, first_tokens, bytes_in, bytes_out, assumed, incomplete, .. } = *sums;
     [
         requests,
         failed,
@@ -117,11 +127,13 @@ fn counters(sums: &Sums) -> [i64; 17] {
         first_tokens,
         bytes_in,
         bytes_out,
+        assumed,
+        incomplete,
     ]
 }
 
-/// A group: its sums, and when the first and the last of it began.
-type Group = (Sums, i64, i64);
+/// A group: its sums, and its bounds in the order of [`BOUNDS`].
+type Group = (Sums, [i64; 4]);
 
 /// The groups of a batch, by the numbers and the words of their keys in the order of [`SUMS`].
 #[derive(Debug, Default)]
@@ -129,19 +141,24 @@ pub(super) struct Added<'a> {
     total: HashMap<(i64, [&'a str; 6]), Group>,
     time: HashMap<(i64, i64, [&'a str; 4]), Group>,
     session: HashMap<(&'a str, i64, [&'a str; 7]), Group>,
+    /// Between which places the records of a quarter of an hour lie.
+    spans: HashMap<i64, (i64, i64)>,
 }
 
 impl<'a> Added<'a> {
-    pub(super) fn add(&mut self, record: &'a Record) {
+    pub(super) fn add(&mut self, seq: i64, record: &'a Record) {
         let (p, sums) = (&record.parties, of(record));
-        let (kind, at) = (row::kind(p), record.started_us.max(0));
+        let (kind, at) = (row::kind(p), (record.started_us.max(0), seq));
+        let bucket = at.0 / BUCKET_US;
+        let span = self.spans.entry(bucket).or_insert((seq, seq));
+        *span = (span.0.min(seq), span.1.max(seq));
         let word = |word: &'a Option<Box<str>>| word.as_deref().unwrap_or("");
         let model = p.model.as_deref().or(p.requested_model.as_deref()).unwrap_or("");
         let (operation, outcome) = (record.operation.as_str(), record.outcome.as_str());
         let (provider, project, agent_type) = (word(&p.provider), word(&p.project), word(&p.agent_type));
         let words = [operation, outcome, provider, model, project, agent_type];
         grow(&mut self.total, (kind, words), &sums, at);
-        grow(&mut self.time, (at / BUCKET_US, kind, [operation, provider, model, project]), &sums, at);
+        grow(&mut self.time, (bucket, kind, [operation, provider, model, project]), &sums, at);
         let words = [word(&p.agent), word(&p.parent_agent), agent_type, operation, provider, model, project];
         grow(&mut self.session, (word(&p.session), kind, words), &sums, at);
     }
@@ -150,41 +167,46 @@ impl<'a> Added<'a> {
     pub(super) fn write(&self, change: &Transaction<'_>, sql: &[String; 3], epoch: i64) -> Result<(), StoreError> {
         for ((kind, [operation, outcome, provider, model, project, agent_type]), group) in &self.total {
             let key: [&dyn ToSql; 8] = [kind, &epoch, operation, outcome, provider, model, project, agent_type];
-            upsert(change, &sql[0], &key, group, true)?;
+            upsert(change, &sql[0], &key, group, SUMS[0].2.len())?;
         }
         for ((bucket, kind, [operation, provider, model, project]), group) in &self.time {
             let key: [&dyn ToSql; 7] = [bucket, kind, &epoch, operation, provider, model, project];
-            upsert(change, &sql[1], &key, group, false)?;
+            upsert(change, &sql[1], &key, group, SUMS[1].2.len())?;
         }
         for ((session, kind, [agent, parent, agent_type, operation, provider, model, project]), group) in &self.session
         {
             let key: [&dyn ToSql; 10] =
                 [session, kind, agent, parent, agent_type, &epoch, operation, provider, model, project];
-            upsert(change, &sql[2], &key, group, true)?;
+            upsert(change, &sql[2], &key, group, SUMS[2].2.len())?;
+        }
+        let sql = "INSERT INTO span (bucket, first_seq, last_seq) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET \
+                   first_seq = min(first_seq, excluded.first_seq), last_seq = max(last_seq, excluded.last_seq)";
+        for (bucket, (first, last)) in &self.spans {
+            change.prepare_cached(sql)?.execute((bucket, first, last))?;
         }
         Ok(())
     }
 }
 
-fn grow<K: Hash + Eq>(groups: &mut HashMap<K, Group>, key: K, sums: &Sums, at: i64) {
-    let (sum, first, last) = groups.entry(key).or_insert((Sums::default(), at, at));
+fn grow<K: Hash + Eq>(groups: &mut HashMap<K, Group>, key: K, sums: &Sums, (at, seq): (i64, i64)) {
+    let (sum, bounds) = groups.entry(key).or_insert((Sums::default(), [at, at, seq, seq]));
     sum.add(sums);
-    *first = at.min(*first);
-    *last = at.max(*last);
+    let [first, last, first_seq, last_seq] = *bounds;
+    *bounds = [first.min(at), last.max(at), first_seq.min(seq), last_seq.max(seq)];
 }
 
 fn upsert(
     change: &Transaction<'_>,
     sql: &str,
     key: &[&dyn ToSql],
-    (sums, first, last): &Group,
-    span: bool,
+    (sums, bounds): &Group,
+    of_bounds: usize,
 ) -> Result<(), StoreError> {
     let mut statement = change.prepare_cached(sql)?;
     let mut at = 0;
     let counters = counters(sums);
-    let values = key.iter().copied().chain(counters.iter().map(|n| n as &dyn ToSql));
-    for value in values.chain([first as &dyn ToSql, last].into_iter().take(if span { 2 } else { 0 })) {
+    let numbers = counters.iter().chain(&bounds[..of_bounds]).map(|n| n as &dyn ToSql);
+    for value in key.iter().copied().chain(numbers) {
         at += 1;
         statement.raw_bind_parameter(at, value)?;
     }

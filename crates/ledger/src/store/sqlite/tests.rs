@@ -9,6 +9,7 @@ use wire::usage::{CacheWrite, Tokens, Usage};
 use super::*;
 use crate::limits::Limits;
 use crate::money::NanoUsd;
+use crate::price::{Flags, Unpriced};
 use crate::query::{Filter, Found, Group, Groups, Key, MOST, Metrics, Row, Sums, Totals, UTC};
 use crate::record::{Fingerprint, Id, Operation, Outcome, Record};
 use crate::sample::{EPOCH_US, STEP_US, id, record, start};
@@ -108,6 +109,8 @@ fn by_hand(records: &[Record], meant: impl Fn(&Record) -> bool) -> Totals {
             first_tokens: i64::from(record.first_token_us.is_some()),
             bytes_in: record.bytes_in as i64,
             bytes_out: record.bytes_out as i64,
+            assumed: i64::from(record.cost_flags.is_assumed()),
+            incomplete: i64::from(record.cost_flags.incomplete),
         };
         match (record.parties.simulated, record.parties.notional) {
             (true, _) => totals.simulated.add(&sums),
@@ -127,6 +130,8 @@ fn a_record_comes_back_as_it_went_in() {
     full.error = Some("quotes ' and \" and \0 and é".into());
     full.usage.as_mut().unwrap().region = Some("eu".into());
     full.usage_unknown = true;
+    full.cost_flags = Flags { rate_assumed: true, incomplete: true, ..Flags::default() };
+    full.unpriced = Some(Unpriced::UnknownRate);
     let bare = Record::new(start(4), Outcome::Rejected);
     let fixture = with(&[full.clone(), bare.clone()]);
     let back: Vec<Record> = fixture.rows(&Filter::default()).into_iter().map(|row| row.record).collect();
@@ -483,7 +488,7 @@ fn history_is_priced_again_and_the_sums_follow() {
     let mut price = |record: &Record| {
         let tokens = record.usage.as_ref()?.tokens;
         let cost = (record.id != id(700)).then_some(NanoUsd(tokens.total() as i64));
-        Some(Priced { cost, version: Some("new".into()) })
+        Some(Priced { cost, version: Some("new".into()), ..Priced::default() })
     };
     let (mut after, mut steps, mut changed) = (0, 0, 0);
     loop {
@@ -596,7 +601,8 @@ fn absurd_numbers_of_a_hostile_upstream_break_no_sum() {
         fixture.load(&[absurd]);
     }
     let all = fixture.totals(&Filter::default(), &[Key::Day]).totals.all();
-    assert_eq!((all.requests, all.input, all.failed), (300, 300_000_000_000_000, 8));
+    assert_eq!((all.requests, all.input, all.cache_write, all.failed), (300, 0, 0, 8), "nobody uses that much");
+    assert_eq!((all.usage_unknown, all.unpriced), (300, 0), "what was used is not known, and that is counted");
     assert_eq!(
         fixture.rows(&Filter::default())[0].record.usage.as_ref().unwrap().tokens.input,
         most,
@@ -668,16 +674,138 @@ fn a_question_that_takes_too_long_is_ended_and_the_next_one_is_not() {
     assert_eq!(reader.get(id(1)).unwrap().map(|row| row.record.id), Some(id(1)));
 }
 
-const V1: &[Migration] = SQLITE.split_at(1).0;
+/// As programs wrote a record that knew forms up to the fourth.
+mod before_five {
+    use rusqlite::{Statement, params};
 
-/// A store of the first form, with these records.
-fn of_form_one(path: &Path, records: &[Record]) {
-    let store = Sqlite::new(path).steps(V1);
-    let db = store.open().unwrap();
-    let mut insert = db.prepare(row::INSERT).unwrap();
-    for record in records {
-        assert!(row::insert(&mut insert, 1, record).unwrap());
+    use super::super::row;
+    use crate::record::Record;
+
+    pub(super) const INSERT: &str = "INSERT INTO record (id, epoch, operation, outcome, kind, started_us, ended_us, protocol, \
+        endpoint, stream, session, agent, parent_agent, agent_type, project, caller, requested_model, provider, model, status, \
+        stop_reason, upstream_request_id, usage, estimated_output, usage_unknown, cost, price_version, first_byte_us, \
+        first_token_us, duration_us, bytes_in, bytes_out, credential, error, attempts, losses, \
+        input, cache_read, cache_write, output, web_searches, estimated, unpriced) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
+        ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34, ?35, ?36, ?37, ?38, ?39, ?40, ?41, ?42, ?43) \
+        ON CONFLICT (id) DO NOTHING";
+
+    pub(super) fn insert(statement: &mut Statement<'_>, epoch: i64, record: &Record) -> rusqlite::Result<usize> {
+        fn list<T: serde::Serialize>(list: &[T]) -> Option<String> {
+            (!list.is_empty()).then(|| serde_json::to_string(list).unwrap())
+        }
+        let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let some = |n: Option<u64>| n.map(int);
+        let p = &record.parties;
+        let usage = record.usage.as_ref().map(|usage| serde_json::to_string(usage).unwrap());
+        let tokens = record.usage.as_ref().map(|usage| usage.tokens).unwrap_or_default();
+        let searches = record.usage.as_ref().map_or(0, |usage| usage.web_search);
+        statement.execute(params![
+            record.id.to_bytes(),
+            epoch,
+            record.operation.as_str(),
+            record.outcome.as_str(),
+            row::kind(p),
+            // The year 1970 is where clocks begin that were never set.
+            record.started_us.max(0),
+            record.ended_us.max(0),
+            p.protocol,
+            p.endpoint,
+            p.stream,
+            p.session,
+            p.agent,
+            p.parent_agent,
+            p.agent_type,
+            p.project,
+            p.caller,
+            p.requested_model,
+            p.provider,
+            p.model,
+            record.status,
+            record.stop_reason,
+            record.upstream_request_id,
+            usage,
+            some(record.estimated_output),
+            record.usage_unknown,
+            record.cost.map(|cost| cost.0),
+            record.price_version,
+            some(record.first_byte_us),
+            some(record.first_token_us),
+            some(record.duration_us),
+            int(record.bytes_in),
+            int(record.bytes_out),
+            record.credential.as_ref().map(|key| key.as_str()),
+            record.error,
+            list(&record.attempts),
+            list(&record.losses),
+            row::count(tokens.input),
+            row::count(tokens.cache_read),
+            row::count(tokens.cache_write.total()),
+            row::count(record.output()),
+            row::count(searches),
+            record.is_estimated(),
+            row::is_unpriced(record),
+        ])
     }
+}
+
+const V1: &[Migration] = SQLITE.split_at(1).0;
+const V4: &[Migration] = SQLITE.split_at(4).0;
+
+/// A store of an old form, with these records.
+fn of_form(steps: &'static [Migration], path: &Path, records: &[Record]) {
+    let store = Sqlite::new(path).steps(steps);
+    let db = store.open().unwrap();
+    let mut insert = db.prepare(before_five::INSERT).unwrap();
+    for record in records {
+        assert_eq!(before_five::insert(&mut insert, 1, record).unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_store_of_the_fourth_form_is_compacted_and_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let mut records = samples(700);
+    records[5].parties.model = None;
+    records[6].parties.requested_model = None;
+    records[7] = Record::new(start(7), Outcome::Rejected);
+    records[8].losses = vec!["a \"loss\"".into()];
+    records[9].parties.caller = Some("ana".into());
+    (records[10].estimated_output, records[11].usage_unknown) = (Some(77_777), true);
+    of_form(V4, &path, &records);
+    let db = Connection::open(&path).unwrap();
+    // The sums as the programs of then kept them, and one record that went by age: its place is not used again.
+    let sums = |table: &str, key: &str| {
+        let names = sums::COUNTERS[..17].join(", ");
+        let sum: String = sums::COUNTERS[..17].iter().map(|name| format!(", sum({name})")).collect();
+        let (more, values) = match table {
+            "usage_time" => ("", ""),
+            _ => (", first_us, last_us", ", min(started_us), max(started_us)"),
+        };
+        format!(
+            "INSERT INTO {table} ({key}, {names}{more}) SELECT {key}{sum}{values} FROM record_usage GROUP BY {key};"
+        )
+    };
+    let all: String = sums::SUMS.iter().map(|(table, key, _)| sums(table, key)).collect();
+    db.execute_batch(&(all + "DELETE FROM record WHERE seq = 700")).unwrap();
+    drop(db);
+    let store = Sqlite::new(&path);
+    let writer = store.writer().unwrap();
+    let mut fixture = Fixture { _folder: folder, store, writer };
+    let rows = fixture.rows(&Filter { limit: Some(5000), ..Filter::default() });
+    let back: Vec<Record> = rows.into_iter().rev().map(|row| row.record).collect();
+    assert_eq!(back, records[..699]);
+    assert_eq!(fixture.totals(&Filter::default(), &[Key::Session]).totals, by_hand(&records, |_| true));
+    // Everything that looks for places finds them, of old records and of new ones.
+    fixture.load(&(700..760).map(record).collect::<Vec<_>>());
+    assert_eq!(fixture.rows(&Filter { limit: Some(1), ..Filter::default() })[0].seq, 760);
+    let since = Filter { since_us: Some(EPOCH_US + 690 * STEP_US), limit: Some(5000), ..Filter::default() };
+    assert_eq!(fixture.ids(&since).len(), 69);
+    let until = Filter { until_us: Some(EPOCH_US + 10 * STEP_US), limit: Some(5000), ..Filter::default() };
+    assert_eq!(fixture.ids(&until).len(), 10);
+    let session = Filter { session: record(605).parties.session.map(String::from), ..Filter::default() };
+    assert_eq!(fixture.ids(&session).len(), 50);
 }
 
 #[test]
@@ -685,7 +813,7 @@ fn a_store_of_the_first_form_is_brought_up_to_date_and_a_copy_of_it_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
     let records = samples(400);
-    of_form_one(&path, &records);
+    of_form(V1, &path, &records);
     let reader = Sqlite::new(&path).reader().map(drop);
     assert!(matches!(reader, Err(StoreError::Unavailable(_))), "a reader changes nothing: {reader:?}");
     let store = Sqlite::new(&path);
@@ -806,7 +934,7 @@ fn a_store_that_is_not_there_is_not_made_by_one_who_reads() {
 fn who_comes_second_keeps_the_copy_of_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ledger.db");
-    of_form_one(&path, &samples(3));
+    of_form(V1, &path, &samples(3));
     let store = Sqlite::new(&path);
     // It has seen the first form, and then the other was quicker.
     let mut late = Connection::open(&path).unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params_from_iter};
 
-use super::read::{Where, rows_of};
+use super::read::{Where, before, of_session, rows_of};
 use super::sums::{self, Added, COUNTERS, SUMS};
 use super::{Sqlite, row};
 use crate::journal::free_space;
@@ -44,10 +44,10 @@ impl SqliteWriter {
         let sums: String = COUNTERS.iter().map(|name| format!(", ?2 * sum({name})")).collect();
         let names = COUNTERS.join(", ");
         let from = "FROM record_usage WHERE seq IN (SELECT value FROM json_each(?1)) GROUP BY";
-        let change_sums = SUMS.map(|(table, key, span)| {
-            let (columns, values) =
-                if span { (", first_us, last_us", ", min(started_us), max(started_us)") } else { ("", "") };
-            let grow = sums::growth(span);
+        let change_sums = SUMS.map(|(table, key, bounds)| {
+            let columns: String = bounds.iter().map(|(name, ..)| format!(", {name}")).collect();
+            let values: String = bounds.iter().map(|(_, grows, of)| format!(", {grows}({of})")).collect();
+            let grow = sums::growth(bounds);
             format!(
                 "INSERT INTO {table} ({key}, {names}{columns}) SELECT {key}{sums}{values} {from} {key} \
                  ON CONFLICT DO UPDATE SET {grow}"
@@ -168,20 +168,22 @@ impl Writer for SqliteWriter {
         let mut changes = Vec::new();
         for row in &rows {
             if let Some(priced) = price(&row.record)
-                && (priced.cost != row.record.cost || priced.version != row.record.price_version)
+                && !priced.is_of(&row.record)
             {
-                let record = Record { cost: priced.cost, price_version: priced.version, ..row.record.clone() };
+                let Priced { cost, flags, unpriced, version } = priced;
+                let record = Record { cost, cost_flags: flags, unpriced, price_version: version, ..row.record.clone() };
                 changes.push((row.seq, record));
             }
         }
         let seqs = list(&changes.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
         count(&change, &change_sums, &seqs, -1)?;
         {
-            let sql = "UPDATE record SET cost = ?2, price_version = ?3, unpriced = ?4 WHERE seq = ?1";
+            let sql = "UPDATE record SET cost = ?2, flags = ?3, about = ?4 WHERE seq = ?1";
             let mut statement = change.prepare_cached(sql)?;
+            let mut about = Vec::new();
             for (seq, record) in &changes {
-                let cost = record.cost.map(|cost| cost.0);
-                statement.execute((seq, cost, &record.price_version, row::is_unpriced(record)))?;
+                row::about(record, &mut about)?;
+                statement.execute((seq, record.cost.map(|cost| cost.0), row::flags(record), &about))?;
             }
         }
         count(&change, &change_sums, &seqs, 1)?;
@@ -197,8 +199,8 @@ impl Writer for SqliteWriter {
         }
         let mut seqs = match what {
             Purge::Id(id) => self.seqs("id = ?1", Value::Blob(id.to_bytes().into()))?,
-            Purge::Session(session) => self.seqs("session = ?1", Value::Text(session.clone()))?,
-            Purge::Before(us) => self.seqs("started_us < ?1", Value::Integer(*us))?,
+            Purge::Session(session) => self.seqs(&of_session("?1"), Value::Text(session.clone()))?,
+            Purge::Before(us) => self.seqs(&before("?1"), Value::Integer(*us))?,
             Purge::All => self.seqs("seq > ?1", Value::Integer(0))?,
         };
         let step = seqs.len();
@@ -216,7 +218,7 @@ impl Writer for SqliteWriter {
             return Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next: Some(0) });
         }
         let change = self.begin()?;
-        for (table, _, span) in SUMS {
+        for (table, _, bounds) in SUMS {
             change.execute(&format!("DELETE FROM {table} WHERE requests <= 0"), [])?;
             // What is left may be sums of records that went by age: they go as well, as far as they can be told apart.
             match what {
@@ -227,12 +229,14 @@ impl Writer for SqliteWriter {
                     change.execute("DELETE FROM usage_session WHERE session = ?1", [session])?;
                 }
                 Purge::Before(us) => {
-                    let ended = if span { "last_us < ?1" } else { "(bucket + 1) * 900000000 <= ?1" };
+                    let timed = !bounds.is_empty();
+                    let ended = if timed { "last_us < ?1" } else { "(bucket + 1) * 900000000 <= ?1" };
                     change.execute(&format!("DELETE FROM {table} WHERE {ended}"), [us])?;
                 }
                 Purge::Id(_) | Purge::Session(_) => {}
             }
         }
+        forget_spans(&change)?;
         match what {
             Purge::All => drop(change.execute("DELETE FROM limits", [])?),
             Purge::Before(us) => drop(change.execute("DELETE FROM limits WHERE seen_us < ?1", [us])?),
@@ -247,12 +251,16 @@ impl Writer for SqliteWriter {
 
     fn trim(&mut self, before_us: i64) -> Result<Progress, StoreError> {
         self.busy = true;
-        let seqs = self.seqs("started_us < ?1", Value::Integer(before_us))?;
+        let seqs = self.seqs(&before("?1"), Value::Integer(before_us))?;
         self.remove(&seqs, false)?;
         // What a copy holds is older than itself.
         let before = u64::try_from(before_us).ok().and_then(|us| UNIX_EPOCH.checked_add(Duration::from_micros(us)));
         self.store.forget_copies(before.unwrap_or(UNIX_EPOCH));
         let next = (seqs.len() == STEP).then_some(0);
+        // At every step: when the oldest record began is asked before the next one.
+        let change = self.begin()?;
+        forget_spans(&change)?;
+        change.commit()?;
         Ok(Progress { seen: seqs.len() as u64, changed: seqs.len() as u64, next })
     }
 
@@ -300,13 +308,24 @@ impl Writer for SqliteWriter {
         let number = |sql: &str| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
         let bytes = pages.saturating_mul(number("PRAGMA page_size")?);
-        let oldest = "SELECT min(started_us) FROM record";
+        // Within the first quarter of an hour of which anything is left.
+        let oldest = "SELECT min(started_us) FROM record WHERE seq BETWEEN \
+                      (SELECT first_seq FROM span ORDER BY bucket LIMIT 1) AND \
+                      (SELECT last_seq FROM span ORDER BY bucket LIMIT 1)";
         Ok(Size {
             bytes: u64::try_from(bytes).unwrap_or(0),
             records: number("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM record")?.unsigned_abs(),
             oldest_us: self.db.query_row(oldest, [], |row| row.get(0))?,
         })
     }
+}
+
+/// Nothing is left of these quarters of an hour. What is kept of others may be more than what is left of them.
+fn forget_spans(change: &Transaction<'_>) -> Result<(), StoreError> {
+    let gone = "DELETE FROM span WHERE NOT EXISTS \
+                (SELECT 1 FROM record WHERE seq BETWEEN first_seq AND last_seq AND started_us / 900000000 = bucket)";
+    change.execute(gone, [])?;
+    Ok(())
 }
 
 /// Runs a pragma that gives rows which nobody needs.
@@ -334,28 +353,34 @@ impl SqliteWriter {
         let (change_sums, add_group) = (self.change_sums.clone(), self.add_group.clone());
         let change = self.begin()?;
         let epoch: i64 = change.prepare_cached("SELECT max(number) FROM epoch")?.query_row([], |row| row.get(0))?;
+        let first: i64 = change.prepare_cached("SELECT next FROM sequence")?.query_row([], |row| row.get(0))?;
+        let (mut next, mut scratch) = (first, Vec::with_capacity(1024));
         let mut loaded = Loaded::default();
         let mut new: Vec<(i64, &Record)> = Vec::with_capacity(batch.records.len());
         {
             let mut insert = change.prepare_cached(row::INSERT)?;
             for record in batch.records {
-                if row::insert(&mut insert, epoch, record)? {
+                if row::insert(&mut insert, next, epoch, record, &mut scratch)? {
                     loaded.new += 1;
                 } else if record.outcome != Outcome::Interrupted
                     && forget_interrupted(&change, &change_sums, &mut new, record)?
                 {
-                    row::insert(&mut insert, epoch, record)?;
+                    row::insert(&mut insert, next, epoch, record, &mut scratch)?;
                     loaded.corrected += 1;
                 } else {
                     loaded.known += 1;
                     continue;
                 }
-                new.push((change.last_insert_rowid(), record));
+                new.push((next, record));
+                next += 1;
             }
         }
         let mut added = Added::default();
-        new.iter().for_each(|(_, record)| added.add(record));
+        new.iter().for_each(|(seq, record)| added.add(*seq, record));
         added.write(&change, &add_group, epoch)?;
+        if next > first {
+            change.prepare_cached("UPDATE sequence SET next = ?1")?.execute([next])?;
+        }
         keep_limits(&change, batch.records)?;
         let sql = "INSERT INTO segment (name, position, complete) VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET \
                    position = max(position, excluded.position), complete = max(complete, excluded.complete)";

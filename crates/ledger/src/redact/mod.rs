@@ -1,10 +1,15 @@
 //! What must not be kept is taken out before anything is stored: patterns of the user in bodies, credentials in heads.
 //!
-//! Patterns see the bytes of a body, not what they mean: a text within JSON is escaped there, and what a stream says in
-//! two events is never next to each other.
+//! Patterns see a body as it is, without the escapes of JSON (also those of JSON that stands within its strings), and
+//! the texts of a stream as they come together from its events. Where something is taken out, the mark takes its place
+//! in the body as it is: events stay events, and JSON stays JSON.
+
+mod within;
 
 use std::fmt;
 use std::ops::Range;
+
+use self::within::{Cut, Spread, merged, streamed};
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -15,6 +20,8 @@ const MASK: &[u8] = b"***";
 
 /// More patterns than this are refused: each costs a pass over every body.
 const MAX_PATTERNS: usize = 64;
+/// JSON within strings of JSON is looked into so deep.
+const WITHIN: usize = 3;
 /// Compiled patterns beyond this size are refused.
 const MAX_COMPILED: usize = 1 << 20;
 
@@ -95,28 +102,51 @@ impl Redactor {
         self.patterns.is_empty()
     }
 
-    /// The text without what any of the patterns matches; `None` where none does. Matches that touch or overlap become
-    /// one mark, so that no pattern shields a part of what another one means.
-    pub fn apply(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let mut found: Vec<Range<usize>> =
-            self.patterns.iter().flat_map(|pattern| pattern.0.find_iter(text).map(|one| one.range())).collect();
-        found.retain(|range| !range.is_empty());
-        if found.is_empty() {
+    /// The body without what any of the patterns matches; `None` where none does. Matches that touch or overlap become
+    /// one mark, so that no pattern shields a part of what another one means. Beside the body, this takes the memory of
+    /// its decoded text, at most [`WITHIN`] times.
+    pub fn apply(&self, body: &[u8]) -> Option<Vec<u8>> {
+        if self.is_empty() {
             return None;
         }
-        found.sort_by_key(|range| (range.start, range.end));
-        let mut clean = Vec::with_capacity(text.len());
-        let (mut kept, mut ranges) = (0, found.into_iter().peekable());
-        while let Some(Range { start, mut end }) = ranges.next() {
-            while let Some(next) = ranges.next_if(|next| next.start <= end) {
-                end = end.max(next.end);
-            }
-            clean.extend_from_slice(&text[kept..start]);
-            clean.extend_from_slice(MARK);
-            kept = end;
+        let mut cuts = self.cuts(body, WITHIN);
+        for text in streamed(body) {
+            cuts.extend(text.places(body, &self.cuts(&text.text(body), WITHIN)));
         }
-        clean.extend_from_slice(&text[kept..]);
+        if cuts.is_empty() {
+            return None;
+        }
+        let (mut clean, mut kept) = (Vec::with_capacity(body.len()), 0);
+        for Cut { place, marked } in merged(cuts) {
+            clean.extend_from_slice(&body[kept..place.start]);
+            if marked {
+                clean.extend_from_slice(MARK);
+            }
+            kept = place.end;
+        }
+        clean.extend_from_slice(&body[kept..]);
         Some(clean)
+    }
+
+    /// A text that is kept outside of bodies, such as the name of a session.
+    pub fn clean(&self, text: &mut Box<str>) {
+        if !self.is_empty()
+            && let Some(clean) = self.apply(text.as_bytes())
+        {
+            *text = String::from_utf8_lossy(&clean).into();
+        }
+    }
+
+    /// What goes, as it is and without the escapes.
+    fn cuts(&self, text: &[u8], deep: usize) -> Vec<Cut> {
+        let found = |pattern: &Pattern| pattern.0.find_iter(text).map(|one| one.range()).collect::<Vec<_>>();
+        let found = self.patterns.iter().flat_map(found);
+        let mut cuts: Vec<Cut> = found.map(|place| Cut { place, marked: true }).collect();
+        if deep > 0 && memchr::memchr(b'\\', text).is_some() {
+            let whole = Spread::whole(text.len());
+            cuts.extend(whole.places(text, &self.cuts(&whole.text(text), deep - 1)));
+        }
+        merged(cuts)
     }
 }
 
@@ -229,6 +259,47 @@ mod tests {
     }
 
     #[test]
+    fn escapes_hide_nothing() {
+        check(&["Secret"], br#"{"a":"my \u0053ecret\n"}"#, br#"{"a":"my [redacted]\n"}"#);
+        check(&["a\nb"], br#"{"a":"xa\nby"}"#, br#"{"a":"x[redacted]y"}"#);
+        check(&["\u{1f600}!"], br#"["\ud83d\ude00!"]"#, br#"["[redacted]"]"#);
+        // What a tool was given is JSON within JSON.
+        check(&["Secret"], br#"{"json":"{\"a\":\"\\u0053ecret\"}"}"#, br#"{"json":"{\"a\":\"[redacted]\"}"}"#);
+        check(&["hunter2"], br#"{"a":"C:\new\x hunter2"}"#, br#"{"a":"C:\new\x [redacted]"}"#);
+    }
+
+    #[test]
+    fn what_a_stream_says_piece_by_piece_is_found_and_its_events_stay() {
+        let event = |index: u8, field: &str, text: &str| {
+            let delta = serde_json::json!({ "type": "content_block_delta", "index": index, "delta": { field: text } });
+            format!("event: content_block_delta\ndata: {delta}\n\n")
+        };
+        let of = |pieces: [&str; 4]| {
+            let [a, b, c, d] = pieces;
+            [
+                event(0, "text", a),
+                event(1, "partial_json", "{"),
+                event(0, "text", b),
+                event(0, "text", c),
+                event(0, "text", d),
+            ]
+            .concat()
+        };
+        let (said, kept) = (of(["my sk-a", "bc", "de", "f! bye"]), of(["my [redacted]", "", "", "! bye"]));
+        check(&["sk-[a-f]{6}"], said.as_bytes(), kept.as_bytes());
+        // A piece that hides it behind an escape as well.
+        let hidden = said.replace("\"bc\"", "\"\\u0062c\"");
+        check(&["sk-[a-f]{6}"], hidden.as_bytes(), kept.as_bytes());
+    }
+
+    #[test]
+    fn a_pattern_that_nothing_fits_changes_no_stream() {
+        let said =
+            "data: {\"index\":0,\"delta\":{\"text\":\"a\"}}\n\ndata: {\"index\":1,\"delta\":{\"text\":\"b\"}}\n\n";
+        check(&["ab"], said.as_bytes(), said.as_bytes());
+    }
+
+    #[test]
     fn a_bad_pattern_is_named_by_its_place_and_never_repeated() {
         let bad = Redactor::new(&["fine", "hunter2("]).unwrap_err();
         assert_eq!(bad.index, 1);
@@ -290,6 +361,36 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_secret_is_found_however_it_is_cut_and_escaped(
+            cuts in prop::collection::vec(1..40_usize, 0..6),
+            escaped in prop::collection::vec(any::<bool>(), 60),
+            before in "[a-z \"\\\\\n]{0,12}",
+            after in "[a-z \"\\\\\n]{0,12}",
+        ) {
+            let text = format!("{before}SECRET-0123456789{after}");
+            let mut events = String::new();
+            let (mut event, mut cuts) = (String::new(), cuts);
+            cuts.push(text.chars().count());
+            for (at, c) in text.chars().enumerate() {
+                match c {
+                    _ if escaped[at % 60] || c < ' ' => event += &format!("\\u{:04x}", c as u32),
+                    '"' | '\\' => event.extend(['\\', c]),
+                    _ => event.push(c),
+                }
+                if cuts.contains(&(at + 1)) {
+                    events += &format!("data: {{\"delta\":{{\"text\":\"{event}\"}},\"index\":0}}\n\n");
+                    event.clear();
+                }
+            }
+            let clean = Redactor::new(&["SECRET-[0-9]+"]).unwrap().apply(events.as_bytes()).unwrap();
+            let mut said = String::new();
+            for line in String::from_utf8(clean).unwrap().lines().filter_map(|line| line.strip_prefix("data: ")) {
+                said += serde_json::from_str::<serde_json::Value>(line).unwrap()["delta"]["text"].as_str().unwrap();
+            }
+            prop_assert_eq!(said, format!("{before}[redacted]{after}"));
+        }
+
         #[test]
         fn nothing_that_matches_is_left_and_nothing_else_is_lost(text in "[ak-]{0,40}") {
             let redactor = Redactor::new(&["k-", "ak", "-a+k"]).unwrap();
