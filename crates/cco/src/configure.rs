@@ -268,6 +268,25 @@ fn set(named: Option<&Path>, env: &Env, options: &Set) -> Result<(), ExitCode> {
     let path: KeyPath = options.key.parse().map_err(wrong)?;
     let shape = path.shape().map_err(wrong)?;
     let value = options.value.as_ref().filter(|_| !options.default).map(|typed| shape.value_of(typed));
+    change(named, env, &path, value.as_ref())?;
+    match &value {
+        Some(value) => term::line(format_args!("{path} = {value}")),
+        None => term::line(format_args!("{path}: the default holds")),
+    }
+    let variable = config::variable(&path.to_string());
+    if env.credential(&variable).is_some() {
+        term::warning(format_args!("the variable `{variable}` comes before the file"), Some("unset it"));
+    }
+    Ok(())
+}
+
+/// Writes a key into the file, or takes it out, so that everything else stays as it is; gives the file.
+pub(crate) fn change(
+    named: Option<&Path>,
+    env: &Env,
+    path: &KeyPath,
+    value: Option<&Value>,
+) -> Result<PathBuf, ExitCode> {
     let file = place(named, env)?;
     // A link is followed: what it points at is the file that somebody keeps.
     let file = std::fs::canonicalize(&file).unwrap_or(file);
@@ -279,7 +298,7 @@ fn set(named: Option<&Path>, env: &Env, options: &Set) -> Result<(), ExitCode> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => (String::new(), None),
         Err(why) => return Err(cannot("read", &why)),
     };
-    let changed = config::edited(&text, &path, value.as_ref())
+    let changed = config::edited(&text, path, value)
         .map_err(|why| failed(format!("`{path}` is not set"), Some(&why), "correct the file first"))?;
     // What the file says counts here, not what a variable says in its place.
     if let Err(faults) = config::read_all(&changed, &Paths::of(Some(&file), env), &Overrides::default()) {
@@ -298,13 +317,5 @@ fn set(named: Option<&Path>, env: &Env, options: &Set) -> Result<(), ExitCode> {
     if let Some(mode) = mode {
         std::fs::set_permissions(&file, mode).map_err(|why| cannot("given its mode back", &why))?;
     }
-    match &value {
-        Some(value) => term::line(format_args!("{path} = {value}")),
-        None => term::line(format_args!("{path}: the default holds")),
-    }
-    let variable = config::variable(&path.to_string());
-    if env.credential(&variable).is_some() {
-        term::warning(format_args!("the variable `{variable}` comes before the file"), Some("unset it"));
-    }
-    Ok(())
+    Ok(file)
 }

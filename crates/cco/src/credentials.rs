@@ -20,7 +20,7 @@ use crate::{load, term, when};
 const PROBE: Duration = Duration::from_secs(20);
 
 /// Why a command did not do what it was asked.
-struct Failed {
+pub(crate) struct Failed {
     what: String,
     cause: Option<String>,
     help: Option<String>,
@@ -29,6 +29,13 @@ struct Failed {
 impl Failed {
     fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
         Self { what: what.into(), cause: None, help: Some(help.into()) }
+    }
+
+    /// Says it, and gives the exit code.
+    pub(crate) fn told(self) -> ExitCode {
+        let cause = self.cause.as_ref().map(|cause| cause as &dyn std::fmt::Display);
+        term::error(self.what, cause, self.help.as_deref());
+        ExitCode::FAILURE
     }
 
     fn because(what: impl Into<String>) -> impl FnOnce(StoreError) -> Self {
@@ -46,11 +53,17 @@ pub(crate) fn run(options: &cli::Credentials) -> ExitCode {
         CredentialsCommand::Delete(options) => delete(env, options),
         CredentialsCommand::Test(options) => test(env, options),
     };
-    done.unwrap_or_else(|failed| {
-        let cause = failed.cause.as_ref().map(|cause| cause as &dyn std::fmt::Display);
-        term::error(failed.what, cause, failed.help.as_deref());
-        ExitCode::FAILURE
-    })
+    done.unwrap_or_else(|failed| failed.told())
+}
+
+/// Keeps a key under this name, and says so.
+pub(crate) fn keep(env: Env, name: &str, value: &Secret) -> Result<(), Failed> {
+    put(env, name, value, None)
+}
+
+/// Whether a key of this name is kept.
+pub(crate) fn is_kept(env: &Env, name: &str) -> bool {
+    Credentials::of(env, Patience::Never).and_then(|store| store.get(name)).is_ok_and(|value| value.is_some())
 }
 
 /// The environment, with the passphrase of the store where it needs one and somebody is there to type it.
@@ -99,19 +112,24 @@ fn store(env: Env, options: &cli::StoreCredential) -> Result<ExitCode, Failed> {
         }
         None => read(name)?,
     };
-    let env = unlocked(env, options.backend)?;
-    let put = open(&env)?.put(name, &value, options.backend);
+    put(env, name, &value, options.backend)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn put(env: Env, name: &str, value: &Secret, backend: Option<Backend>) -> Result<(), Failed> {
+    let env = unlocked(env, backend)?;
+    let put = open(&env)?.put(name, value, backend);
     let put = put.map_err(Failed::because(format!("`{name}` was not stored")))?;
     let last4 = value.last4().map(|last4| format!(" (…{last4})")).unwrap_or_default();
     term::line(format_args!("{} `{name}`{last4}", if put.replaced { "replaced" } else { "stored" }));
     if let Some(why) = put.chosen {
         term::line(format_args!("credentials are kept in {}: {why}", put.backend));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// The key that is typed, or that comes in.
-fn read(name: &str) -> Result<Secret, Failed> {
+pub(crate) fn read(name: &str) -> Result<Secret, Failed> {
     if !std::io::stdin().is_terminal() {
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY as usize + 1));
         let mut from = std::io::stdin().lock().take(MAX_KEY + 1);

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ledger::price::PriceTable;
 
-use crate::config::{Config, Note, NoteLevel};
+use crate::config::{Config, Note, NoteLevel, ProviderConfig};
 use crate::setup;
 
 /// The day, in seconds since 1970.
@@ -18,10 +18,7 @@ pub fn models(config: &Config, now: i64) -> Vec<Note> {
     let mut notes: Vec<Note> = Vec::new();
     for (provider, model, path) in named(config) {
         let Some(configured) = config.providers.iter().find(|p| p.name == provider && p.enabled) else { continue };
-        let host = configured.base_url.as_ref().map(|base| base.origin.host.as_str()).unwrap_or_default();
-        let known = if configured.kind.name.ends_with("-compatible") { prices.provider_of_host(host) } else { None };
-        let billed_as = known.unwrap_or(configured.kind.name);
-        if let Some(message) = of_model(&prices, billed_as, model, now) {
+        if let Some(message) = of_model(&prices, billed_as(&prices, configured), model, now) {
             let note = Note { path, ..Note::new(NoteLevel::Warn, message) };
             if !notes.contains(&note) {
                 notes.push(note);
@@ -29,6 +26,13 @@ pub fn models(config: &Config, now: i64) -> Vec<Note> {
         }
     }
     notes
+}
+
+/// Under which name the prices of a provider are listed.
+pub fn billed_as<'a>(prices: &'a PriceTable, provider: &ProviderConfig) -> &'a str {
+    let host = provider.base_url.as_ref().map(|base| base.origin.host.as_str()).unwrap_or_default();
+    let known = if provider.kind.name.ends_with("-compatible") { prices.provider_of_host(host) } else { None };
+    known.unwrap_or(provider.kind.name)
 }
 
 /// Every model that is named, with its provider and its place.

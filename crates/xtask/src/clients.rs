@@ -30,20 +30,46 @@ pub(crate) const PY_ANTHROPIC: Client =
 pub(crate) const PY_TRANSLATED: Client =
     Client { script: "py_translated.py", kits: &[&setup::PYTHON], program: setup::python, more: |_| Ok(Vec::new()) };
 
-pub(crate) const NODE_ANTHROPIC: Client = Client {
-    script: "node_anthropic.mjs",
-    kits: &[&setup::NODE],
-    program: |_| "node".into(),
-    more: |places| Ok(vec!["--modules".into(), setup::NODE.home(places).join("node_modules")]),
-};
+pub(crate) const NODE_ANTHROPIC: Client = node("node_anthropic.mjs");
+
+pub(crate) const NODE_OPENAI: Client = node("node_openai.mjs");
+
+pub(crate) const CLAUDE_CODE: Client =
+    agent("claude_code.py", |places| Ok(vec!["--claude".into(), setup::claude(places)?]));
+
+pub(crate) const CLAUDE_CODE_PROVIDERS: Client =
+    agent("claude_code_providers.py", |places| Ok(vec!["--claude".into(), setup::claude(places)?]));
+
+pub(crate) const CODEX: Client = agent("codex.py", |places| Ok(vec!["--codex".into(), setup::codex(places)?]));
+
+/// They judge what the other scripts sent up too, where these ran before.
+pub(crate) const JUDGES: Client = agent("judges.py", |places| {
+    let program = |name: &str| setup::NODE.home(places).join("node_modules/.bin").join(name);
+    Ok(vec![
+        "--steady".into(),
+        program("steady"),
+        "--aimock".into(),
+        program("llmock"),
+        "--cco".into(),
+        places.target.join("debug").join("cco"),
+        "--runs".into(),
+        places.clients().join("run"),
+    ])
+});
+
+const fn node(script: &'static str) -> Client {
+    Client {
+        script,
+        kits: &[&setup::NODE],
+        program: |_| "node".into(),
+        more: |places| Ok(vec!["--modules".into(), setup::NODE.home(places).join("node_modules")]),
+    }
+}
 
 /// The script needs only Python's own library, but the interpreter of the SDK's tests is one that is known to be there.
-pub(crate) const CLAUDE_CODE: Client = Client {
-    script: "claude_code.py",
-    kits: &[&setup::PYTHON, &setup::NODE],
-    program: setup::python,
-    more: |places| Ok(vec!["--claude".into(), setup::claude(places)?]),
-};
+const fn agent(script: &'static str, more: fn(&Places) -> Result<Vec<PathBuf>, Fault>) -> Client {
+    Client { script, kits: &[&setup::PYTHON, &setup::NODE], program: setup::python, more }
+}
 
 /// Starts fresh servers, runs the script against them, and counts its checks.
 pub(crate) fn run(client: &Client, places: &Places) -> Outcome {

@@ -55,11 +55,36 @@ pub(crate) const PARTS: &[Part] = &[
         run: |places| clients::run(&clients::NODE_ANTHROPIC, places),
     },
     Part {
+        name: "clients:node-openai",
+        what: "OpenAI's TypeScript SDK at providers of every protocol",
+        needs: &["build"],
+        run: |places| clients::run(&clients::NODE_OPENAI, places),
+    },
+    Part {
+        name: "clients:codex",
+        what: "the real Codex at providers of every protocol",
+        needs: &["build"],
+        run: |places| clients::run(&clients::CODEX, places),
+    },
+    Part {
         name: "clients:claude-code",
         what: "the real Claude Code through the gateway",
         needs: &["build"],
         run: |places| clients::run(&clients::CLAUDE_CODE, places),
     },
+    Part {
+        name: "clients:claude-code-providers",
+        what: "the real Claude Code with every kind of provider, and a session that changes between them",
+        needs: &["build"],
+        run: |places| clients::run(&clients::CLAUDE_CODE_PROVIDERS, places),
+    },
+    Part {
+        name: "clients:judges",
+        what: "programs of others judge requests, answers and streams, and stand in as providers",
+        needs: &["build"],
+        run: |places| clients::run(&clients::JUDGES, places),
+    },
+    Part { name: "clients:real-model", what: "a real model behind the gateway", needs: &[], run: real_model },
 ];
 
 impl Part {
@@ -149,6 +174,11 @@ fn licences(places: &Places) -> Outcome {
         return Outcome::NotRun("`cargo-deny` is not installed (`cargo install cargo-deny`)".into());
     }
     whole(cargo(places, &["deny", "--offline", "check", "bans", "licenses", "sources"]))
+}
+
+/// It is in the list so that nobody takes it for done.
+fn real_model(_: &Places) -> Outcome {
+    Outcome::NotRun("it needs the weights of a model, and nothing here fetches any".into())
 }
 
 fn clients_setup(places: &Places) -> Outcome {

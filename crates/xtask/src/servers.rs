@@ -44,7 +44,8 @@ impl Servers {
         let cco = places.target.join("debug").join("cco");
         let journal = home.join("journal.jsonl");
         let mut simulate = Self::command(&cco, home);
-        simulate.args(["simulate", "--listen", "127.0.0.1:0", "--journal"]).arg(&journal);
+        // The bodies are there for the judges of what went up.
+        simulate.args(["simulate", "--listen", "127.0.0.1:0", "--journal-bodies", "--journal"]).arg(&journal);
         let (upstream, simulator) = Running::start(simulate, home.join("simulate.log"), "simulator listening on ")?;
 
         let config = home.join("config.json");
@@ -87,13 +88,31 @@ const SHAKY: &[(&str, &str, Option<&str>)] = &[
     ("down", "500", Some("http://127.0.0.1:9")),
 ];
 
-/// Providers of other protocols, each chosen by the project of its name: its kind, and the protocol where one is forced.
-const FOREIGN: &[(&str, &str, Option<&str>)] = &[
-    ("claude", "anthropic", None),
-    ("openai", "openai", None),
-    ("openai-chat", "openai", Some("openai-chat")),
-    ("deepseek", "deepseek", Some("openai-chat")),
-    ("ollama", "ollama", None),
+/// Providers of all kinds and protocols, each chosen by the project of its name: what stands behind the address, and what
+/// the configuration says of it.
+const FOREIGN: &[(&str, &str, &str)] = &[
+    ("claude", "", r#"{"providerType": "anthropic", "defaultModel": "claude-sonnet-5-5"}"#),
+    ("anthropic-compatible", "", r#"{"providerType": "anthropic-compatible", "defaultModel": "claude-sonnet-5-5"}"#),
+    ("openai", "", r#"{"providerType": "openai", "defaultModel": "gpt-5"}"#),
+    ("openai-chat", "", r#"{"providerType": "openai", "protocol": "openai-chat", "defaultModel": "gpt-5"}"#),
+    ("openai-responses", "", r#"{"providerType": "openai", "protocol": "openai-responses", "defaultModel": "gpt-5"}"#),
+    ("azure", "", r#"{"providerType": "azure", "deployment": "gpt-5"}"#),
+    ("azure-chat", "", r#"{"providerType": "azure", "deployment": "gpt-5", "protocol": "openai-chat"}"#),
+    ("azure-dated", "", r#"{"providerType": "azure", "deployment": "gpt-5", "apiVersion": "2024-10-21"}"#),
+    ("foundry", "", r#"{"providerType": "azure", "protocol": "anthropic", "defaultModel": "claude-sonnet-5-5"}"#),
+    ("deepseek-own", "", r#"{"providerType": "deepseek", "defaultModel": "deepseek-v4-pro"}"#),
+    ("deepseek", "", r#"{"providerType": "deepseek", "protocol": "openai-chat", "defaultModel": "deepseek-v4-pro"}"#),
+    ("ollama", "", r#"{"providerType": "ollama", "defaultModel": "qwen3:30b"}"#),
+    ("ollama-anthropic", "", r#"{"providerType": "ollama", "protocol": "anthropic", "defaultModel": "qwen3:30b"}"#),
+    ("openrouter", "/api", r#"{"providerType": "openrouter", "defaultModel": "anthropic/claude-sonnet-5.5"}"#),
+    (
+        "openrouter-chat",
+        "/api/v1",
+        r#"{"providerType": "openrouter", "protocol": "openai-chat", "defaultModel": "qwen/qwen3-30b"}"#,
+    ),
+    ("vllm", "", r#"{"providerType": "vllm", "defaultModel": "qwen3"}"#),
+    ("llamacpp", "", r#"{"providerType": "llamacpp", "defaultModel": "qwen3"}"#),
+    ("openai-compatible", "/v1", r#"{"providerType": "openai-compatible", "defaultModel": "qwen3"}"#),
 ];
 
 /// Agents whose requests go by lanes of their own.
@@ -120,11 +139,12 @@ fn configuration(upstream: &str) -> Value {
         let rule = json!({ "when": { "project": name }, "use": { "providers": [name] } });
         config["routing"]["rules"].as_array_mut().expect("it is a list").push(rule);
     }
-    for (name, kind, protocol) in FOREIGN {
-        config["providers"][name] = json!({
-            "providerType": kind, "baseUrl": upstream, "apiKeyRef": "env:CCO_TEST_STORED_KEY", "apiKeyMode": "stored",
-            "protocol": protocol, "defaultModel": "claude-sonnet-5-5",
-        });
+    for (name, path, said) in FOREIGN {
+        let mut provider: Value = serde_json::from_str(said).expect("each row is JSON");
+        provider["baseUrl"] = format!("{upstream}{path}").into();
+        provider["apiKeyRef"] = "env:CCO_TEST_STORED_KEY".into();
+        provider["apiKeyMode"] = "stored".into();
+        config["providers"][name] = provider;
         let rule = json!({ "when": { "project": name }, "use": { "providers": [name], "fallback": false } });
         config["routing"]["rules"].as_array_mut().expect("it is a list").push(rule);
     }

@@ -27,7 +27,7 @@ pub(crate) struct Kit {
     install: fn(&Places, &Path) -> Result<(), Fault>,
 }
 
-/// A virtual environment with the official Python SDK.
+/// A virtual environment with the official Python SDKs, and judges that others wrote.
 pub(crate) const PYTHON: Kit = Kit {
     name: "python",
     manifests: &["requirements.txt"],
@@ -38,14 +38,14 @@ pub(crate) const PYTHON: Kit = Kit {
     install: install_python,
 };
 
-/// The official TypeScript SDK and Claude Code, whose native binary runs without node.
+/// The official TypeScript SDKs, Claude Code and Codex, whose native binaries run without node, and judges.
 pub(crate) const NODE: Kit = Kit {
     name: "node",
     manifests: &["package.json", "package-lock.json", ".npmrc"],
     programs: &["node", "npm"],
     packages: &["nodejs", "npm"],
     remedy: "install Node.js 20 or newer with npm (Debian: `apt-get install nodejs npm`)",
-    proof: "node_modules/@anthropic-ai/sdk/package.json",
+    proof: "node_modules/@stdy/cli/package.json",
     install: install_node,
 };
 
@@ -167,14 +167,27 @@ pub(crate) fn python(places: &Places) -> PathBuf {
 
 /// The native binary of Claude Code, which npm installs as an optional package for the machine at hand.
 pub(crate) fn claude(places: &Places) -> Result<PathBuf, Fault> {
-    let scope = NODE.home(places).join("node_modules/@anthropic-ai");
+    native(places, "@anthropic-ai", "claude-code-", |package| Some(package.join("claude")))
+}
+
+/// The native binary of Codex, in a folder that is named after the machine at hand.
+pub(crate) fn codex(places: &Places) -> Result<PathBuf, Fault> {
+    native(places, "@openai", "codex-", |package| {
+        let mut machines = fs::read_dir(package.join("vendor")).ok()?.filter_map(Result::ok);
+        machines.find_map(|machine| Some(machine.path().join("bin/codex")).filter(|binary| binary.is_file()))
+    })
+}
+
+/// A program in the package of `scope` whose name begins so.
+fn native(places: &Places, scope: &str, prefix: &str, within: fn(&Path) -> Option<PathBuf>) -> Result<PathBuf, Fault> {
+    let scope = NODE.home(places).join("node_modules").join(scope);
     let entries = fs::read_dir(&scope).map_err(|e| format!("cannot list `{}`: {e}", scope.display()))?;
     entries
         .filter_map(Result::ok)
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("claude-code-"))
-        .map(|entry| entry.path().join("claude"))
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .filter_map(|entry| within(&entry.path()))
         .find(|binary| binary.is_file())
-        .ok_or_else(|| format!("npm installed no native `claude` for this machine under `{}`", scope.display()))
+        .ok_or_else(|| format!("npm installed no `{prefix}…` for this machine under `{}`", scope.display()))
 }
 
 fn step(command: &mut Command) -> Result<(), Fault> {

@@ -15,6 +15,7 @@ pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod launch;
 pub(crate) mod look;
+pub(crate) mod providers;
 pub(crate) mod translate;
 
 /// An LLM gateway that relays streams byte for byte.
@@ -103,8 +104,8 @@ pub(crate) enum Command {
     Config(config::Configuration),
     /// Show where a request would go, and test that it goes there
     Route(Route),
-    /// Show how the providers are, or try one anew that is left alone
-    Providers(Providers),
+    /// Add, test and remove providers, and show how they are
+    Providers(providers::Providers),
     /// Show what a request or an answer becomes in another protocol, and what is lost
     Translate(translate::Translate),
     /// Look for what is wrong around the gateway, and say what to do
@@ -396,37 +397,6 @@ pub(crate) struct Demo {
     /// Milliseconds between two tokens of the simulated answer
     #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=2000))]
     pub(crate) every: u64,
-}
-
-/// `cco providers`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "A provider that keeps failing is left alone for a while: then one request finds out. `reset` forgets what
-is held against it.
-
-Examples:
-  cco providers
-  cco providers reset anthropic
-
-Exit codes: 0 done, 1 no gateway is running, or it has no such provider."
-)]
-pub(crate) struct Providers {
-    #[command(subcommand)]
-    pub(crate) command: Option<ProvidersCommand>,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ProvidersCommand {
-    /// Forget what is held against a provider: everything is tried anew
-    #[command(after_help = "Example:
-  cco providers reset anthropic")]
-    Reset {
-        /// The provider
-        name: String,
-    },
 }
 
 /// `cco route`

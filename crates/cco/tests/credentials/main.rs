@@ -1,4 +1,4 @@
-//! Credentials as users have them: the real program, the real keyring, the simulator as the provider.
+//! Credentials and providers as users have them: the real program, the real keyring, the simulator as the provider.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
@@ -13,5 +13,7 @@ mod home;
 #[cfg(target_os = "linux")]
 mod keyring;
 mod live;
+#[cfg(target_os = "linux")]
+mod providers;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -6,14 +6,19 @@ use std::process::{Child, Stdio};
 use crate::home::{Home, KEY, OTHER};
 
 /// The program on a terminal.
-struct Session {
+pub(crate) struct Session {
     child: Child,
     seen: String,
 }
 
 impl Session {
     fn start(home: &Home, args: &str) -> Self {
-        let command = format!("{} credentials {args}", env!("CARGO_BIN_EXE_cco"));
+        Self::run(home, &format!("credentials {args}"))
+    }
+
+    /// `cco …`
+    pub(crate) fn run(home: &Home, args: &str) -> Self {
+        let command = format!("{} {args}", env!("CARGO_BIN_EXE_cco"));
         let mut script =
             home.wrapped("script", &["--quiet", "--return", "--flush", "--command", &command, "/dev/null"]);
         script.env("SHELL", "/bin/sh").stdin(Stdio::piped());
@@ -21,7 +26,7 @@ impl Session {
     }
 
     /// Waits until it has asked this, and answers.
-    fn answer(&mut self, question: &str, answer: &str) {
+    pub(crate) fn answer(&mut self, question: &str, answer: &str) {
         let mut byte = [0];
         while !self.seen.ends_with(question) {
             let read = self.child.stdout.as_mut().unwrap().read(&mut byte).unwrap();
@@ -32,7 +37,7 @@ impl Session {
     }
 
     /// Its exit code, and all that stood on the terminal.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut rest = Vec::new();
         self.child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
         let code = self.child.wait().unwrap().code();

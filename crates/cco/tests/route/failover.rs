@@ -104,7 +104,7 @@ async fn a_provider_that_is_left_alone_is_told_with_the_reason_and_can_be_tried_
     assert_eq!(missing.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("no provider `nobody` is enabled"), "{missing:?}");
     let nobody = tempfile::tempdir().unwrap();
-    let output = binary().env("CCO_HOME", nobody.path()).arg("providers").output().await.unwrap();
+    let output = binary().env("CCO_HOME", nobody.path()).args(["providers", "reset", "first"]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no gateway is running here"));
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sim::SimConfig;
 
 use crate::common::{Answer, upstream, upstream_with};
-use crate::{Client, gateway, gateway_of, provider};
+use crate::{Client, PROVIDERS_KEY, gateway, gateway_of, provider};
 
 /// What an error says: its kind in the client's words, and its message.
 fn told(client: Client, answer: &Answer) -> (String, String) {
@@ -45,6 +45,107 @@ async fn every_error_is_told_in_the_words_of_the_client() {
                 if fault == "401" {
                     assert!(message.contains("key"), "{at}");
                     assert!(!answer.text().contains("authentication_error"), "{at}");
+                }
+            }
+        }
+    }
+}
+
+/// A recorded error: the file without its ending, the provider that says it, and what a client of Anthropic's protocol
+/// and one of OpenAI's are told: status and word.
+type Recorded = (&'static str, &'static str, (u16, &'static str), (u16, &'static str));
+
+const RECORDED: &[Recorded] = &[
+    ("e01_anthropic_400", "anthropic", (400, "invalid_request_error"), (400, "context_length_exceeded")),
+    ("e02_anthropic_401", "anthropic", (502, "api_error"), (502, "server_error")),
+    ("e03_anthropic_429", "anthropic", (429, "rate_limit_error"), (429, "rate_limit_exceeded")),
+    ("e04_anthropic_429_spend_limit", "anthropic", (429, "rate_limit_error"), (429, "insufficient_quota")),
+    ("e05_anthropic_529", "anthropic", (529, "overloaded_error"), (503, "overloaded")),
+    ("e06_anthropic_413", "anthropic", (413, "request_too_large"), (413, "invalid_request_error")),
+    ("e07_openai_401", "openai", (502, "api_error"), (502, "server_error")),
+    ("e08_openai_429_quota", "openai", (429, "rate_limit_error"), (429, "insufficient_quota")),
+    ("e10_openai_400_context", "openai", (400, "invalid_request_error"), (400, "context_length_exceeded")),
+    ("e11_azure_401", "azure", (502, "api_error"), (502, "server_error")),
+    ("e12_azure_404_deployment", "azure-dated", (404, "not_found_error"), (404, "model_not_found")),
+    ("e15_deepseek_402", "deepseek-chat", (402, "billing_error"), (429, "insufficient_quota")),
+    ("e17_ollama_404_native", "ollama", (404, "not_found_error"), (404, "model_not_found")),
+    // No kind of ours, but what stands behind a compatible server may say them.
+    ("e19_bedrock_429", "openai-compatible", (429, "rate_limit_error"), (429, "rate_limit_exceeded")),
+    ("e20_vertex_429", "openai-compatible", (429, "rate_limit_error"), (429, "rate_limit_exceeded")),
+    ("e21_proxy_html_502", "vllm", (502, "api_error"), (502, "server_error")),
+    ("e22_openrouter_402", "openai-compatible", (402, "billing_error"), (429, "insufficient_quota")),
+];
+
+/// The folders of recorded errors: Anthropic's, and everybody else's.
+fn folders() -> [std::path::PathBuf; 2] {
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata");
+    [data.join("transcripts"), data.join("upstreams")]
+}
+
+#[test]
+fn every_recorded_error_is_in_the_table() {
+    let mut names: Vec<String> = folders()
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter_map(|name| name.strip_suffix(".expect.json").map(str::to_owned))
+        .filter(|name| name.starts_with('e'))
+        .collect();
+    names.sort();
+    assert_eq!(names, RECORDED.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn every_recorded_error_of_every_provider_is_told_in_the_words_of_every_client() {
+    for folder in folders() {
+        let config = SimConfig { transcripts: Some(folder.clone()), ..SimConfig::default() };
+        let upstream = upstream_with(config).await;
+        for (name, kind, anthropic, openai) in RECORDED {
+            let Ok(expected) = std::fs::read(folder.join(format!("{name}.expect.json"))) else { continue };
+            let expected: Value = serde_json::from_slice(&expected).unwrap();
+            let (file, status) = (expected["file"].as_str().unwrap(), expected["http_status"].as_u64().unwrap());
+            let recorded = std::fs::read(folder.join(file)).unwrap();
+            let headers = expected["headers"].as_object().unwrap();
+            let headers: String = headers
+                .iter()
+                .map(|(name, value)| format!(" header={}", json!(format!("{name}: {}", value.as_str().unwrap()))))
+                .collect();
+            for client in Client::ALL {
+                // A gateway of its own: what one answer said of a key or a limit is not to be remembered at the next.
+                let gateway = gateway_of(kind, &upstream).await;
+                let script = format!("[[sim raw={file} status={status}{headers}]]");
+                let answer = client.ask(&gateway, &client.body(&script, true)).await;
+                let at = format!("{name} to {client:?}: {} {}", answer.status, answer.text());
+                let asked = upstream.last_ended().await.target;
+                let same = match client {
+                    Client::Anthropic => asked.contains("/messages"),
+                    Client::Chat => asked.contains("/chat/completions"),
+                    Client::Responses => asked.contains("/responses"),
+                };
+                let ours_was_refused = status == 401;
+                if same && !ours_was_refused {
+                    assert_eq!((u64::from(answer.status), &*answer.body), (status, &*recorded), "{at}");
+                    continue;
+                }
+                let (word, message) = told(client, &answer);
+                let want = if client == Client::Anthropic { anthropic } else { openai };
+                assert_eq!((answer.status, &*word), *want, "{at}");
+                assert!(!message.is_empty() && !message.contains('<'), "{at}");
+                assert!(!answer.text().contains("user_x") && !answer.text().contains(PROVIDERS_KEY), "{at}");
+                assert_eq!(answer.header("content-type"), Some("application/json"), "{at}");
+                if want.1 == "context_length_exceeded" || name.contains("context") || name.starts_with("e01") {
+                    assert!(message.starts_with("prompt is too long: "), "{at}");
+                }
+                if client == Client::Anthropic {
+                    assert!(answer.json()["request_id"].is_string(), "{at}");
+                    // What waiting does not heal is said to be so; a request that is wrong is not sent again anyway.
+                    let for_good = ours_was_refused || want.0 == 402 || name.contains("quota");
+                    if for_good || !matches!(want.0, 400 | 404 | 413) {
+                        assert_eq!(answer.header("x-should-retry") == Some("false"), for_good, "{at}");
+                    }
+                }
+                if name.starts_with("e03") {
+                    assert_eq!(answer.header("retry-after"), Some("17"), "{at}");
                 }
             }
         }

@@ -20,8 +20,8 @@ impl Provider {
     }
 
     /// The name under which it is asked for a model: an Azure resource knows deployments.
-    pub fn model<'m>(&'m self, way: &Way, model: &'m str) -> &'m str {
-        self.deployment.as_deref().filter(|_| way.protocol != Protocol::AnthropicMessages).unwrap_or(model)
+    pub fn model<'m>(&'m self, model: &'m str) -> &'m str {
+        self.deployment.as_deref().unwrap_or(model)
     }
 
     /// What it takes, for a model of that name.
@@ -61,9 +61,6 @@ impl Provider {
 /// The base's path and the way's, without what both name: people write a base with and without them.
 pub(super) fn join(base: &str, way: &Way, asked: &str) -> String {
     let own = format!("{}{asked}", way.prefix);
-    if way.protocol == Protocol::AnthropicMessages && way.prefix.is_empty() {
-        return format!("{base}{own}");
-    }
     // The base of another protocol of the same host.
     let base = if way.protocol == Protocol::AnthropicMessages { base } else { base.trim_end_matches("/anthropic") };
     let borders = base.match_indices('/').map(|(at, _)| at);
@@ -106,6 +103,9 @@ mod tests {
             C,
             "/api/v1/chat/completions",
         );
+        check(r#""providerType": "openrouter", "baseUrl": "https://openrouter.ai/api/v1""#, A, "/api/v1/messages");
+        check(r#""providerType": "anthropic-compatible", "baseUrl": "https://x.test/a/v1""#, A, "/a/v1/messages");
+        check(r#""providerType": "anthropic-compatible", "baseUrl": "https://x.test/a""#, A, "/a/v1/messages");
         check(r#""providerType": "deepseek""#, A, "/anthropic/v1/messages");
         check(r#""providerType": "deepseek""#, C, "/v1/chat/completions");
         check(
@@ -127,7 +127,7 @@ mod tests {
         check(&format!(r#"{azure}", "protocol": "anthropic""#), A, "/anthropic/v1/messages");
         let dated = format!(r#"{azure}", "deployment": "d", "apiVersion": "2024-10-21""#);
         check(&dated, C, "/openai/deployments/d/chat/completions?api-version=2024-10-21");
-        assert_eq!(provider(&dated).model(provider(&dated).way(C), "gpt"), "d");
+        assert_eq!(provider(&dated).model("gpt"), "d");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Under which name a provider is asked for a model.
 
+use wire::protocol::Protocol;
+
 use crate::catalog::ProviderKind;
 use crate::glob::Glob;
 
@@ -49,8 +51,10 @@ enum Serves {
 }
 
 impl Serves {
-    fn of(kind: &ProviderKind) -> Self {
+    fn of(kind: &ProviderKind, forced: Option<Protocol>) -> Self {
         match kind.name {
+            // Claude on Foundry.
+            "azure" if forced == Some(Protocol::AnthropicMessages) => Self::Family(Family::Claude),
             "anthropic" | "bedrock" | "vertex" => Self::Family(Family::Claude),
             "openai" | "azure" => Self::Family(Family::Gpt),
             "deepseek" => Self::Family(Family::DeepSeek),
@@ -99,7 +103,13 @@ impl Alias {
 }
 
 impl Names {
-    pub(super) fn new(aliases: &[(String, String)], default: Option<&str>, kind: &ProviderKind) -> Self {
+    /// `forced` is the protocol that the configuration forces.
+    pub(super) fn new(
+        aliases: &[(String, String)],
+        default: Option<&str>,
+        kind: &ProviderKind,
+        forced: Option<Protocol>,
+    ) -> Self {
         let alias = |(asked, own): &(String, String)| {
             let tier = TIERS.iter().any(|tier| tier.eq_ignore_ascii_case(asked));
             let alias = if tier { Alias::Tier(asked.as_str().into()) } else { Alias::Pattern(Glob::new(asked)) };
@@ -108,7 +118,7 @@ impl Names {
         Self {
             aliases: aliases.iter().map(alias).collect(),
             default: default.map(Into::into),
-            serves: Serves::of(kind),
+            serves: Serves::of(kind, forced),
         }
     }
 
@@ -146,38 +156,42 @@ mod tests {
         kind: &'a str,
         default: Option<&'a str>,
         aliases: &'a [(&'a str, &'a str)],
+        forced: Option<Protocol>,
     }
 
     #[track_caller]
     fn check(of: &Of<'_>, model: &str, chosen: Result<&str, Foreign>, fallback: Result<&str, Foreign>) {
         let aliases: Vec<_> = of.aliases.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
-        let names = Names::new(&aliases, of.default, catalog::find(of.kind).unwrap());
+        let names = Names::new(&aliases, of.default, catalog::find(of.kind).unwrap(), of.forced);
         let got = (names.resolve(model, Rank::Chosen), names.resolve(model, Rank::Fallback));
         assert_eq!(got, (chosen, fallback), "{model} of {}", of.kind);
     }
 
     #[test]
     fn a_model_goes_to_its_makers_services_under_its_own_name() {
-        let anthropic = Of { kind: "anthropic", default: Some("claude-sonnet-5-5"), aliases: &[] };
+        let anthropic = Of { kind: "anthropic", default: Some("claude-sonnet-5-5"), aliases: &[], forced: None };
         check(&anthropic, "claude-opus-5-5", Ok("claude-opus-5-5"), Ok("claude-opus-5-5"));
         check(&anthropic, "gpt-6", Ok("claude-sonnet-5-5"), Ok("claude-sonnet-5-5"));
         check(&anthropic, "mine", Ok("mine"), Ok("claude-sonnet-5-5"));
-        let deepseek = Of { kind: "deepseek", default: None, aliases: &[] };
+        let deepseek = Of { kind: "deepseek", default: None, aliases: &[], forced: None };
         check(&deepseek, "claude-opus-5-5", Err(Foreign), Err(Foreign));
         check(&deepseek, "deepseek-flash", Ok("deepseek-flash"), Ok("deepseek-flash"));
         check(&deepseek, "mine", Ok("mine"), Ok("mine"));
-        let azure = Of { kind: "azure", default: Some("gpt-6"), aliases: &[] };
+        let azure = Of { kind: "azure", default: Some("gpt-6"), aliases: &[], forced: None };
         check(&azure, "o3-mini", Ok("o3-mini"), Ok("o3-mini"));
         check(&azure, "claude-x", Ok("gpt-6"), Ok("gpt-6"));
+        let foundry = Of { default: Some("claude-opus-5-5"), forced: Some(Protocol::AnthropicMessages), ..azure };
+        check(&foundry, "claude-haiku-5-5", Ok("claude-haiku-5-5"), Ok("claude-haiku-5-5"));
+        check(&foundry, "gpt-6", Ok("claude-opus-5-5"), Ok("claude-opus-5-5"));
     }
 
     #[test]
     fn a_service_of_unknown_models_takes_what_it_is_chosen_for() {
-        let any = Of { kind: "anthropic-compatible", default: None, aliases: &[] };
+        let any = Of { kind: "anthropic-compatible", default: None, aliases: &[], forced: None };
         check(&any, "claude-opus-5-5", Ok("claude-opus-5-5"), Ok("claude-opus-5-5"));
         let any = Of { default: Some("glm-6"), ..any };
         check(&any, "claude-opus-5-5", Ok("claude-opus-5-5"), Ok("glm-6"));
-        let ollama = Of { kind: "ollama", default: Some("qwen4:8b"), aliases: &[] };
+        let ollama = Of { kind: "ollama", default: Some("qwen4:8b"), aliases: &[], forced: None };
         check(&ollama, "claude-opus-5-5", Ok("qwen4:8b"), Ok("qwen4:8b"));
         check(&ollama, "llama5", Ok("llama5"), Ok("qwen4:8b"));
         check(&Of { default: None, ..ollama }, "gpt-6", Err(Foreign), Err(Foreign));
@@ -185,12 +199,12 @@ mod tests {
 
     #[test]
     fn free_models_are_known_by_their_names_wherever_they_are_served() {
-        let ollama = Of { kind: "ollama", default: Some("qwen4:8b"), aliases: &[] };
+        let ollama = Of { kind: "ollama", default: Some("qwen4:8b"), aliases: &[], forced: None };
         for free in ["gpt-oss:20b", "gpt-oss", "deepseek-r1:8b", "deepseek-r1", "hf.co/deepseek-x/y"] {
             check(&ollama, free, Ok(free), Ok("qwen4:8b"));
             check(&Of { default: None, ..ollama }, free, Ok(free), Ok(free));
         }
-        let vllm = Of { kind: "vllm", default: Some("qwen4"), aliases: &[] };
+        let vllm = Of { kind: "vllm", default: Some("qwen4"), aliases: &[], forced: None };
         check(&vllm, "claude-opus-5-5", Ok("qwen4"), Ok("qwen4"));
         check(&vllm, "gpt-oss-120b", Ok("gpt-oss-120b"), Ok("qwen4"));
         check(&Of { default: None, ..vllm }, "claude-opus-5-5", Ok("claude-opus-5-5"), Ok("claude-opus-5-5"));
@@ -199,7 +213,7 @@ mod tests {
     #[test]
     fn aliases_come_first_the_exact_ones_before_patterns_and_tiers() {
         let aliases = &[("claude-*", "c"), ("haiku", "h"), ("claude-opus-5-5", "o"), ("fast", "f")];
-        let deepseek = Of { kind: "deepseek", default: Some("d"), aliases };
+        let deepseek = Of { kind: "deepseek", default: Some("d"), aliases, forced: None };
         check(&deepseek, "claude-opus-5-5", Ok("o"), Ok("o"));
         check(&deepseek, "claude-haiku-5-5", Ok("c"), Ok("c"));
         check(&deepseek, "haiku", Ok("h"), Ok("h"));

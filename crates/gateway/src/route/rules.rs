@@ -264,7 +264,13 @@ impl Known {
             name: config.name.as_str().into(),
             enabled: config.enabled && config.kind.supported,
             forced: config.protocol,
-            names: Names::new(&config.model_aliases, config.default_model.as_deref(), config.kind),
+            // A deployment serves one model, whatever was asked for.
+            names: Names::new(
+                &config.model_aliases,
+                config.default_model.as_deref().or(config.deployment.as_deref()),
+                config.kind,
+                config.protocol,
+            ),
             takes_callers_keys: config.key_mode == KeyMode::Client,
             keyless: config.kind.keyless && config.api_keys.is_empty(),
             no_key: no_key.into(),

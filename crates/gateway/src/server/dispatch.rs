@@ -274,7 +274,10 @@ impl Exchange {
             return Err(refusal.into());
         };
         let what = match what {
-            What::Answer(answer) if merit == Merit::Ours => What::Refusal(our_trouble(provider, answer.said.status)),
+            // An empty purse is told in the provider's words: clients know what to do about it.
+            What::Answer(answer) if merit == Merit::Ours && matches!(answer.said.status, 401 | 403) => {
+                What::Refusal(our_trouble(provider, answer.said.status))
+            }
             What::Refusal(refusal) if final_word => What::Refusal(refusal.retry(Retry::Never)),
             what => what,
         };
@@ -330,12 +333,11 @@ fn no_turn(provider: &Provider) -> Refusal {
     Refusal::new(ErrorKind::Overloaded, message).retry(Retry::After(1))
 }
 
-/// What the client is told where it is our key that is not accepted, or our money that is gone.
+/// What the client is told where it is our key that is not accepted.
 pub(super) fn our_trouble(provider: &Provider, status: u16) -> Refusal {
     let what = match status {
         401 => "does not accept the gateway's key (401): store another one",
-        403 => "forbids this to the gateway's key (403)",
-        _ => "has no money left for the gateway's key",
+        _ => "forbids this to the gateway's key (403)",
     };
     Refusal::new(ErrorKind::BadGateway, format!("the provider `{}` {what}", provider.name)).retry(Retry::Never)
 }

@@ -149,8 +149,14 @@ fn unsigned_at(provider: &Provider) -> Unsigned {
 
 /// The body for a target, and whether it is plain text although it came packed. `None`: the model cannot be written into
 /// it. `stripped` is what goes up in its place.
-fn body_for(body: &HeldBody, stripped: Option<&Bytes>, target: &Target<'_>) -> Option<([Bytes; 3], bool)> {
-    if !target.renames {
+fn body_for(
+    body: &HeldBody,
+    stripped: Option<&Bytes>,
+    provider: &Provider,
+    target: &Target<'_>,
+) -> Option<([Bytes; 3], bool)> {
+    let model = provider.model(target.model);
+    if !target.renames && model == target.model {
         let (whole, unpacked) = match stripped {
             Some(stripped) => (stripped.clone(), body.text.as_ptr() != body.bytes.as_ptr()),
             None => (body.bytes.clone(), false),
@@ -162,7 +168,7 @@ fn body_for(body: &HeldBody, stripped: Option<&Bytes>, target: &Target<'_>) -> O
         (Some(text), Some(envelope)) => (text, envelope),
         _ => (&body.text, &body.envelope),
     };
-    let model = serde_json::to_string(target.model).ok()?;
+    let model = serde_json::to_string(model).ok()?;
     let parts = match envelope.model_span.clone().filter(|span| span.end <= text.len()) {
         Some(span) => splice(text, span, model.into()),
         None => {
@@ -207,7 +213,10 @@ pub(super) fn prepare(
         return Err(Unfit::NoRoom);
     }
     let body = match body {
-        Some(body) => Some(body_for(body, stripped.map(|stripped| &stripped.text), target).ok_or(Unfit::Model)?),
+        Some(body) => {
+            let text = stripped.map(|stripped| &stripped.text);
+            Some(body_for(body, text, provider, target).ok_or(Unfit::Model)?)
+        }
         None => None,
     };
     let mut out = BytesMut::with_capacity(2048);

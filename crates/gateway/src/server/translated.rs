@@ -46,9 +46,9 @@ pub(super) struct Asks<'a> {
 }
 
 /// The model as the target calls it.
-fn model<'m>(provider: &'m Provider, way: &Way, target: &Target<'m>, body: &'m HeldBody) -> &'m str {
+fn model<'m>(provider: &'m Provider, target: &Target<'m>, body: &'m HeldBody) -> &'m str {
     let asked = body.envelope.model.as_deref().unwrap_or_default();
-    provider.model(way, if target.model.is_empty() { asked } else { target.model })
+    provider.model(if target.model.is_empty() { asked } else { target.model })
 }
 
 /// Learns what has to be known of a target before a request can be written for it: nearly always nothing.
@@ -60,7 +60,7 @@ pub(super) async fn learn<S: Io>(
     target: &Target<'_>,
     body: &HeldBody,
 ) -> Result<(), Failure> {
-    let model = model(provider, way, target, body);
+    let model = model(provider, target, body);
     if !provider.has_to_tell_context(way, model) {
         return Ok(());
     }
@@ -85,7 +85,7 @@ pub(super) fn prepare(
 ) -> Result<Outgoing, ApiError> {
     let way = provider.way(asks.protocol);
     let asked = body.envelope.model.as_deref().unwrap_or_default();
-    let model = model(provider, way, target, body);
+    let model = model(provider, target, body);
     let quirks = provider.quirks(way, model);
     let upstream = Upstream { protocol: way.protocol, model, quirks: &quirks, max_output: provider.max_output };
     let translated = translation::request(asks.protocol, &upstream, &body.text, asked, asks.id)?;

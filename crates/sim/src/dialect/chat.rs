@@ -4,8 +4,10 @@ use std::iter;
 
 use serde_json::{Value, json};
 
+use super::responses::plain;
 use super::{CREATED, Turns, is_name, known, once, texts};
 use crate::answer::Refusal;
+use crate::prompt::Prompt;
 use crate::reply::{Part, Piece, Pieces, Reply, quoted};
 
 const FIELDS: &[&str] = &[
@@ -126,7 +128,7 @@ pub(super) fn prompt(body: &Value) -> Result<Value, Refusal> {
         let Some(name) = name.filter(|_| matches!(kind, "function" | "custom")) else {
             return invalid(format!("Invalid 'tools[{n}]': a function or a custom tool with a name."));
         };
-        tools.iter_mut().for_each(|tools| tools.push(json!({"name": name})));
+        tools.iter_mut().for_each(|tools| tools.push(json!({"name": name, "custom": kind == "custom"})));
     }
     if tools.is_none() && !(body["tool_choice"].is_null() && body["parallel_tool_calls"].is_null()) {
         return invalid("'tool_choice' and 'parallel_tool_calls' are only allowed when 'tools' are specified.".into());
@@ -165,7 +167,7 @@ fn id(reply: &Reply) -> String {
     reply.id.replace("msg_", "chatcmpl-")
 }
 
-pub(super) fn whole(reply: &Reply) -> String {
+pub(super) fn whole(reply: &Reply, prompt: &Prompt) -> String {
     let mut message = json!({"role": "assistant", "content": null, "refusal": null});
     let (mut text, mut thinking, mut calls) = (None::<String>, String::new(), Vec::new());
     for part in &reply.blocks {
@@ -173,6 +175,9 @@ pub(super) fn whole(reply: &Reply) -> String {
             Part::Text(_) | Part::Filler { .. } => text.get_or_insert_default().push_str(&part.all()),
             Part::Thinking { text, .. } => thinking.push_str(text),
             Part::Redacted { .. } => {}
+            Part::Tool { id, name, input } if prompt.custom.contains(name) => {
+                calls.push(json!({"id": id, "type": "custom", "custom": {"name": name, "input": plain(input)}}));
+            }
             Part::Tool { id, name, input } => {
                 calls.push(json!({"id": id, "type": "function", "function": {"name": name, "arguments": input}}));
             }
@@ -193,7 +198,8 @@ pub(super) fn whole(reply: &Reply) -> String {
     .to_string()
 }
 
-pub(super) fn events(reply: &Reply, usage_chunk: bool, size: Option<usize>) -> Pieces {
+pub(super) fn events(reply: &Reply, prompt: &Prompt, size: Option<usize>) -> Pieces {
+    let usage_chunk = prompt.usage_chunk;
     let (id, model) = (quoted(&id(reply)), quoted(&reply.model));
     let head = format!(
         r#"{{"id":{id},"object":"chat.completion.chunk","created":{CREATED},"model":{model},"service_tier":"default""#
@@ -225,18 +231,23 @@ pub(super) fn events(reply: &Reply, usage_chunk: bool, size: Option<usize>) -> P
                 pieces.map(move |text| chunk(&format!(r#"{{"reasoning_content":{}}}"#, quoted(&text)), "null")),
             )),
             Part::Redacted { .. } => events,
-            Part::Tool { id, name, .. } => {
+            Part::Tool { id, name, input } => {
+                // A custom tool gets text, every other one JSON.
+                let custom = prompt.custom.contains(name);
+                let (kind, field) = if custom { ("custom", "input") } else { ("function", "arguments") };
+                let pieces = if custom { Part::Text(plain(input)).pieces(size) } else { pieces };
                 let (id, name, at) = (quoted(id), quoted(name), calls);
                 calls += 1;
                 let first = chunk(
                     &format!(
-                        r#"{{"tool_calls":[{{"index":{at},"id":{id},"type":"function","function":{{"name":{name},"arguments":""}}}}]}}"#
+                        r#"{{"tool_calls":[{{"index":{at},"id":{id},"type":"{kind}","{kind}":{{"name":{name},"{field}":""}}}}]}}"#
                     ),
                     "null",
                 );
                 let fragments = pieces.map(move |text| {
                     let text = quoted(&text);
-                    chunk(&format!(r#"{{"tool_calls":[{{"index":{at},"function":{{"arguments":{text}}}}}]}}"#), "null")
+                    let delta = format!(r#"{{"tool_calls":[{{"index":{at},"{kind}":{{"{field}":{text}}}}}]}}"#);
+                    chunk(&delta, "null")
                 });
                 Box::new(events.chain(iter::once(first)).chain(fragments))
             }

@@ -70,7 +70,7 @@ impl Dialect {
     pub(crate) fn whole(self, reply: &Reply, prompt: &Prompt) -> String {
         match self {
             Self::Anthropic => reply.whole(),
-            Self::Chat => chat::whole(reply),
+            Self::Chat => chat::whole(reply, prompt),
             Self::Responses => responses::whole(reply, prompt),
             Self::Ollama => ollama::whole(reply),
         }
@@ -80,7 +80,7 @@ impl Dialect {
     pub(crate) fn events(self, reply: &Reply, prompt: &Prompt, turn: &Turn) -> Pieces {
         let events = match self {
             Self::Anthropic => return reply.events(turn),
-            Self::Chat => chat::events(reply, prompt.usage_chunk, turn.size),
+            Self::Chat => chat::events(reply, prompt, turn.size),
             Self::Responses => responses::events(reply, prompt, turn.size),
             Self::Ollama => ollama::events(reply, turn.size),
         };

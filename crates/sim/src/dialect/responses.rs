@@ -203,7 +203,7 @@ fn written(part: &Part, at: usize, prompt: &Prompt, is_whole: bool) -> Value {
 }
 
 /// The input of a tool that takes plain text.
-fn plain(input: &str) -> String {
+pub(super) fn plain(input: &str) -> String {
     let input: Value = serde_json::from_str(input).unwrap_or_default();
     input["input"].as_str().map_or_else(|| input.to_string(), str::to_owned)
 }

@@ -102,6 +102,24 @@ async fn responses_say_the_same_in_both_forms_and_number_their_events() {
 }
 
 #[tokio::test]
+async fn a_custom_tool_is_called_with_text_in_chat_completions_too() {
+    let server = start(SimConfig::default()).await;
+    let script = r#"[[sim tool=patch input={"input":"*** Begin"}]]"#;
+    let mut body = chat(script, false);
+    body["tools"] = json!([{"type": "custom", "custom": {"name": "patch"}}]);
+    let call = ask(&server, CHAT, &body).await.json()["choices"][0]["message"]["tool_calls"][0].clone();
+    assert_eq!((&call["type"], &call["custom"]), (&json!("custom"), &json!({"name": "patch", "input": "*** Begin"})));
+    body["stream"] = true.into();
+    let answer = ask(&server, CHAT, &body).await;
+    let text = answer.text();
+    let chunks = text.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let calls = chunks.map(|chunk| chunk["choices"][0]["delta"]["tool_calls"][0].clone());
+    let input: String = calls.filter_map(|call| call["custom"]["input"].as_str().map(str::to_owned)).collect();
+    assert_eq!(input, "*** Begin");
+    assert!(text.contains(r#""type":"custom","custom":{"name":"patch","input":""}"#), "{text}");
+}
+
+#[tokio::test]
 async fn ollama_answers_in_lines_and_streams_if_it_is_not_told_otherwise() {
     let server = start(SimConfig::default()).await;
     let mut body = ollama(SCRIPT, true);
