@@ -32,6 +32,8 @@ pub(crate) enum ProvidersCommand {
     /// Write a provider into the configuration, keep its key, and send one test request
     Add(Box<AddProvider>),
     /// Show them, as without a command
+    #[command(after_help = "Example:
+  cco providers list --json")]
     List(ListProviders),
     /// Send one small request through a provider
     Test(TestProvider),

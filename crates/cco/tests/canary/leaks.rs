@@ -489,7 +489,7 @@ impl Run {
         viewer.read_until(&mut seen, "\"project\":\"the-end\"").await;
         let text = Value::from(self.planted.odd("what the model says")).to_string();
         assert!(contains(&seen.body, text.as_bytes()), "{}", seen.text());
-        self.but(&["what the model says"]).check("live events", &seen.body);
+        self.but(&["what the model says", "a whole answer"]).check("live events", &seen.body);
     }
 
     /// A stream and an upload that are under way, each with canaries in it.

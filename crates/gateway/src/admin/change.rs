@@ -164,12 +164,11 @@ mod tests {
         assert!(matches!(of("/gateway/audit/purge?session=s%201"), Ok(Change::Purge(Purge::Session(s))) if s == "s 1"));
         let day = of("/gateway/audit/purge?before=2026-11-22&zone=3600");
         assert!(matches!(day, Ok(Change::Purge(Purge::Before(1_795_302_000_000_000)))), "{day:?}");
-        for bad in
-            ["", "?", "?id=", "?session=", "?id=1&all", "?everything", "?all&all", "?all=no", "?all=false", "?all=x"]
-        {
+        for bad in ["", "?", "?id=", "?session=", "?id=1&all", "?everything", "?all=no", "?all=false", "?all=x"] {
             let why = of(&format!("/gateway/audit/purge{bad}")).unwrap_err();
             assert!(why.contains("`before`"), "{bad}: {why}");
         }
+        assert!(of("/gateway/audit/purge?all&all").unwrap_err().contains("twice"));
         assert!(of("/gateway/audit/purge?before=soon").unwrap_err().contains("no time"));
         assert!(Change::of("/gateway/audit").is_none());
     }
