@@ -28,7 +28,15 @@ const RESERVED: &[Reserved] = &[
     Reserved {
         what: "only `net` and `upstream` name sockets; `daemon` accepts them, `system` talks to the session's bus",
         patterns: &["tokio::net*", "std::net::Tcp*", "std::net::Udp*", "std::os::unix::net*", "socket2*"],
-        allowed: &["gateway::net", "gateway::upstream", "gateway::daemon", "gateway::system", "cco::demo", "sim"],
+        allowed: &[
+            "gateway::net",
+            "gateway::upstream",
+            "gateway::daemon",
+            "gateway::system",
+            "cco::demo",
+            "cco::providers",
+            "sim",
+        ],
     },
     Reserved {
         what: "only `net` names TLS",
