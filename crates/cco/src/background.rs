@@ -14,7 +14,7 @@ use crate::cli::daemon::{Daemon, DaemonCommand, DaemonLogs, Install, Start};
 use crate::service::Registered;
 use crate::source::{self, Failure, Source};
 use crate::status::{self, Told};
-use crate::{EXIT_BUSY, logs, service, term};
+use crate::{EXIT_BUSY, folders, logs, service, term};
 
 /// A start may open a large ledger.
 const START: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Daemon) -> ExitCode {
     let env = Env::process();
     let done = match &options.command {
         DaemonCommand::Start(options) => start(&env, options),
-        DaemonCommand::Stop => stop(&env),
+        DaemonCommand::Stop(options) => stop_within(&env, options.within),
         DaemonCommand::Restart => restart(&env),
         DaemonCommand::Status(options) => return status::run(options),
         DaemonCommand::Logs(options) if options.program => program_log(&env, options),
@@ -138,11 +138,17 @@ fn last_lines(log: &Path, before: u64) -> Vec<String> {
 
 /// Stops the gateway of this home, and waits for its end.
 pub(crate) fn stop(env: &Env) -> Result<(), Failure> {
+    stop_within(env, None)
+}
+
+/// The same, where running streams may finish for so many seconds.
+fn stop_within(env: &Env, within: Option<u32>) -> Result<(), Failure> {
     let Ok(mut gateway) = Source::gateway(env) else {
         term::line("not running");
         return Ok(());
     };
-    let told = gateway.change("/gateway/drain")?;
+    let within = within.map(|secs| format!("?within={secs}")).unwrap_or_default();
+    let told = gateway.change(&format!("/gateway/drain{within}"))?;
     let pid = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     let Some(pid) = pid else { return Err(Failure::new("the gateway does not say which process it is")) };
     // Nobody is signalled: the gateway ends by itself, and is only looked at.
@@ -251,7 +257,13 @@ fn install(env: &Env, options: &Install) -> Result<(), Failure> {
     }
     let cannot = |why: std::io::Error| Failure::new(format!("`{}` cannot be written", file.display())).because(why);
     if let Some(folder) = file.parent() {
+        let made = folders::missing(folder);
         std::fs::create_dir_all(folder).map_err(cannot)?;
+        // They go with the file. Who cannot remember that leaves empty folders behind, no more.
+        if !made.is_empty() && system::folder(&home).is_ok() {
+            let made: Vec<_> = made.iter().map(|folder| folder.display().to_string()).collect();
+            let _ = system::replace(&made_for_service(&home), made.join("\n").as_bytes());
+        }
     }
     std::fs::write(&file, text).map_err(cannot)?;
     term::line(format_args!("written: {}", file.display()));
@@ -296,5 +308,16 @@ pub(crate) fn uninstall(env: &Env) -> Result<(), Failure> {
         // A manager that does not run has nothing to forget.
         let _ = systemctl(&["daemon-reload"]);
     }
+    if let Ok(home) = source::home(env)
+        && let Ok(made) = std::fs::read_to_string(made_for_service(&home))
+    {
+        folders::remove(&made.lines().map(PathBuf::from).collect::<Vec<_>>());
+        let _ = std::fs::remove_file(made_for_service(&home));
+    }
     stopped
+}
+
+/// Which folders were made for the file of the system's manager.
+fn made_for_service(home: &Path) -> PathBuf {
+    home.join("setup.service")
 }

@@ -8,6 +8,7 @@ mod costs;
 mod credentials;
 mod demo;
 mod doctor;
+mod folders;
 mod launch;
 mod limits;
 mod load;
@@ -68,6 +69,20 @@ fn main() -> ExitCode {
         Env::set_home(&std::path::absolute(home).unwrap_or_else(|_| home.clone()));
     }
     term::set(cli.quiet, cli.color);
+    if let Some(url) = &cli.url {
+        if !cli.command.as_ref().is_none_or(Command::looks) {
+            let help =
+                "`--url` is for status, logs, costs, sessions, limits, watch, providers, prices, audit and doctor";
+            term::error("this command works on this machine only", None, Some(help));
+            return ExitCode::from(2);
+        }
+        // The doctor has a client of its own.
+        if !matches!(cli.command, Some(Command::Doctor(_)))
+            && let Err(failure) = source::ask_at(url)
+        {
+            return source::ended(Err(failure));
+        }
+    }
     let Some(command) = cli.command else { return status::glance() };
     match command {
         Command::Serve(options) => serve::run(&options),
@@ -89,7 +104,7 @@ fn main() -> ExitCode {
         Command::Route(options) => route::run(&options),
         Command::Providers(options) => providers::run(&options),
         Command::Translate(options) => translate::run(&options),
-        Command::Doctor(options) => doctor::run(&options),
+        Command::Doctor(options) => doctor::run(&options, cli.url.as_ref()),
         Command::Simulate(options) => simulate::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Completions(options) => manual::completions(options.shell),

@@ -126,7 +126,8 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         workers: options.workers.map_or_else(default_workers, usize::from),
         max_connections: affordable,
     };
-    if let Err(why) = Reloader::new(current, options.config.as_deref(), &env, &loaded).start() {
+    let reloader = Reloader::new(current, options.config.as_deref(), &env, &loaded).with_log(log.changed());
+    if let Err(why) = reloader.start() {
         warn!("changes of the configuration are not noticed: no thread can be started: {why}");
     }
     let (file, workers) = (loaded.file.as_ref().map(|file| file.display().to_string()), server.workers);

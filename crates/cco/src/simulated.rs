@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use gateway::client::Phases;
-use gateway::config::{self, Env, Paths};
+use gateway::config::{self, Config, Env, Paths};
 use gateway::daemon::Server;
 use gateway::gateway::{Counters, Current};
 use gateway::{net, setup};
@@ -29,6 +29,8 @@ pub(crate) struct Simulated {
     pub(crate) gateway: SocketAddr,
     /// Where the simulator answers.
     pub(crate) simulator: SocketAddr,
+    /// The simulator itself.
+    pub(crate) sim: Arc<Sim>,
     /// Its folder, gone when this goes.
     pub(crate) home: tempfile::TempDir,
     counters: Arc<Counters>,
@@ -40,16 +42,29 @@ pub(crate) struct Simulated {
 impl Simulated {
     /// Starts both on free ports of loopback, with a folder of their own.
     pub(crate) fn start() -> Result<Self, Failed> {
+        let configured = |simulator: SocketAddr| {
+            let text = serde_json::json!({ "providers": { "anthropic": {
+                "providerType": "anthropic", "baseUrl": format!("http://{simulator}"), "apiKeyRef": ""
+            } }, "server": { "drainSecs": DRAIN_SECS } });
+            let (config, _) =
+                config::parse(&text.to_string(), &Paths::default()).map_err(|faults| format!("{faults:?}"))?;
+            Ok(config)
+        };
+        Self::with(configured, |folder| Env::fixed([("CCO_HOME", folder)]), 0)
+    }
+
+    /// The same with a configuration and an environment that know where the simulator and the folder are, and with room
+    /// for so many more connections.
+    pub(crate) fn with(
+        configured: impl FnOnce(SocketAddr) -> Result<Config, Failed>,
+        env: impl FnOnce(&str) -> Env,
+        room: usize,
+    ) -> Result<Self, Failed> {
         let home = tempfile::tempdir()?;
         let stop = CancellationToken::new();
-        let (simulator, sim_thread) = simulator(stop.clone())?;
-        let folder = home.path().to_str().ok_or("the temporary folder's name is not UTF-8")?;
-        let env = Env::fixed([("CCO_HOME", folder)]);
-        let text = serde_json::json!({ "providers": { "anthropic": {
-            "providerType": "anthropic", "baseUrl": format!("http://{simulator}"), "apiKeyRef": ""
-        } }, "server": { "drainSecs": DRAIN_SECS } });
-        let (config, _) =
-            config::parse(&text.to_string(), &Paths::default()).map_err(|faults| format!("{faults:?}"))?;
+        let (sim, simulator, sim_thread) = simulator(stop.clone(), room)?;
+        let env = env(home.path().to_str().ok_or("the temporary folder's name is not UTF-8")?);
+        let config = configured(simulator)?;
         let (state, _) =
             setup::gateway(&config, &env, VERSION, setup::dialer(&config, &env)?, setup::recorder(&config, &env)?.0)?;
         let listener = net::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
@@ -61,10 +76,10 @@ impl Simulated {
             current: Current::new(state),
             phases: phases.clone(),
             workers: 1,
-            max_connections: CONNECTIONS,
+            max_connections: CONNECTIONS + room,
         };
         let gateway_thread = std::thread::Builder::new().name("gateway".into()).spawn(move || server.run())?;
-        Ok(Self { gateway, simulator, home, counters, phases, stop, threads: [gateway_thread, sim_thread] })
+        Ok(Self { gateway, simulator, sim, home, counters, phases, stop, threads: [gateway_thread, sim_thread] })
     }
 
     /// Ends both; the number of requests that were answered.
@@ -78,14 +93,15 @@ impl Simulated {
     }
 }
 
-fn simulator(stop: CancellationToken) -> Result<(SocketAddr, Running), Failed> {
-    let sim = Sim::new(SimConfig { says_so: true, ..SimConfig::default() })?;
+fn simulator(stop: CancellationToken, room: usize) -> Result<(Arc<Sim>, SocketAddr, Running), Failed> {
+    let default = SimConfig::default();
+    let sim = Sim::new(SimConfig { says_so: true, max_connections: default.max_connections + room, ..default })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(sim.bind())?;
-    let address = listener.local_addr()?;
+    let (address, served) = (listener.local_addr()?, sim.clone());
     let thread = std::thread::Builder::new().name("simulator".into()).spawn(move || {
-        runtime.block_on(sim.serve(listener, stop));
+        runtime.block_on(served.serve(listener, stop));
         Ok(())
     })?;
-    Ok((address, thread))
+    Ok((sim, address, thread))
 }

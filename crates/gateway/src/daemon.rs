@@ -174,6 +174,7 @@ impl Server {
         let threads: Vec<_> = remotes.into_iter().map(|remote| remote.thread).collect();
         let gateway = current.get();
         let limit = if current.retired().is_cancelled() { gateway.restart_drain } else { gateway.drain };
+        let limit = gateway.process.within.get().copied().unwrap_or(limit);
         drop(gateway);
         drain(here, threads, &phases, limit).await;
         Ok(())

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -20,6 +21,8 @@ pub struct Process {
     pub address: OnceLock<SocketAddr>,
     /// Where its log goes, if that is a file.
     pub log: OnceLock<PathBuf>,
+    /// How long running answers may finish, where whoever asked for the end said it.
+    pub within: OnceLock<Duration>,
     wishes: Mutex<Option<SyncSender<Wish>>>,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::{self, Env, LoadError, Loaded, NoteLevel, Setting, differences};
+use crate::config::{self, Env, LoadError, Loaded, Log, NoteLevel, Setting, differences};
 use crate::configured::{Ask, Report, Told};
 use crate::gateway::Current;
 use crate::system::{self, Stamp};
@@ -27,8 +27,6 @@ const AT_THE_START: &[&str] = &[
     "audit.maxGb",
     "audit.dbPath",
     "audit.redact",
-    "log.level",
-    "log.format",
     "log.maxMb",
     "log.files",
 ];
@@ -47,6 +45,9 @@ pub enum Why {
     Asked,
 }
 
+/// Gives the program's log another level and form.
+type ChangeLog = Box<dyn Fn(&Log) + Send>;
+
 /// Loads the configuration again whenever that is asked for, or its file has changed.
 pub struct Reloader {
     current: Arc<Current>,
@@ -57,6 +58,8 @@ pub struct Reloader {
     /// What holds now.
     settings: Vec<Setting>,
     seen: Seen,
+    /// Gives the program's log another level and form.
+    log: Option<ChangeLog>,
 }
 
 impl std::fmt::Debug for Reloader {
@@ -85,7 +88,13 @@ impl Reloader {
         let named = named.map(Path::to_path_buf);
         current.get().configured.begin(loaded.file.clone());
         // Nothing was seen yet: what changed since it was read is noticed at the first look.
-        Self { current, named, env: env.clone(), first: settings.clone(), settings, seen: Seen::default() }
+        Self { current, named, env: env.clone(), first: settings.clone(), settings, seen: Seen::default(), log: None }
+    }
+
+    /// With a log that can be another while it is written.
+    #[must_use]
+    pub fn with_log(self, change: impl Fn(&Log) + Send + 'static) -> Self {
+        Self { log: Some(Box::new(change)), ..self }
     }
 
     fn look(&self) -> Seen {
@@ -196,6 +205,9 @@ impl Reloader {
             self.current.replace(Arc::new(gateway));
             // From here on the new one looks after the keys. Whoever still holds the old one has no threads to wait for.
             old.keys.close();
+            if let Some(change) = &self.log {
+                change(&config.log);
+            }
         }
         self.settings = settings;
         Ok(Report { file, changes, waiting, notes })

@@ -30,18 +30,22 @@ pub(crate) enum ConfigCommand {
     /// Write a first configuration file, with comments
     Init(Init),
     /// Print which file is read
+    #[command(after_help = "Example:\n  $EDITOR \"$(cco config path)\"")]
     Path,
     /// Print what holds and where it comes from, secrets masked
     Show(Show),
     /// Read a file and say what is wrong with it
+    #[command(after_help = "Example:\n  cco config validate --config ./cco.json")]
     Validate,
     /// Print the JSON Schema of the file
+    #[command(after_help = "Example:\n  cco config schema > cco.schema.json")]
     Schema,
     /// Change a key in the file; its comments stay
     Set(Set),
     /// Print the value of one key, alone
     Get(Get),
     /// Have the running gateway load it again, and say what changed
+    #[command(after_help = "Example:\n  cco config reload")]
     Reload,
 }
 

@@ -24,8 +24,9 @@ pub(crate) enum DaemonCommand {
     /// Start the gateway in the background; returns when it answers
     Start(Start),
     /// Stop it; running streams may finish (`server.drainSecs`)
-    Stop,
+    Stop(Stop),
     /// Let a new process take over; running streams finish in the old one
+    #[command(after_help = "Example:\n  cco daemon restart        after an upgrade: no request fails")]
     Restart,
     /// Whether it runs, and how it is
     Status(Status),
@@ -33,7 +34,8 @@ pub(crate) enum DaemonCommand {
     Logs(Box<DaemonLogs>),
     /// Have the system start it with every login
     Install(Install),
-    /// Undo that
+    /// Have it start with the login no more
+    #[command(after_help = "Example:\n  cco daemon uninstall")]
     Uninstall,
 }
 
@@ -46,6 +48,17 @@ pub(crate) struct Start {
     /// Configuration file [default: $CCO_CONFIG, else config.json in $CCO_HOME]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// `cco daemon stop`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cco daemon stop
+  cco daemon stop --within 5         streams that then still run are ended")]
+pub(crate) struct Stop {
+    /// End what still runs after so many seconds [default: `server.drainSecs`]
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub(crate) within: Option<u32>,
 }
 
 /// `cco status`

@@ -22,18 +22,24 @@ pub(crate) mod translate;
 #[derive(Debug, Parser)]
 #[command(name = "cco", version = crate::VERSION, disable_help_subcommand = true)]
 #[command(subcommand_value_name = "COMMAND", subcommand_help_heading = "Commands")]
-#[command(after_help = "Examples:
-  cco demo                see it work, without key and network
-  cco daemon start        from now on it serves on 127.0.0.1:54548
-  cco run -- claude       this one goes through it, and its cost is said
-
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 78 the configuration must be corrected.")]
+#[command(after_help = "Examples: cco demo (needs no key); cco daemon start; cco run -- claude; cco COMMAND --help
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 78 the configuration must be corrected")]
 pub(crate) struct Cli {
     /// Folder for configuration, keys and data [default: $CCO_HOME, else ~/.cco]
     #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
     pub(crate) home: Option<PathBuf>,
-    /// Colours and other marks of a terminal [default: auto; NO_COLOR turns them off]
-    #[arg(long, value_name = "WHEN", global = true, value_enum, help_heading = "Everywhere")]
+    /// Look at the gateway there; CCO_ADMIN_TOKEN opens it
+    #[arg(long, value_name = "URL", global = true, help_heading = "Everywhere")]
+    pub(crate) url: Option<BaseUrl>,
+    /// Colours: auto, always or never [default: auto; NO_COLOR turns them off]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        global = true,
+        value_enum,
+        hide_possible_values = true,
+        help_heading = "Everywhere"
+    )]
     pub(crate) color: Option<ColorChoice>,
     /// Only what was asked for: no notes, no warnings
     #[arg(short, long, global = true, help_heading = "Everywhere")]
@@ -56,16 +62,35 @@ pub(crate) fn command() -> clap::Command {
     let command = Cli::command();
     let mut groups = String::new();
     for (group, names) in GROUPS {
-        groups.push_str(group);
-        groups.push_str(":\n");
-        for name in *names {
+        for (n, name) in names.iter().enumerate() {
             let about = command.find_subcommand(name).and_then(|command| command.get_about());
             let about = about.map(ToString::to_string).unwrap_or_default();
-            groups.push_str(&format!("  {name:<12} {about}\n"));
+            let group = if n == 0 { group } else { "" };
+            groups.push_str(&format!("{group:<7} {name:<12} {about}\n"));
         }
     }
-    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}\n{{options}}\n\n{{after-help}}");
+    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}\n{{options}}{{after-help}}");
     command.help_template(template)
+}
+
+impl Command {
+    /// Whether it only looks, so that it can look at a gateway anywhere.
+    pub(crate) fn looks(&self) -> bool {
+        match self {
+            Self::Status(_)
+            | Self::Logs(_)
+            | Self::Costs(_)
+            | Self::Sessions(_)
+            | Self::Limits(_)
+            | Self::Watch(_)
+            | Self::Providers(_)
+            | Self::Prices(_)
+            | Self::Audit(_) => true,
+            Self::Daemon(daemon) => matches!(daemon.command, daemon::DaemonCommand::Status(_)),
+            Self::Doctor(doctor) => !doctor.online && doctor.load.is_none(),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,6 +124,9 @@ pub(crate) enum Command {
     /// Remove what is kept
     Audit(look::Audit),
     /// Print the admin token
+    #[command(
+        after_help = "Example:\n  curl -H \"authorization: Bearer $(cco token)\" http://127.0.0.1:54548/gateway/logs"
+    )]
     Token,
     /// Find, write, show, check and change the configuration
     Config(config::Configuration),
@@ -119,6 +147,7 @@ pub(crate) enum Command {
     /// Print what lets a shell complete commands
     Completions(Completions),
     /// Print the version
+    #[command(after_help = "Example:\n  cco version")]
     Version,
     /// Write the manual pages
     #[command(hide = true)]
@@ -129,10 +158,15 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Looks at configuration, folder, permissions, disk, port, clock, credentials, proxies, models, providers, clients.
+Then it drives your configuration: a second gateway of its own asks a simulator in place of your providers, and what
+becomes of requests and answers is compared byte for byte. Your records are not touched, and nothing is paid.
+With --url it examines another gateway, whatever it is made of: two short answers, paid with `ANTHROPIC_API_KEY`.
 
 Examples:
   cco doctor
   cco doctor --online        asks each provider whether it takes our key, which costs nothing
+  cco doctor --load 100      and half a minute of 100 streams at a time
+  cco doctor --url http://127.0.0.1:4000
 
 Exit codes: 0 nothing is wrong, 1 something is."
 )]
@@ -140,6 +174,15 @@ pub(crate) struct Doctor {
     /// Ask providers too
     #[arg(long)]
     pub(crate) online: bool,
+    /// Keep so many streams open at a time: short, long and large ones
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub(crate) load: Option<u16>,
+    /// For so many seconds
+    #[arg(long, value_name = "SECS", requires = "load", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) load_secs: u16,
+    /// The model that is asked for [default: the provider's, else a cheap one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
     /// As JSON, for programs
     #[arg(long)]
     pub(crate) json: bool,

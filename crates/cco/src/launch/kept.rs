@@ -9,6 +9,8 @@ use gateway::system;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::folders;
+
 /// The largest settings file that is changed.
 const LARGEST: u64 = 4 << 20;
 
@@ -33,6 +35,9 @@ pub(super) struct Change {
     pub(super) before: Option<String>,
     pub(super) after: String,
     pub(super) keys: Keys,
+    /// Folders that were made for it, the outermost first.
+    #[serde(default)]
+    pub(super) made: Vec<PathBuf>,
 }
 
 /// Why a file is not changed.
@@ -58,7 +63,9 @@ impl Change {
         for (key, value) in &keys {
             after = form.put(&after, key, Some(value))?;
         }
-        Ok(Self { path: path.into(), form, before, after, keys })
+        let mut made = earlier.map(|earlier| earlier.made.clone()).unwrap_or_default();
+        made.extend(path.parent().map(folders::missing).unwrap_or_default());
+        Ok(Self { path: path.into(), form, before, after, keys, made })
     }
 
     /// The file without our keys: as it was, if nobody changed it since; else only our keys go. `None`: no file.
@@ -345,6 +352,26 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             assert!(Change::plan(&path, form, vec![("a.b".into(), json!(1))], None).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn folders_that_were_made_for_a_file_go_with_it_unless_something_else_is_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outer, inner) = (folder.path().join("a"), folder.path().join("a/b"));
+        let path = inner.join("settings");
+        let keys = || vec![("env.A".to_owned(), json!("1"))];
+        let first = Change::plan(&path, Form::Json, keys(), None).unwrap();
+        assert_eq!(first.made, [outer.clone(), inner.clone()]);
+        write(&path, Some(&first.after)).unwrap();
+        let again = Change::plan(&path, Form::Json, keys(), Some(&first)).unwrap();
+        assert_eq!(again.made, first.made, "what was made before is remembered");
+        std::fs::write(outer.join("theirs"), "").unwrap();
+        write(&path, None).unwrap();
+        folders::remove(&again.made);
+        assert!(outer.exists() && !inner.exists());
+        let old = serde_json::to_value(&again).map(|mut old| old.as_object_mut().unwrap().remove("made").map(|_| old));
+        let old: Change = serde_json::from_value(old.unwrap().unwrap()).unwrap();
+        assert!(old.made.is_empty(), "what an older version remembered is still read");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::kept::{self, Change, Form, Keys};
 use super::pay::{self, Pay};
 use crate::cli::launch::{Known, Setup};
 use crate::source::{self, Failure};
-use crate::{term, text};
+use crate::{folders, term, text};
 
 /// Does, undoes or lists.
 pub(crate) fn run(options: &Setup) -> ExitCode {
@@ -160,6 +160,9 @@ fn undo_one(client: Known, home: &Path, change: &Change, yes: bool) -> Result<()
     if now != after {
         agreed(&change.path, now.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default(), yes)?;
         kept::write(&change.path, after.as_deref()).map_err(|why| refused(client, why))?;
+    }
+    if after.is_none() {
+        folders::remove(&change.made);
     }
     kept::forget(home, client.name(), &change.path).map_err(|why| refused(client, why))?;
     let how =

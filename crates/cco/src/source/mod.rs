@@ -6,17 +6,20 @@ mod zone;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gateway::admin::ask::{Bodied, Question, Told, Wrong, Zone, encoded};
 use gateway::admin::change::Change;
 use gateway::client::respond::without_details;
-use gateway::config::{self, Config, Env};
+use gateway::config::{self, CCO_ADMIN_TOKEN, Config, Env};
+use gateway::origin::{BaseUrl, Origin, Scheme};
 use gateway::recorder::{Billing, Recorder};
-use gateway::setup;
+use gateway::secret::Secret;
+use gateway::{setup, system};
 use ledger::archive;
 use ledger::offline::Offline;
 use ledger::query::Filter;
@@ -27,6 +30,7 @@ use serde_json::Value;
 use crate::cli::look::Look;
 use crate::{term, text};
 
+pub(crate) use http::Place;
 pub(crate) use zone::{clock, exactly, here, micros};
 
 /// Why a command ends without what it was asked for.
@@ -141,10 +145,33 @@ pub(crate) fn words(look: &Look, zone: &Zone) -> Result<Vec<(&'static str, Strin
     Ok(words)
 }
 
+/// Where the gateway is that commands ask, if not in our own folder.
+static ELSEWHERE: OnceLock<Origin> = OnceLock::new();
+
+/// From now on the gateway there is asked. Of a process's calls only the first counts.
+pub(crate) fn ask_at(url: &BaseUrl) -> Result<(), Failure> {
+    if url.origin.scheme != Scheme::Http {
+        return Err(Failure::usage("commands ask a gateway over http:// only")
+            .help("have a tunnel lead to it, for example `ssh -L 8000:127.0.0.1:54548 host`"));
+    }
+    let _ = ELSEWHERE.set(url.origin.clone());
+    Ok(())
+}
+
+/// What opens a gateway to whom it belongs. That of our own folder goes to nobody but this machine.
+fn admin_token(env: &Env, origin: &Origin) -> Option<Secret> {
+    if let Some(given) = env.read(&CCO_ADMIN_TOKEN).and_then(|token| token.into_string().ok()) {
+        return Some(Secret::new(given));
+    }
+    let is_here = origin.host == "localhost" || origin.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    let token = system::read(&env.home().filter(|_| is_here)?.join("admin-token"), 4096).ok()?;
+    Some(Secret::new(std::str::from_utf8(&token).ok()?.trim()))
+}
+
 /// The gateway or its files.
 pub(crate) enum Source {
-    /// The gateway that answers at this socket.
-    Gateway(PathBuf),
+    /// The gateway that answers there.
+    Gateway(Place),
     /// The files of this home.
     Files(Box<Files>),
 }
@@ -206,6 +233,10 @@ impl Source {
 
     fn opened(for_changes: bool) -> Result<Self, Failure> {
         let env = Env::process();
+        if let Some(origin) = ELSEWHERE.get() {
+            let nobody = |why| Failure::new(format!("nobody answers at {origin}")).because(why);
+            return Self::gateway(&env).map_err(nobody);
+        }
         let home = home(&env)?;
         let mut silent = false;
         match Self::answering(&env) {
@@ -249,18 +280,20 @@ impl Source {
     /// The gateway of this home, if it says a word at once.
     fn answering(env: &Env) -> io::Result<Self> {
         let gateway = Self::gateway(env)?;
-        if let Self::Gateway(socket) = &gateway {
-            http::greet(socket)?;
+        if let Self::Gateway(place) = &gateway {
+            place.greet()?;
         }
         Ok(gateway)
     }
 
     /// The gateway of this home, if there is one.
     pub(crate) fn gateway(env: &Env) -> io::Result<Self> {
-        let home = env.home().ok_or(io::ErrorKind::NotFound)?;
-        let socket = setup::own_socket(&home);
-        gateway::net::connect(&socket)?;
-        Ok(Self::Gateway(socket))
+        let place = match ELSEWHERE.get() {
+            Some(origin) => Place::Url(origin.clone(), admin_token(env, origin)),
+            None => Place::Socket(setup::own_socket(&env.home().ok_or(io::ErrorKind::NotFound)?)),
+        };
+        place.is_there()?;
+        Ok(Self::Gateway(place))
     }
 
     /// The answer to a question, as JSON.
@@ -278,10 +311,10 @@ impl Source {
 
     /// What the gateway says of itself.
     pub(crate) fn answer(&self, target: &str) -> Result<Value, Failure> {
-        let Self::Gateway(socket) = self else {
+        let Self::Gateway(place) = self else {
             return Err(Failure::new("no gateway is running here").help("start one with `cco serve`"));
         };
-        serde_json::from_slice(&answered(http::ask(socket, "GET", target)?)?)
+        serde_json::from_slice(&answered(place.ask("GET", target)?)?)
             .map_err(|why| Failure::new("the gateway's answer cannot be read").because(why))
     }
 
@@ -299,7 +332,7 @@ impl Source {
 
     fn told_at_last(&mut self, target: &str) -> Result<Told, Failure> {
         match self {
-            Self::Gateway(socket) => answered(http::ask(socket, "GET", target)?).map(Told::Bytes),
+            Self::Gateway(place) => answered(place.ask("GET", target)?).map(Told::Bytes),
             Self::Files(files) => {
                 let question = Question::of(target).expect("commands ask what can be asked")?;
                 let bodied = match &files.bodies {
@@ -319,8 +352,8 @@ impl Source {
     /// Makes a change, and says what came of it.
     pub(crate) fn change(&mut self, target: &str) -> Result<Value, Failure> {
         match self {
-            Self::Gateway(socket) => {
-                let bytes = answered(http::ask(socket, "POST", target)?)?;
+            Self::Gateway(place) => {
+                let bytes = answered(place.ask("POST", target)?)?;
                 serde_json::from_slice(&bytes)
                     .map_err(|why| Failure::new("the gateway's answer cannot be read").because(why))
             }
@@ -330,10 +363,10 @@ impl Source {
 
     /// Everything that happens, event by event, until `each` says that it is enough.
     pub(crate) fn watch(&self, mut each: impl FnMut(&str, &str) -> bool) -> Result<(), Failure> {
-        let Self::Gateway(socket) = self else {
+        let Self::Gateway(place) = self else {
             return Err(Failure::new("no gateway is running here").help("start one with `cco serve`"));
         };
-        let mut answer = http::ask(socket, "GET", "/api/streams/subscribe")?;
+        let mut answer = place.ask("GET", "/api/streams/subscribe")?;
         if answer.status != 200 {
             return answered(answer).map(drop);
         }

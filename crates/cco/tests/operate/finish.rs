@@ -20,15 +20,40 @@ fn alone_it_tells_state_and_next_step_in_three_lines() {
 fn the_help_has_its_commands_in_groups() {
     let home = Home::new();
     let help = cco(&home, &["--help"]).done();
-    for group in
-        ["\nRun:\n  serve ", "\nLook:\n  status ", "\nManage:\n  config ", "\nCheck:\n  doctor ", "\nOther:\n  audit "]
+    for group in ["\nRun     serve ", "\nLook    status ", "\nManage  config ", "\nCheck   doctor ", "\nOther   audit "]
     {
         assert!(help.contains(group), "{group:?} in {help}");
     }
     assert!(help.contains("--home <DIR>") && help.contains("Exit codes: 0 done"), "{help}");
     assert!(!help.contains("{"), "{help}");
     let short = cco(&home, &["-h"]).done();
-    assert!(short.contains("\nRun:\n  serve "), "{short}");
+    assert!(short.contains("\nRun     serve "), "{short}");
+}
+
+#[test]
+fn the_help_fits_on_one_screen() {
+    let help = cco(&Home::new(), &["--help"]).done();
+    let lines = help.lines().count();
+    assert!((24..=40).contains(&lines), "{lines} lines:\n{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+}
+
+/// Every command's help shows how it is typed.
+#[test]
+fn every_help_has_examples() {
+    let home = Home::new();
+    let folder = home.file("man");
+    cco(&home, &["man", folder.to_str().unwrap()]).done();
+    let mut seen = 0;
+    for page in std::fs::read_dir(&folder).unwrap() {
+        let name = page.unwrap().file_name().into_string().unwrap();
+        let words: Vec<&str> = name.trim_end_matches(".1").split('-').skip(1).collect();
+        let said = cco(&home, &[&words[..], &["--help"]].concat());
+        assert!(said.code == Some(0) && said.out.contains("Example"), "{words:?}: {}", said.out);
+        assert!(!said.out.contains('\x1b'), "{words:?} has colours where nobody sees them");
+        seen += 1;
+    }
+    assert!(seen > 40, "{seen}");
 }
 
 #[track_caller]

@@ -107,17 +107,33 @@ async fn what_waits_for_a_start_is_said_and_no_secret_is() {
         &gateway,
         &upstream,
         json!({
-            "server": { "listen": "127.0.0.1:1" }, "audit": { "retentionDays": 3 }, "log": { "level": "warn" },
+            "server": { "listen": "127.0.0.1:1" }, "audit": { "retentionDays": 3 }, "log": { "files": 3 },
             "providers": { "anthropic": { "headers": { "x-team": "geheim" } } },
         }),
     )
     .await;
-    assert_eq!(told["needs_restart"], json!(["server.listen", "audit.retentionDays", "log.level"]), "{told}");
+    assert_eq!(told["needs_restart"], json!(["server.listen", "audit.retentionDays", "log.files"]), "{told}");
     gateway.log_line(&["takes effect at the next start", "server.listen"]).await;
     assert!(!told.to_string().contains("geheim") && !gateway.log().contains("geheim"));
     assert_eq!(gateway.health().await["config"]["needs_restart"], told["needs_restart"]);
     let told = change(&gateway, &upstream, json!({})).await;
     assert_eq!(told["needs_restart"], json!([]), "taken back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_more_and_in_another_form_at_once() {
+    let upstream = upstream().await;
+    let gateway = Gateway::start(&upstream, json!({ "log": { "level": "warn" } })).await;
+    assert!(!gateway.log().contains("serving"), "{}", gateway.log());
+    let told = change(&gateway, &upstream, json!({ "log": { "level": "debug" } })).await;
+    assert_eq!(told["needs_restart"], json!([]), "{told}");
+    gateway.ask(whole("text=one")).await;
+    gateway.log_line(&["\"level\":\"DEBUG\""]).await;
+    change(&gateway, &upstream, json!({ "log": { "level": "info", "format": "human" } })).await;
+    change(&gateway, &upstream, json!({ "log": { "level": "info", "format": "json" } })).await;
+    // What came in between is written for people.
+    gateway.log_line(&["log.format", "\"timestamp\""]).await;
+    assert!(gateway.log().lines().any(|line| line.contains(" INFO cco::config: ")), "{}", gateway.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

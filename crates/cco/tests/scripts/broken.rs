@@ -16,6 +16,12 @@ pub(crate) enum Break {
     HeldBack,
     /// Messages are asked for once more.
     Twice,
+    /// The first words of a request become the second, which are as long.
+    Asked(&'static str, &'static str),
+    /// Requests are refused beyond so many bytes.
+    Upto(usize),
+    /// The upstream is asked on when the client is gone.
+    Stays,
 }
 
 /// It runs as long as this lives.
@@ -51,7 +57,14 @@ async fn pass(mut client: TcpStream, gateway: SocketAddr, how: Break) -> std::io
             return Ok(());
         }
     }
-    let request = asking(&request, gateway);
+    let mut request = asking(&request, gateway);
+    match how {
+        Break::Asked(from, to) => request = replaced(&request, from.as_bytes(), to.as_bytes()),
+        Break::Upto(most) if request.len() > most => {
+            return client.write_all(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n").await;
+        }
+        _ => {}
+    }
     if matches!(how, Break::Twice) && request.starts_with(b"POST /v1/messages ") {
         let mut again = TcpStream::connect(gateway).await?;
         let closing = String::from_utf8_lossy(&request).replacen("\r\n", "\r\nconnection: close\r\n", 1);
@@ -64,7 +77,7 @@ async fn pass(mut client: TcpStream, gateway: SocketAddr, how: Break) -> std::io
     loop {
         let read = tokio::select! {
             read = upstream.read(&mut buffer) => read?,
-            _ = client.read_u8() => return Ok(()),
+            _ = client.read_u8(), if !matches!(how, Break::Stays) => return Ok(()),
         };
         let piece = match how {
             Break::Words(from, to) => replaced(&buffer[..read], from.as_bytes(), to.as_bytes()),
@@ -73,7 +86,10 @@ async fn pass(mut client: TcpStream, gateway: SocketAddr, how: Break) -> std::io
         answer.extend_from_slice(&piece);
         let ended = read == 0 || answer_is_whole(&answer);
         if !matches!(how, Break::HeldBack) {
-            client.write_all(&piece).await?;
+            let written = client.write_all(&piece).await;
+            if !matches!(how, Break::Stays) {
+                written?;
+            }
         } else if ended {
             client.write_all(&answer).await?;
         }

@@ -139,11 +139,21 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
         What::Reload => Answer::json(&state::reload(gateway).await?),
         What::Restart => Answer::json(&state::restart(gateway).await?),
         What::Drain => {
+            if let Some(within) = within(head.target()) {
+                let _ = gateway.process.within.set(within);
+            }
             gateway.stop.cancel();
             let within = gateway.drain.as_secs_f64();
             Answer::json(&json!({ "stopping": true, "pid": std::process::id(), "within_secs": within }))
         }
     }))
+}
+
+/// How long running answers may finish, where whoever asks says it: `?within=5`, in seconds.
+fn within(target: &str) -> Option<std::time::Duration> {
+    let (_, query) = target.split_once('?')?;
+    let secs = query.split('&').find_map(|word| word.strip_prefix("within="))?.parse::<u32>().ok()?;
+    Some(std::time::Duration::from_secs(secs.into()))
 }
 
 /// What is asked, if it is there and may be asked.

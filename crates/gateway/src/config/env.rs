@@ -70,6 +70,11 @@ pub const NOTIFY_SOCKET: Variable =
 /// Where users keep their configurations.
 pub const XDG_CONFIG_HOME: Variable =
     Variable { names: &["XDG_CONFIG_HOME"], meaning: "folder of the systemd user unit (default: `~/.config`)" };
+/// The admin token of a gateway that is asked with `--url`.
+pub const CCO_ADMIN_TOKEN: Variable = Variable {
+    names: &["CCO_ADMIN_TOKEN"],
+    meaning: "admin token of the gateway that `--url` names (default, on this machine: that of `CCO_HOME`)",
+};
 /// Wishes of people who see no colours, or want none.
 pub const NO_COLOR: Variable = Variable { names: &["NO_COLOR"], meaning: "anything: no colours" };
 
@@ -88,6 +93,7 @@ pub const VARIABLES: &[Variable] = &[
     XDG_RUNTIME_DIR,
     NOTIFY_SOCKET,
     XDG_CONFIG_HOME,
+    CCO_ADMIN_TOKEN,
     NO_COLOR,
 ];
 

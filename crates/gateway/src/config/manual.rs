@@ -47,7 +47,7 @@ A gateway that runs looks at its file twice a second and loads it again when it 
 file names (prices, certificates, keys). It is checked as at the start. If anything is wrong, nothing changes: the log says what, and `GET /gateway/health` under `config`. Otherwise the log names every
 change, secrets masked, and requests that come from then on are served by the new configuration; those that run end with the one they began with.
 
-These keys wait for the next start, and are named when they change: `server.listen`, `server.allowRemote`, all of `log`, and of `audit` all but `logRequestBodies`, `logResponseBodies`, `onFailure` and
+These keys wait for the next start, and are named when they change, in the log, by `cco config reload` and by `cco status`: `server.listen`, `server.allowRemote`, `log.maxMb`, `log.files`, and of `audit` all but `logRequestBodies`, `logResponseBodies`, `onFailure` and
 `journalWaitMs`. Variables are those that the process was started with.
 
 ";

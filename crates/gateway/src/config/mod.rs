@@ -31,8 +31,9 @@ use jsonc_parser::errors::ParseError;
 pub use credential::{BadRef, CredentialRef};
 pub use edit::{EditError, edited, plain};
 pub use env::{
-    ALL_PROXY, CCO_CONFIG, CCO_HOME, CCO_PASSPHRASE, CREDENTIALS_DIRECTORY, DBUS_SESSION_BUS_ADDRESS, Env, HOME,
-    HTTP_PROXY, HTTPS_PROXY, NO_COLOR, NO_PROXY, NOTIFY_SOCKET, VARIABLES, Variable, XDG_CONFIG_HOME, XDG_RUNTIME_DIR,
+    ALL_PROXY, CCO_ADMIN_TOKEN, CCO_CONFIG, CCO_HOME, CCO_PASSPHRASE, CREDENTIALS_DIRECTORY, DBUS_SESSION_BUS_ADDRESS,
+    Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_COLOR, NO_PROXY, NOTIFY_SOCKET, VARIABLES, Variable, XDG_CONFIG_HOME,
+    XDG_RUNTIME_DIR,
 };
 pub use fault::{Fault, Faults, Note, NoteLevel};
 pub use form::{Effect, Key, NanoUsd, Shape};

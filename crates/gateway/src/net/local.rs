@@ -1,15 +1,22 @@
 //! The socket of our own user: a file that nobody else can connect to, and that stands for the gateway of this home.
+//! And how commands connect: to it, and to gateways elsewhere.
 
 use std::fmt;
 use std::io;
+use std::net::ToSocketAddrs as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::peer::own_uid;
+use crate::origin::Origin;
 
 /// A connection to such a socket, as a command opens it.
 pub type OwnStream = std::os::unix::net::UnixStream;
+
+/// A connection to a gateway elsewhere, as a command opens it.
+pub type FarStream = std::net::TcpStream;
 
 /// The longest path that a socket can have, with room for the name that it is made under.
 const LONGEST: usize = 96;
@@ -122,6 +129,18 @@ fn answers(path: &Path) -> io::Result<bool> {
 /// Connects to the socket at this path.
 pub fn connect(path: &Path) -> io::Result<OwnStream> {
     OwnStream::connect(path)
+}
+
+/// Connects to whichever address of a host takes it, with so much time for each.
+pub fn connect_far(to: &Origin, within: Duration) -> io::Result<FarStream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in (to.host.as_str(), to.port).to_socket_addrs()? {
+        match FarStream::connect_timeout(&address, within) {
+            Ok(stream) => return Ok(stream),
+            Err(why) => last = why,
+        }
+    }
+    Err(last)
 }
 
 /// Whether the other end is a process of our own user: the kernel says so of the one that connected.

@@ -20,7 +20,7 @@ mod tunnel;
 
 pub use dial::{BoxFuture, Dial, Dialer, RECEIVE_BUFFER, Settings};
 pub use error::{Cause, DialError, Step};
-pub use local::{NoSocket, OwnSocket, OwnStream, connect, is_own};
+pub use local::{FarStream, NoSocket, OwnSocket, OwnStream, connect, connect_far, is_own};
 pub use peer::{own_uid, peer_uid, port_holder};
 pub use proxy::{BadProxy, Proxy, ProxyEnv, ProxyUrl};
 pub use resolve::{Lookup, names_loopback};

@@ -1,11 +1,18 @@
 //! `cco doctor`: everything that can be wrong around a gateway, looked at one by one, with a remedy for each.
 
+mod drive;
+mod elsewhere;
+mod http;
+mod judge;
+mod load;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use gateway::config::{self, ALL_PROXY, Config, CredentialRef, Env, HTTP_PROXY, HTTPS_PROXY, LoadError, ProxySetting};
 use gateway::credential::{Credentials, Patience, Resolver};
+use gateway::origin::BaseUrl;
 use gateway::provider::{Probe, Verdict};
 use gateway::{advice, net, setup, system};
 use serde_json::{Value, json};
@@ -16,6 +23,8 @@ use crate::{term, text};
 
 /// How long a provider may take to say what it thinks of a key.
 const PROBE: Duration = Duration::from_secs(20);
+/// The model that a gateway elsewhere is asked for: the cheapest.
+const ELSEWHERE: &str = "claude-haiku-5-5";
 /// Less room than this is soon none.
 const LOW: u64 = 512 << 20;
 
@@ -55,9 +64,13 @@ impl Card {
 }
 
 /// Looks at everything and prints the score card.
-pub(crate) fn run(options: &Doctor) -> ExitCode {
+pub(crate) fn run(options: &Doctor, url: Option<&BaseUrl>) -> ExitCode {
     let env = Env::process();
     let mut card = Card::default();
+    if let Some(base) = url {
+        elsewhere(base, options, &env, &mut card);
+        return print(&card, options);
+    }
     let gateway = Source::gateway(&env).ok();
     let config = configuration(&env, &mut card);
     home(&env, &mut card);
@@ -69,7 +82,37 @@ pub(crate) fn run(options: &Doctor) -> ExitCode {
         providers(config, &env, options, &mut card);
     }
     clients(&env, &mut card);
+    if let Some(config) = &config {
+        let load = options.load.map(|streams| (usize::from(streams), Duration::from_secs(options.load_secs.into())));
+        term::patiently("driving a second gateway", || drive::run(config, options.model.as_deref(), load, &mut card));
+    }
     print(&card, options)
+}
+
+/// The gateway at a URL, with the key that the environment has for it.
+fn elsewhere(base: &BaseUrl, options: &Doctor, env: &Env, card: &mut Card) {
+    let set = |name| env.credential(name).and_then(|value| value.into_string().ok());
+    let key = match (set("ANTHROPIC_API_KEY"), set("ANTHROPIC_AUTH_TOKEN")) {
+        (Some(key), _) => ("x-api-key".to_owned(), key),
+        (None, Some(token)) => ("authorization".to_owned(), format!("Bearer {token}")),
+        (None, None) => {
+            let found = "there is none in `ANTHROPIC_API_KEY` or `ANTHROPIC_AUTH_TOKEN`";
+            return card.bad("key", found, "export ANTHROPIC_API_KEY=…, then the same again");
+        }
+    };
+    let fields = vec![key, ("anthropic-version".to_owned(), "2023-06-01".to_owned())];
+    // What the configuration says of proxies and certificates goes for what it is asked to look at, too.
+    let config = config::load(None, env).map(|loaded| loaded.config).unwrap_or_default();
+    let dialer = setup::dialer(&config, env);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match (dialer, runtime) {
+        (Ok(dialer), Ok(runtime)) => {
+            let target = http::Target { base: base.clone(), dialer, fields };
+            runtime.block_on(elsewhere::examine(&target, options.model.as_deref().unwrap_or(ELSEWHERE), card));
+        }
+        (Err(why), _) => card.bad("network", why.to_string(), "cco config validate"),
+        (_, Err(why)) => card.bad("network", why.to_string(), "try again"),
+    }
 }
 
 fn print(card: &Card, options: &Doctor) -> ExitCode {
