@@ -8,12 +8,17 @@
 
 mod bench;
 mod clients;
+mod dist;
 mod fuzz;
+mod live;
 mod parts;
 mod report;
+mod sbom;
 mod servers;
 mod setup;
 mod shell;
+mod tar;
+mod verification;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,9 +31,15 @@ Commands:
   test                  run every check: format, lints, tests, real clients, licences
     --only PART[,PART]  run only these parts (a group name such as `clients` takes all of its parts)
     --skip-clients      leave the real clients out (they are then listed as not run)
+    --live              run what needs real providers and keys instead; what is not run is a failure
     --list              print the parts and end
   fuzz [TARGET…]        fuzz the parsers (needs a nightly toolchain and cargo-fuzz)
     --seconds N         so long each [default: 60]
+  dist                  build what is published: archive, Debian package, checksums, list of contents, installer
+    --profile NAME      a profile of cargo's [default: dist]
+    --out DIR           where to [default: `package` below the target folder]
+  verification          write docs/GATEWAY_STREAMING_VERIFICATION.md anew
+    --measure PROGRAM   after that program has driven itself for half a minute
   bench                 measure cco beside nginx; on a machine that does nothing else (`bench --help` for all options)
     --quick             about a minute, for a first look";
 
@@ -60,6 +71,8 @@ fn run(args: &[String]) -> Result<ExitCode, Fault> {
             Some(other) => Err(format!("`setup` takes no argument, but got `{other}`\n\n{USAGE}")),
         },
         Some("test") => test(words),
+        Some("dist") => dist::dist(words, USAGE),
+        Some("verification") => verification::verification(words, USAGE),
         Some("bench") => bench::bench(words),
         Some("fuzz") => fuzz::fuzz(words, USAGE),
         Some("help" | "--help" | "-h") => {
@@ -100,6 +113,7 @@ fn test<'a>(mut words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault>
                 let names = words.next().ok_or("`--only` needs the name of a part: see `cargo xtask test --list`")?;
                 wanted.only.extend(names.split(',').map(str::to_owned));
             }
+            "--live" => return live::run(&Places::find()?),
             "--skip-clients" => wanted.skip_clients = true,
             "--list" => {
                 for part in parts::PARTS {

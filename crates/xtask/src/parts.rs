@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::{Line, Outcome, Report, Tally};
 use crate::shell;
-use crate::{Fault, Places, clients, setup};
+use crate::{Fault, Places, clients, dist, setup};
 
 /// No part may take longer: a hanging test must not hang CI.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -35,6 +35,7 @@ pub(crate) const PARTS: &[Part] = &[
     Part { name: "doc-tests", what: "examples in the documentation", needs: &[], run: doc_tests },
     Part { name: "licences", what: "cargo-deny, where it is installed", needs: &[], run: licences },
     Part { name: "build", what: "the `cco` binary", needs: &[], run: build },
+    Part { name: "dist", what: "packages, and the life of an installation", needs: &["build"], run: dist },
     Part { name: "clients:setup", what: "pinned clients under `target/clients/`", needs: &[], run: clients_setup },
     Part {
         name: "clients:py-anthropic",
@@ -179,6 +180,28 @@ fn licences(places: &Places) -> Outcome {
 /// It is in the list so that nobody takes it for done.
 fn real_model(_: &Places) -> Outcome {
     Outcome::NotRun("it needs the weights of a model, and nothing here fetches any".into())
+}
+
+/// What is packed is the development build: how it is optimized makes no difference to what is looked at.
+fn dist(places: &Places) -> Outcome {
+    let out = places.target.join("package-test");
+    match dist::make(places, "dev", &out) {
+        Err(fault) => Outcome::Failed(Tally::default(), fault),
+        Ok(_) => {
+            let mut life = Command::new("bash");
+            life.arg(places.root.join("tests/install/life.sh")).arg(&out);
+            counted(life, checked_line, AtLeast::One)
+        }
+    }
+}
+
+/// `✓ what was checked` and `✗ what failed`
+fn checked_line(line: &str) -> Option<Tally> {
+    match line.chars().next()? {
+        '✓' => Some(Tally::ONE),
+        '✗' => Some(Tally { passed: 0, failed: 1, skipped: 0 }),
+        _ => None,
+    }
 }
 
 fn clients_setup(places: &Places) -> Outcome {
