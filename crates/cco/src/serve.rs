@@ -56,19 +56,7 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         Ok(place) => place,
         Err(code) => return code,
     };
-    let made = setup::dialer(&loaded.config, &env).and_then(|dialer| {
-        let (recorder, mut notes) = setup::recorder(&loaded.config, &env)?;
-        let (gateway, more) = setup::gateway(&loaded.config, &env, VERSION, dialer, recorder)?;
-        notes.extend(more);
-        Ok((gateway, notes))
-    });
-    let (gateway, notes) = match made {
-        Ok(made) => made,
-        Err(error) => {
-            term::error("the configuration cannot be used", Some(&error), None);
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    // Before anything that has something to say of itself: the ledger's threads do from their first moment.
     let file = options.log_file.then(|| env.home().map(|home| setup::log_path(&home))).flatten();
     if let Some(folder) = file.as_deref().and_then(Path::parent)
         && system::folder(folder).is_err()
@@ -82,6 +70,19 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
         // Nobody reads stderr any more.
         std::panic::set_hook(Box::new(|panic| tracing::error!(target: "cco::panic", "{panic}")));
     }
+    let made = setup::dialer(&loaded.config, &env).and_then(|dialer| {
+        let (recorder, mut notes) = setup::recorder(&loaded.config, &env)?;
+        let (gateway, more) = setup::gateway(&loaded.config, &env, VERSION, dialer, recorder)?;
+        notes.extend(more);
+        Ok((gateway, notes))
+    });
+    let (gateway, notes) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            term::error("the configuration cannot be used", Some(&error), None);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     gateway.counters.log_dropped.set(log.dropped());
     logging::notes(&loaded.notes);
     logging::notes(&notes);

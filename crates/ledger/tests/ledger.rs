@@ -764,3 +764,15 @@ async fn a_clock_that_goes_back_loses_and_doubles_nothing_and_lists_stay_in_the_
     assert_eq!(sums.totals.all().requests, 120);
     ledger.close();
 }
+
+#[test]
+fn who_must_not_wait_is_not_kept_by_one_who_holds_the_store() {
+    let home = Home::new();
+    drop(home.store().writer().unwrap());
+    let other = Connection::open(home.db()).unwrap();
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; DELETE FROM limits").unwrap();
+    let began = Instant::now();
+    let opened = Offline::open(&home.store().impatient(), &home.journal());
+    assert!(opened.is_err(), "nobody can read it");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}

@@ -251,6 +251,7 @@ impl Source {
         let config = configuration(&env);
         // Nobody waits for the store but who asks.
         let store = Sqlite::new(setup::store_path(&config, &home)).question(PATIENT);
+        let store = if silent { store.impatient() } else { store };
         let journal = setup::journal_path(&home);
         let folder = home.display();
         if silent {

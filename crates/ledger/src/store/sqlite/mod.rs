@@ -34,6 +34,8 @@ pub struct Sqlite {
     path: PathBuf,
     /// How long a write waits for another program.
     busy: Duration,
+    /// How long opening waits for one: it may be bringing the store up to date.
+    opening: Duration,
     /// How long a question may take: a reader that stays pins what others have written since.
     question: Duration,
     /// Bytes of what is written and lies beside the file because somebody still reads what was there before.
@@ -51,12 +53,18 @@ impl Sqlite {
         Self {
             path: path.into(),
             busy,
+            opening: OPENING,
             question,
             beside: BESIDE,
             steps: SQLITE,
             #[cfg(test)]
             crowded: false,
         }
+    }
+
+    /// Waits for nobody: who holds the store does not go on.
+    pub fn impatient(self) -> Self {
+        Self { opening: self.busy, ..self }
     }
 
     /// How long a question may take.
@@ -128,7 +136,7 @@ impl Sqlite {
         ensure(&self.path).map_err(io)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&self.path, flags)?;
-        db.busy_timeout(OPENING)?;
+        db.busy_timeout(self.opening)?;
         let form: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let known = self.form();
         let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
@@ -202,7 +210,7 @@ impl Sqlite {
         let path = self.beside("lock");
         let io = |why: std::io::Error| StoreError::Other(format!("`{}` cannot be locked: {why}", path.display()));
         ensure(&path).map_err(io)?;
-        let (file, until) = (private::open_existing(&path).map_err(io)?, Instant::now() + OPENING);
+        let (file, until) = (private::open_existing(&path).map_err(io)?, Instant::now() + self.opening);
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
