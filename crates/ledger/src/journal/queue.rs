@@ -44,6 +44,13 @@ pub(super) struct Handed {
     pub(super) closing: bool,
 }
 
+impl Handed {
+    /// Nothing is asked of the thread.
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.rotations.is_empty() && !self.closing
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inbox {
     handed: Handed,
@@ -149,8 +156,7 @@ impl Queue {
     pub(super) fn take(&self, patience: Option<Duration>, mut spare: Handed) -> Handed {
         let mut inbox = self.lock();
         let idle = |inbox: &mut Inbox| {
-            let Handed { entries, rotations, closing, .. } = &inbox.handed;
-            inbox.sleeping = entries.is_empty() && rotations.is_empty() && !closing;
+            inbox.sleeping = inbox.handed.is_empty();
             inbox.sleeping
         };
         inbox = match patience {
@@ -214,9 +220,9 @@ impl Queue {
         word
     }
 
-    /// Wakes the thread, unless it is awake.
+    /// Wakes the thread, unless it is awake or has nothing to do.
     fn wake_thread(&self, mut inbox: MutexGuard<'_, Inbox>) {
-        if std::mem::take(&mut inbox.sleeping) {
+        if !inbox.handed.is_empty() && std::mem::take(&mut inbox.sleeping) {
             drop(inbox);
             self.filled.notify_one();
         }
@@ -259,7 +265,8 @@ enum Asked {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        if !matches!(self.asked, Asked::Waits(_)) {
+        // Most entries went out with the first of their kind that somebody waited for.
+        if !matches!(self.asked, Asked::Waits(_)) && self.queue.word(self.number).is_none() {
             self.queue.wake_thread(self.queue.lock());
         }
     }
