@@ -352,7 +352,7 @@ impl Follower {
         if to <= tail.offset {
             return Ok(Counts::default());
         }
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity((to - tail.offset) as usize);
         tail.file.seek(SeekFrom::Start(tail.offset)).map_err(journal(&tail.path))?;
         (&tail.file).take(to - tail.offset).read_to_end(&mut bytes).map_err(journal(&tail.path))?;
         let from = tail.offset;

@@ -1,7 +1,7 @@
 //! One event of the log as one line of JSON, written without a detour: a line a request must not cost more than the
 //! request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,21 +22,39 @@ where
     N: for<'w> FormatFields<'w> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        out.write_str("{\"timestamp\":\"")?;
-        second(now.as_secs(), &mut out)?;
-        write!(out, ".{:06}Z\",\"level\":\"{}\"", now.subsec_micros(), event.metadata().level())?;
-        let mut fields = Fields { out: &mut out, result: Ok(()) };
-        event.record(&mut fields);
-        fields.result?;
-        out.write_str(",\"target\":")?;
-        text(event.metadata().target(), &mut out)?;
-        out.write_str("}\n")
+        // What a field shows may be of our own making and log something itself.
+        let mut line = LINE.take();
+        line.clear();
+        let done = write_line(&mut line, event).and_then(|()| out.write_str(&line));
+        line.shrink_to(LINE_KEPT);
+        LINE.set(line);
+        done
     }
 }
 
+thread_local! {
+    /// Where a line takes its form: a string grows without asking anybody what it is.
+    static LINE: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Bytes that a thread keeps for its next line.
+const LINE_KEPT: usize = 4 * 1024;
+
+fn write_line(out: &mut String, event: &Event<'_>) -> fmt::Result {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    out.write_str("{\"timestamp\":\"")?;
+    second(now.as_secs(), out)?;
+    write!(out, ".{:06}Z\",\"level\":\"{}\"", now.subsec_micros(), event.metadata().level())?;
+    let mut fields = Fields { out: &mut *out, result: Ok(()) };
+    event.record(&mut fields);
+    fields.result?;
+    out.write_str(",\"target\":")?;
+    text(event.metadata().target(), out)?;
+    out.write_str("}\n")
+}
+
 /// The second as RFC 3339 has it. Most lines fall into the second of the line before.
-fn second(unix: u64, out: &mut Writer<'_>) -> fmt::Result {
+fn second(unix: u64, out: &mut String) -> fmt::Result {
     thread_local!(static LAST: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) });
     LAST.with_borrow_mut(|(last, text)| {
         if *last != unix {

@@ -27,6 +27,10 @@ const OF_INPUT: [(&str, &str); 3] = [
 /// The fields that tell a client of that protocol; `unix_ms` is now.
 pub(super) fn fields(client: Protocol, theirs: &ResponseHead, unix_ms: i64) -> Vec<(&'static str, String)> {
     let mut fields: Vec<(&'static str, String)> = Vec::new();
+    // Most heads say nothing of limits: one look instead of one for every name.
+    if !theirs.fields().any(|field| is_limit(field.name)) {
+        return fields;
+    }
     let is_anthropic = client == Protocol::AnthropicMessages;
     let more: &[_] = if is_anthropic { &[] } else { &OF_INPUT };
     for (anthropic, openai) in NAMES.iter().chain(more) {
@@ -45,6 +49,12 @@ pub(super) fn fields(client: Protocol, theirs: &ResponseHead, unix_ms: i64) -> V
         fields.extend(value.map(|value| (*to, value)));
     }
     fields
+}
+
+/// Whether a field can be one of those above.
+fn is_limit(name: &[u8]) -> bool {
+    let begins = |with: &[u8]| name.get(..with.len()).is_some_and(|name| name.eq_ignore_ascii_case(with));
+    begins(b"x-ratelimit-") || begins(b"anthropic-ratelimit-")
 }
 
 /// A moment as Anthropic writes it: whole seconds, rather late than early.

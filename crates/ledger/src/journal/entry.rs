@@ -4,6 +4,9 @@
 //! Version 2 is CBOR (RFC 8949) with numbered fields: what a newer version adds is passed over, what an older one left
 //! out is empty. Version 1 was JSON.
 
+use std::convert::Infallible;
+
+use minicbor::encode::Write;
 use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
@@ -44,8 +47,23 @@ pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
 fn put(out: &mut Vec<u8>, kind: Kind, id: Id, entry: &impl Encode<()>) {
     frame::encode_with(out, kind, id, |out| {
         // A vector takes everything, and no type of ours refuses to be written.
-        minicbor::encode(entry, out).expect("memory takes every entry");
+        minicbor::encode(entry, Out(out)).expect("memory takes every entry");
     });
+}
+
+/// Appends. Most writes are of one byte, and a copy of one byte is a call too many.
+struct Out<'a>(&'a mut Vec<u8>);
+
+impl Write for Out<'_> {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        match *bytes {
+            [byte] => self.0.push(byte),
+            _ => self.0.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
 }
 
 /// What the entry says; `None` if it cannot be read.

@@ -334,3 +334,40 @@ impl Future for Ack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn queue() -> Arc<Queue> {
+        Arc::new(Queue::new(&JournalOptions::new("nowhere"), Arc::default()))
+    }
+
+    /// Hands in an entry; the thread waits to be woken.
+    fn handed_in(queue: &Arc<Queue>) -> Ack {
+        let ack = queue.submit(Kind::Start, sample::record(1).id, |out| out.push(1));
+        queue.lock().sleeping = true;
+        ack
+    }
+
+    #[test]
+    fn who_does_not_wait_has_the_entry_written_all_the_same() {
+        let queue = queue();
+        drop(handed_in(&queue));
+        assert!(!queue.lock().sleeping, "the thread was woken");
+    }
+
+    #[test]
+    fn a_word_that_is_there_wakes_nobody() {
+        let queue = queue();
+        let ack = handed_in(&queue);
+        let handed = queue.take(None, Handed::default());
+        queue.wrote(handed.last);
+        queue.lock().sleeping = true;
+        assert!(ack.wait().is_ok());
+        assert!(queue.lock().sleeping, "there is nothing to do");
+        drop(queue.rotate());
+        assert!(!queue.lock().sleeping, "now there is");
+    }
+}

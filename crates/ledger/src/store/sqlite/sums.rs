@@ -1,6 +1,5 @@
 //! What records add to the sums, added up before SQLite sees it: one statement a group, not three questions a batch.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 
 use rusqlite::{ToSql, Transaction};
@@ -135,14 +134,17 @@ fn counters(sums: &Sums) -> [i64; NUMBERS] {
 /// A group: its sums, and its bounds in the order of [`BOUNDS`].
 type Group = (Sums, [i64; 4]);
 
+/// A map that lives as long as a batch, so nobody can fill it with what hashes alike.
+type Groups<K> = foldhash::HashMap<K, Group>;
+
 /// The groups of a batch, by the numbers and the words of their keys in the order of [`SUMS`].
 #[derive(Debug, Default)]
 pub(super) struct Added<'a> {
-    total: HashMap<(i64, [&'a str; 6]), Group>,
-    time: HashMap<(i64, i64, [&'a str; 4]), Group>,
-    session: HashMap<(&'a str, i64, [&'a str; 7]), Group>,
+    total: Groups<(i64, [&'a str; 6])>,
+    time: Groups<(i64, i64, [&'a str; 4])>,
+    session: Groups<(&'a str, i64, [&'a str; 7])>,
     /// Between which places the records of a quarter of an hour lie.
-    spans: HashMap<i64, (i64, i64)>,
+    spans: foldhash::HashMap<i64, (i64, i64)>,
 }
 
 impl<'a> Added<'a> {
@@ -188,7 +190,7 @@ impl<'a> Added<'a> {
     }
 }
 
-fn grow<K: Hash + Eq>(groups: &mut HashMap<K, Group>, key: K, sums: &Sums, (at, seq): (i64, i64)) {
+fn grow<K: Hash + Eq>(groups: &mut Groups<K>, key: K, sums: &Sums, (at, seq): (i64, i64)) {
     let (sum, bounds) = groups.entry(key).or_insert((Sums::default(), [at, at, seq, seq]));
     sum.add(sums);
     let [first, last, first_seq, last_seq] = *bounds;
