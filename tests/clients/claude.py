@@ -20,6 +20,8 @@ class Around:
     work: Path
     journal: Journal
     recorder: Recorder
+    # What starts the program, if it is not started by itself.
+    prefix: tuple = ()
 
 
 class Session:
@@ -48,7 +50,7 @@ class Session:
             "HTTP_PROXY": "http://127.0.0.1:9",
             "NO_PROXY": "127.0.0.1,localhost",
         } | auth
-        command = [around.program, "-p", "--output-format", "stream-json", "--verbose", *more]
+        command = [*around.prefix, around.program, "-p", "--output-format", "stream-json", "--verbose", *more]
         self.process = subprocess.Popen(
             command,
             cwd=self.folder,

@@ -80,6 +80,12 @@ pub(crate) const PARTS: &[Part] = &[
         run: |places| clients::run(&clients::CLAUDE_CODE_PROVIDERS, places),
     },
     Part {
+        name: "clients:claude-code-run",
+        what: "the real Claude Code as `cco run` starts it: who pays, and what it cost",
+        needs: &["build"],
+        run: |places| clients::run(&clients::CLAUDE_CODE_RUN, places),
+    },
+    Part {
         name: "clients:judges",
         what: "programs of others judge requests, answers and streams, and stand in as providers",
         needs: &["build"],

@@ -1,6 +1,6 @@
 //! The gateway that clients are sent to: proven to be ours before its address is handed out.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use gateway::config::{self, Config, CredentialRef, Env};
 use gateway::credential::{self, Resolver};
@@ -20,6 +20,8 @@ pub(super) struct Found {
     pub(super) stored: Option<String>,
     /// The credential that would be one, where there is none.
     pub(super) missing: Option<String>,
+    /// The configuration that it serves with, where it is a file.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// What clients ask for: their protocol, and models of theirs. Where their requests go, these do.
@@ -41,8 +43,8 @@ impl Found {
             .ok_or_else(|| Failure::new("the gateway that answers is another version's").help("cco daemon restart"))?;
         let providers = gateway.json("/gateway/providers")?;
         let rows = providers["providers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let file = health["config"]["file"].as_str().map(Path::new);
-        let (stored, missing) = match config::load(file, env) {
+        let file = health["config"]["file"].as_str().map(PathBuf::from);
+        let (stored, missing) = match config::load(file.as_deref(), env) {
             Ok(loaded) => {
                 let has_key = |name: &str| rows.iter().any(|row| row["name"] == name && row["key"] == "stored");
                 paying(&loaded.config, client, has_key, env)
@@ -53,7 +55,7 @@ impl Found {
                 (serving.map(|row| format!("of `{}`", row["name"].as_str().unwrap_or_default())), None)
             }
         };
-        Ok(Self { base: client::base(listen), stored, missing })
+        Ok(Self { base: client::base(listen), stored, missing, file })
     }
 
     /// How the missing key comes to be there.
@@ -69,7 +71,7 @@ impl Found {
     /// The token that spends stored keys.
     pub(super) fn token(&self, env: &Env) -> Result<Secret, Failure> {
         let home = source::home(env)?;
-        let configured = config::load(None, env).ok().and_then(|loaded| loaded.config.server.token);
+        let configured = config::load(self.file.as_deref(), env).ok().and_then(|loaded| loaded.config.server.token);
         let (token, note) = credential::server_token(configured.as_ref(), Some(&home), &Resolver::new(env.clone()))
             .map_err(|why| Failure::new("the gateway's token cannot be read").because(why))?;
         match (token.get(), note) {

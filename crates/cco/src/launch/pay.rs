@@ -122,7 +122,7 @@ mod tests {
     const KEY: &str = "sk-ant-api03-0123456789-4f2a";
 
     fn decide(wanted: Option<Wanted>, client: Client, env: &Env, stored: Option<&str>) -> Result<String, ()> {
-        let found = Found { base: String::new(), stored: stored.map(str::to_owned), missing: None };
+        let found = Found { base: String::new(), stored: stored.map(str::to_owned), missing: None, file: None };
         Pay::decide(wanted, client, env, &found).map(|pay| pay.to_string()).map_err(drop)
     }
 

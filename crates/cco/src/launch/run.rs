@@ -99,7 +99,10 @@ fn cost(env: &Env, began: i64, project: &Project) -> Result<(), Failure> {
     let zone = source::here();
     let words = [("since", source::exactly(began)), ("project", project.name_in_header()), ("limit", "20".into())];
     let told = gateway.json(&source::target("/gateway/sessions", &words, &zone))?;
-    let sessions = told["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Questions know seconds: within one, another session may have ended before this one began.
+    let is_ours =
+        |session: &&Value| session["last"].as_str().and_then(source::micros).is_none_or(|last| last + 1000 > began);
+    let sessions: Vec<_> = told["sessions"].as_array().into_iter().flatten().filter(is_ours).collect();
     if sessions.is_empty() {
         term::note("no request went through the gateway");
         return Ok(());
