@@ -27,6 +27,7 @@ const OURS: &[&str] = &[
     "config.schema.json",
     "journal",
     "ledger.db",
+    "ledger.db.begun",
     "ledger.db-shm",
     "ledger.db-wal",
     "ledger.db.lock",

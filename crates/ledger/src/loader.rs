@@ -125,6 +125,13 @@ impl Recovery {
 /// runs beside them, or without any.
 pub fn catch_up(writer: &mut dyn Writer, folder: &Path) -> Result<Counts, LoadError> {
     let mut counts = Recovery::default().take_over(writer, folder)?;
+    counts.add(&look_ahead(writer, folder)?);
+    Ok(counts)
+}
+
+/// Loads what is in the journal and leaves it there.
+pub(crate) fn look_ahead(writer: &mut dyn Writer, folder: &Path) -> Result<Counts, LoadError> {
+    let mut counts = Counts::default();
     for path in segment::all(folder).map_err(journal(folder))? {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
@@ -345,7 +352,9 @@ impl Follower {
                 Err(why) => return Err(journal(&live.path)(why)),
             };
             let (path, name) = (live.path.clone(), segment::name(&live.path));
-            self.tail = Some(Tail { path, name, file, offset: 0, damaged: false });
+            // Not the beginning, where the store was opened anew.
+            let offset = writer.position(&name)?;
+            self.tail = Some(Tail { path, name, file, offset, damaged: false });
         }
         let tail = self.tail.as_mut().expect("it was just made");
         let to = written.min(live.end.unwrap_or(u64::MAX)) - live.base;

@@ -483,7 +483,11 @@ impl Loading {
     fn load(&mut self, now: Instant) -> Result<(), LoadError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(self.inner.store.writer()?),
+            None => {
+                // It may be another one than before: it says itself how far it is.
+                self.follower = Follower::default();
+                self.writer.insert(self.inner.store.writer()?)
+            }
         };
         let writer = &mut **writer;
         let progress = |position: u64| {

@@ -578,8 +578,74 @@ fn a_command_without_a_gateway_says_when_it_does_not_see_everything() {
     assert_eq!(all(&mut *offline.reader), samples(1..2));
     other.execute_batch("ROLLBACK; PRAGMA user_version = 99").unwrap();
     let newer = StoreError::Newer { found: 99, known: SQLITE.len() as u32 };
-    assert_eq!(Offline::open(&home.store(), &home.journal()).map(drop).unwrap_err(), newer);
+    let mut offline = Offline::open(&home.store(), &home.journal()).unwrap();
+    assert_eq!((offline.stale, offline.is_journal), (Some(newer.clone()), true));
+    assert_eq!(all(&mut *offline.reader), samples(2..3), "what the journal holds can be told");
     assert_eq!(home.files("journal").len(), 1, "and nothing is lost");
+    std::fs::remove_dir_all(home.journal()).unwrap();
+    assert_eq!(Offline::open(&home.store(), &home.journal()).map(drop).unwrap_err(), newer, "there is nothing else");
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_or_emptied_is_no_new_one() {
+    for emptied in [false, true] {
+        let home = Home::new();
+        let ledger = home.ledger();
+        finish_all(&ledger, samples(0..3)).await;
+        ledger.close();
+        drop(ledger);
+        let copy = std::fs::read(home.db()).unwrap();
+        if emptied {
+            std::fs::write(home.db(), "").unwrap();
+        } else {
+            std::fs::remove_file(home.db()).unwrap();
+        }
+        let gone = StoreError::Gone(home.db());
+        assert_eq!(Offline::open(&home.store(), &home.journal()).map(drop).unwrap_err(), gone);
+        let ledger = home.ledger();
+        for n in 3..6 {
+            ledger.finish(record(n)).await.unwrap();
+        }
+        until("it is told", || ledger.health().store == Some(gone.clone())).await;
+        ledger.close();
+        drop(ledger);
+        assert_eq!(std::fs::metadata(home.db()).map_or(0, |about| about.len()), 0, "no other was begun");
+        std::fs::write(home.db(), copy).unwrap();
+        let ledger = home.ledger();
+        until("it is well", || ledger.health().store.is_none()).await;
+        ledger.close();
+        assert_eq!(home.stored(), samples(0..6));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_removed_or_replaced_while_it_is_used_costs_nothing_that_came_after() {
+    for replaced in [false, true] {
+        let home = Home::new();
+        let ledger = home.ledger();
+        finish_all(&ledger, samples(0..3)).await;
+        assert_eq!(rows(&ledger, Filter::default()).await.len(), 3);
+        let (aside, copy) = (home.db().with_extension("elsewhere"), home.db().with_extension("copy"));
+        Connection::open(home.db()).unwrap().execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+        std::fs::rename(home.db(), &aside).unwrap();
+        if replaced {
+            std::fs::rename(&copy, home.db()).unwrap();
+        }
+        for n in 3..6 {
+            ledger.finish(record(n)).await.unwrap();
+        }
+        if replaced {
+            // It is opened anew, and says itself what it has.
+            until("all is loaded", || home.stored().len() == 6).await;
+        } else {
+            until("it is told", || ledger.health().store == Some(StoreError::Gone(home.db()))).await;
+            std::fs::rename(&copy, home.db()).unwrap();
+        }
+        ledger.close();
+        drop(ledger);
+        home.ledger().close();
+        assert_eq!(home.stored(), samples(0..6));
+    }
 }
 
 #[tokio::test]

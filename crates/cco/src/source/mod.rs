@@ -168,6 +168,9 @@ fn admin_token(env: &Env, origin: &Origin) -> Option<Secret> {
     Some(Secret::new(std::str::from_utf8(&token).ok()?.trim()))
 }
 
+/// What is told where the store cannot be asked.
+const ONLY_JOURNAL: &str = "only what waits in the journal is shown";
+
 /// The gateway or its files.
 pub(crate) enum Source {
     /// The gateway that answers there.
@@ -262,8 +265,9 @@ impl Source {
         if !silent {
             term::note(format_args!("no gateway is running here: this is from the files in `{folder}`"));
         }
-        if let Some(why) = offline.as_ref().and_then(|offline| offline.stale.as_ref()) {
-            term::note(format_args!("the newest records may be missing: {why}"));
+        if let Some((why, is_journal)) = offline.as_ref().and_then(|all| Some((all.stale.as_ref()?, all.is_journal))) {
+            let told = if is_journal { ONLY_JOURNAL } else { "the newest records may be missing" };
+            term::note(format_args!("{told}: {why}"));
         }
         if let Some(damaged @ 1..) = offline.as_ref().map(|offline| offline.damaged) {
             term::note(format_args!(
@@ -333,7 +337,15 @@ impl Source {
 
     fn told_at_last(&mut self, target: &str) -> Result<Told, Failure> {
         match self {
-            Self::Gateway(place) => answered(place.ask("GET", target)?).map(Told::Bytes),
+            Self::Gateway(place) => {
+                let answer = place.ask("GET", target)?;
+                let (status, is_ours) = (answer.status, matches!(place, Place::Socket(_)));
+                answered(answer).map(Told::Bytes).or_else(|failure| match status {
+                    // What the store has not taken yet, or cannot show, may still be in the journal.
+                    404 | 503 if is_ours => from_journal(target, failure),
+                    _ => Err(failure),
+                })
+            }
             Self::Files(files) => {
                 let question = Question::of(target).expect("commands ask what can be asked")?;
                 let bodied = match &files.bodies {
@@ -389,6 +401,18 @@ impl Source {
 fn opened(store: &Sqlite, journal: &Path) -> Result<Offline, Failure> {
     let opened = term::patiently("reading", || Offline::open(store, journal));
     opened.map_err(|why| Wrong::from(why).into())
+}
+
+/// The answer of the journal alone to what the gateway could not answer; `failure` if it has none.
+fn from_journal(target: &str, failure: Failure) -> Result<Told, Failure> {
+    let asked = || -> Result<Told, Failure> {
+        let question = Question::of(target).ok_or_else(|| Failure::new("the journal cannot tell"))??;
+        let mut offline = Offline::of_journal(&setup::journal_path(&home(&Env::process())?)).map_err(Wrong::from)?;
+        Ok(question.ask(&mut *offline.reader, &Bodied::None)?)
+    };
+    let Ok(told) = asked() else { return Err(failure) };
+    term::note(format_args!("{ONLY_JOURNAL}: {}", failure.what));
+    Ok(told)
 }
 
 /// The body of an answer, or what its error says.

@@ -109,7 +109,7 @@ pub(crate) fn check_store(home: &Path) {
     let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     let records = count("SELECT count(*) FROM record");
     for sums in ["usage_total", "usage_time", "usage_session"] {
-        assert_eq!(count(&format!("SELECT sum(requests) FROM {sums}")), records, "{sums}");
+        assert_eq!(count(&format!("SELECT coalesce(sum(requests), 0) FROM {sums}")), records, "{sums}");
         let cost = |table: &str, column: &str| count(&format!("SELECT coalesce(sum({column}), 0) FROM {table}"));
         assert_eq!(cost(sums, "cost"), cost("record", "cost"), "{sums}");
         assert_eq!(cost(sums, "output"), cost("record", "output"), "{sums}");

@@ -253,6 +253,16 @@ fn a_full_disk_can_be_looked_at_and_emptied_with_and_without_a_gateway() {
 }
 
 #[test]
+fn a_disk_that_is_full_again_without_a_reserve_can_still_be_emptied() {
+    on_a_small_disk("faults::fill_up_twice", "136m");
+}
+
+#[test]
+fn a_disk_that_is_too_small_for_the_whole_reserve_gets_a_part_of_it_again() {
+    on_a_small_disk("faults::fill_up_small", "48m");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_told_and_stops_no_request() {
     on_a_small_disk("faults::read_only", "1m");
 }
@@ -303,7 +313,8 @@ async fn fill_up_and_heal() {
     gateway.log_line(&["WARN", "not known to be written"]).await;
     assert!(metric(&gateway, "cco_unsettled_total").await > 0);
     assert_eq!(metric(&gateway, "cco_journal_lost_total").await, 0);
-    assert!(!home.join("journal/ballast").exists());
+    let reserve = std::fs::metadata(home.join("journal/ballast")).map_or(0, |about| about.len());
+    assert!(reserve < 1 << 20, "the reserve was spent: {reserve}");
 
     // Room again: everything is there, without a restart.
     std::fs::remove_file(home.join("filler")).unwrap();
@@ -376,6 +387,73 @@ async fn fill_up_and_purge() {
         .unwrap()
         .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "pack"));
     assert_eq!(packs.count(), 0);
+}
+
+#[tokio::test]
+#[ignore = "run by another test, on a file system of its own"]
+async fn fill_up_twice() {
+    let (upstream, home) = (upstream().await, home());
+    let mut gateway = start(&home, &upstream, json!({})).await;
+    // Something that takes room: no two of these words are alike.
+    let mut client = gateway.client().await;
+    for n in 0..10 {
+        let words =
+            (0..40_000_u64).map(|word| format!("{:x} ", (n * 40_000 + word).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        let request = request("POST", "/v1/messages", "", prompt(&words.collect::<String>(), false));
+        assert_eq!(client.ask(request).await.status, 200);
+    }
+    soon(async {
+        while metric(&gateway, "cco_bodies_stored_total").await < 40 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    full_again(&gateway, &home).await;
+    let mut command = binary();
+    command.args(["audit", "purge", "--all", "--yes"]).env("CCO_HOME", &home).env("HOME", &home);
+    let output = soon(command.output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(rows(&home).len(), 0);
+    std::fs::remove_file(home.join("filler")).unwrap();
+    gateway.stop().await;
+    check_store(&home);
+}
+
+/// Fills the disk until the reserve is spent, and what that gave is full as well.
+async fn full_again(gateway: &Gateway, home: &Path) {
+    soon(async {
+        for n in 0.. {
+            fill(&home.join("filler"));
+            ask_many(gateway, &format!("full-{n}"), 5).await;
+            if metric(gateway, "cco_journal_failing").await == 1 && !home.join("journal/ballast").exists() {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "run by another test, on a file system of its own"]
+async fn fill_up_small() {
+    let (upstream, home) = (upstream().await, home());
+    let mut gateway = start(&home, &upstream, json!({})).await;
+    let all = ask_many(&gateway, "one", 5).await;
+    stored(&home, &all).await;
+    assert!(home.join("journal/ballast").exists(), "a part of it");
+    full_again(&gateway, &home).await;
+    std::fs::remove_file(home.join("filler")).unwrap();
+    soon(async {
+        for n in 0.. {
+            ask_many(&gateway, &format!("healed-{n}"), 1).await;
+            if home.join("journal/ballast").exists() {
+                break;
+            }
+        }
+    })
+    .await;
+    gateway.stop().await;
+    check_store(&home);
 }
 
 #[tokio::test]

@@ -156,6 +156,39 @@ async fn a_gateway_that_stands_still_is_not_waited_for() {
     stop(gateway).await;
 }
 
+#[tokio::test]
+async fn what_an_error_names_can_be_shown_while_the_store_takes_nothing() {
+    let upstream = upstream().await;
+    let home = home(&upstream, json!({}));
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    let known = gateway.ask(whole("text=fine")).await.id().to_owned();
+    printed(&cco(home.path(), &["logs", "show", &known]).await);
+    let holder = rusqlite::Connection::open(home.path().join("ledger.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let id = gateway.ask(whole("text=later")).await.id().to_owned();
+    let output = cco(home.path(), &["logs", "show", &id]).await;
+    assert!(printed(&output).contains(&id), "{}", printed(&output));
+    let notes = text(&output.stderr);
+    assert!(notes.contains("note: only what waits in the journal is shown: "), "{notes}");
+    let nothing = cco(home.path(), &["logs", "show", "ffffffff"]).await;
+    assert!(text(&nothing.stderr).contains("error: no exchange is known"), "{}", text(&nothing.stderr));
+    holder.execute_batch("ROLLBACK").unwrap();
+    stop(gateway).await;
+    // A newer form: nothing of the store can be shown.
+    holder.execute_batch("PRAGMA user_version = 99").unwrap();
+    let gateway = Gateway::start_in(home.path(), &[], &[]).await;
+    let id = gateway.ask(whole("text=last")).await.id().to_owned();
+    for args in [&["logs", "--json"][..], &["logs", "show", &id, "--json"]] {
+        let output = cco(home.path(), args).await;
+        assert!(printed(&output).contains(&id), "{args:?}: {}", printed(&output));
+        assert!(text(&output.stderr).contains("only what waits in the journal"), "{}", text(&output.stderr));
+    }
+    stop(gateway).await;
+    let output = cco(home.path(), &["logs", "--json"]).await;
+    assert!(printed(&output).contains(&id), "{}", printed(&output));
+    assert!(text(&output.stderr).contains("form 99"), "{}", text(&output.stderr));
+}
+
 /// A journal that a process left, damaged in the middle.
 fn damaged_journal(home: &std::path::Path) {
     let journal = Journal::open(JournalOptions::new(home.join("journal"))).unwrap();

@@ -97,7 +97,7 @@ async fn remove(recorder: &Arc<Recorder>, what: Purge) -> Result<Value, Wrong> {
         Purge::Before(us) => Selection::Before(u64::try_from(us / 1000).unwrap_or(0)),
         Purge::All => Selection::All,
     };
-    let records = ledger(recorder)?.purge(what).await;
+    let mut records = ledger(recorder)?.purge(what.clone()).await;
     let mut told = json!({});
     if let Some(bodies) = recorder.bodies().cloned() {
         let purged = tokio::task::spawn_blocking(move || bodies.archive().purge(selection)).await;
@@ -106,6 +106,10 @@ async fn remove(recorder: &Arc<Recorder>, what: Purge) -> Result<Value, Wrong> {
             (Err(why), Err(records)) => return Err(Wrong::Unremoved(format!("{records}; {why}"))),
             (purged, _) => purged?,
         };
+        if records.is_err() && purged.bytes > 0 {
+            // On a full disk that was the room that removing records needs.
+            records = ledger(recorder)?.purge(what).await;
+        }
         told["bodies"] = purged.bodies.into();
         told["bytes"] = purged.bytes.into();
         told["busy"] = purged.busy.into();

@@ -32,36 +32,26 @@ impl Ballast {
         std::fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
-    /// At the beginning: where there is no room for all of it, a part of what there is. A disk that is small, or full
-    /// already, needs it most; the rest is taken once there is room.
-    pub fn begin(&self, available: u64, rest: u64) -> io::Result<bool> {
-        let whole = self.fill(available, rest)?;
-        let part = (available / 4).min(self.size);
-        if !whole && self.len() == 0 && part >= LEAST {
-            self.write(part).inspect_err(|_| {
-                self.free();
-            })?;
-        }
-        Ok(whole)
-    }
-
     /// Gives the room back. `false`: there was none to give.
     pub fn free(&self) -> bool {
         self.size > 0 && std::fs::remove_file(&self.path).is_ok()
     }
 
-    /// Takes the room, if `available` bytes leave at least `rest` after it. `Ok(false)`: they do not.
+    /// Takes the room, if `available` bytes leave at least `rest` after it. Where they do not, a part of what there is,
+    /// if there is nothing in reserve: a disk that is small, or full already, needs it most, and the rest is taken once
+    /// there is room. Whether all of it is there.
     pub fn fill(&self, available: u64, rest: u64) -> io::Result<bool> {
         if self.size == 0 || self.is_there() {
             return Ok(true);
         }
-        if available.saturating_add(self.len()) < self.size.saturating_add(rest) {
-            return Ok(false);
+        let whole = available.saturating_add(self.len()) >= self.size.saturating_add(rest);
+        let part = (available / 4).min(self.size);
+        if whole || (self.len() == 0 && part >= LEAST) {
+            self.write(if whole { self.size } else { part }).inspect_err(|_| {
+                self.free();
+            })?;
         }
-        self.write(self.size).inspect_err(|_| {
-            self.free();
-        })?;
-        Ok(true)
+        Ok(whole)
     }
 
     fn write(&self, size: u64) -> io::Result<()> {
@@ -100,25 +90,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ballast = Ballast::new(folder.path(), 100_000);
         assert!(!ballast.fill(150_000, 50_001).unwrap());
-        assert!(!ballast.is_there() && !ballast.free());
+        assert!(!ballast.is_there() && !ballast.free(), "a quarter of what there is would be no help");
         assert!(ballast.fill(150_000, 50_000).unwrap());
         assert_eq!(std::fs::metadata(folder.path().join(NAME)).unwrap().len(), 100_000);
         assert!(ballast.free() && !ballast.is_there());
     }
 
     #[test]
-    fn a_small_disk_gets_a_part_of_it_at_the_beginning_and_the_rest_once_there_is_room() {
+    fn a_small_disk_gets_a_part_of_it_whenever_there_is_none_and_the_rest_once_there_is_room() {
         let folder = tempfile::tempdir().unwrap();
         let ballast = Ballast::new(folder.path(), 1_000_000);
         let len = || std::fs::metadata(folder.path().join(NAME)).map_or(0, |about| about.len());
-        assert!(!ballast.begin(100_000, 0).unwrap());
+        assert!(!ballast.fill(100_000, 0).unwrap());
         assert_eq!(len(), 0, "a disk that is as good as full keeps what it has");
-        assert!(!ballast.begin(800_000, 500_000).unwrap());
+        assert!(!ballast.fill(800_000, 500_000).unwrap());
         assert_eq!(len(), 200_000);
-        assert!(!ballast.begin(600_000, 500_000).unwrap() && len() == 200_000, "no more is taken of what is left");
+        assert!(!ballast.fill(600_000, 500_000).unwrap() && len() == 200_000, "no more is taken of what is left");
         assert!(!ballast.fill(1_299_999, 500_000).unwrap());
         assert!(ballast.fill(1_300_000, 500_000).unwrap() && len() == 1_000_000);
         assert!(ballast.free() && len() == 0);
+        assert!(!ballast.fill(1_000_000, 500_000).unwrap());
+        assert_eq!(len(), 250_000, "it was spent, and some room came back");
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Syncer {
     ) -> std::io::Result<Self> {
         let (todo, changed) = (Mutex::default(), Condvar::new());
         let inner = Arc::new(Inner { shared, folder, ballast, low_water, every, todo, changed });
-        inner.look(Ballast::begin);
+        inner.look();
         let run = inner.clone();
         let thread = std::thread::Builder::new().name("journal-sync".into()).spawn(move || run.run())?;
         Ok(Self { inner, thread: Some(thread) })
@@ -94,7 +94,7 @@ impl Inner {
             }
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
-                self.look(Ballast::fill);
+                self.look();
             }
         }
     }
@@ -107,9 +107,9 @@ impl Inner {
     }
 
     /// Takes the reserve again once there is room for it, and says whether there is room enough.
-    fn look(&self, fill: fn(&Ballast, u64, u64) -> std::io::Result<bool>) {
+    fn look(&self) {
         let Some(available) = free_space(&self.folder) else { return };
-        let reserve = fill(&self.ballast, available, self.low_water);
+        let reserve = self.ballast.fill(available, self.low_water);
         if let Err(why) = &reserve {
             self.shared.note_error(format!("the journal's reserve could not be made: {why}"));
         }

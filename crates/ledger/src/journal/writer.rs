@@ -176,7 +176,9 @@ impl Writer {
                 self.rotate();
             }
             self.add(&mut handed);
-            if !self.shared.is_failing() || self.retry <= Instant::now() || handed.closing {
+            // Who asks for another segment has made room.
+            let now = handed.closing || !handed.rotations.is_empty();
+            if now || !self.shared.is_failing() || self.retry <= Instant::now() {
                 self.write(queue);
             } else {
                 self.refuse(queue);

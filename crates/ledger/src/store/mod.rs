@@ -191,6 +191,8 @@ pub enum StoreError {
     },
     /// It is a database, but none of ours.
     Foreign(PathBuf),
+    /// It held records, and is not there any more, or is empty.
+    Gone(PathBuf),
     /// It is damaged.
     Corrupt(String),
     /// The answer took longer than it may.
@@ -221,10 +223,19 @@ impl fmt::Display for StoreError {
             Self::Foreign(path) => {
                 write!(f, "`{}` is the database of another program: give `audit.dbPath` another name", path.display())
             }
+            Self::Gone(path) => {
+                let path = path.display();
+                write!(
+                    f,
+                    "`{path}` is gone or empty, although records were kept in it: put it back, or remove `{path}.begun` \
+                     to begin a new one"
+                )
+            }
             Self::Corrupt(what) => {
                 write!(
                     f,
-                    "the store is damaged ({what}): nothing is lost that the journal holds; set the file aside to begin a new one"
+                    "the store is damaged ({what}): nothing is lost that the journal holds; put a copy of it back, or \
+                     move it and what has its name aside to begin a new one"
                 )
             }
             Self::Missing(path) => write!(f, "nothing was recorded yet: there is no `{}`", path.display()),

@@ -97,9 +97,9 @@ impl Sqlite {
 
     /// Gives a store that cannot be used another name, so that a new one can begin. What it held is not in the new one.
     pub fn set_aside(&self) -> std::io::Result<PathBuf> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let aside = self.beside(&format!("aside-{now}"));
+        let aside = self.aside("");
         std::fs::rename(&self.path, &aside)?;
+        let _ = std::fs::remove_file(self.begun());
         for end in ["-wal", "-shm"] {
             match std::fs::rename(with(&self.path, end), with(&aside, end)) {
                 Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(why),
@@ -107,6 +107,12 @@ impl Sqlite {
             }
         }
         Ok(aside)
+    }
+
+    /// A name for what is kept and not used.
+    fn aside(&self, end: &str) -> PathBuf {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.beside(&format!("aside-{now}{end}"))
     }
 
     /// The last form that this program knows.
@@ -119,8 +125,31 @@ impl Sqlite {
         self.beside(&format!("before-form-{form}"))
     }
 
+    /// Says that records are kept here: a store that is not there, or empty, is none that has yet to begin.
+    fn begun(&self) -> PathBuf {
+        self.beside("begun")
+    }
+
     fn beside(&self, what: &str) -> PathBuf {
         with(&self.path, &format!(".{what}"))
+    }
+
+    /// The file, and what was written last and lies beside it.
+    fn files(&self) -> [PathBuf; 2] {
+        [self.path.clone(), with(&self.path, "-wal")]
+    }
+
+    /// A store in memory alone, which `fill` fills: for who can use no other. It goes with the reader.
+    pub fn in_memory(
+        question: Duration,
+        fill: impl FnOnce(&mut dyn Writer) -> Result<(), StoreError>,
+    ) -> Result<Box<dyn Reader>, StoreError> {
+        let store = Self::new("").question(question);
+        let mut db = Connection::open_in_memory()?;
+        store.migrate(&mut db, 0)?;
+        let mut writer = write::SqliteWriter::new(db, store);
+        fill(&mut writer)?;
+        Ok(Box::new(read::SqliteReader::new(writer.into_db(), question, true)))
     }
 
     /// Whether more lies beside the file than should.
@@ -133,6 +162,11 @@ impl Sqlite {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
             private::folder(folder).map_err(|why| StoreError::Other(why.to_string()))?;
         }
+        // Before the store is looked at: another process may be the one who begins it.
+        let begun = self.begun().exists();
+        if begun && !self.path.exists() {
+            return Err(StoreError::Gone(self.path.clone()));
+        }
         ensure(&self.path).map_err(io)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&self.path, flags)?;
@@ -141,7 +175,9 @@ impl Sqlite {
         let known = self.form();
         let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
         let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        if tables == 0 {
+        if tables == 0 && begun {
+            return Err(StoreError::Gone(self.path.clone()));
+        } else if tables == 0 {
             // These can be chosen only while there is nothing.
             db.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL")?;
         } else if application != APPLICATION {
@@ -155,6 +191,9 @@ impl Sqlite {
         self.check(&db, form)?;
         if form < known {
             self.migrate(&mut db, form)?;
+        }
+        if !begun {
+            ensure(&self.begun()).map_err(io)?;
         }
         db.busy_timeout(self.busy)?;
         Ok(db)
@@ -255,8 +294,10 @@ impl Sqlite {
 
     /// Only to look: nothing is made that is not there. `true`: nobody else can write meanwhile.
     fn open_to_read(&self) -> Result<(Connection, bool), StoreError> {
+        let begun = self.begun().exists();
         if !self.path.exists() {
-            return Err(StoreError::Missing(self.path.clone()));
+            let path = self.path.clone();
+            return Err(if begun { StoreError::Gone(path) } else { StoreError::Missing(path) });
         }
         let ((db, form), alone) = match self.open_beside_others() {
             // On a full disk there is no room for what those who read share. Who is alone does without it.
@@ -265,7 +306,15 @@ impl Sqlite {
         };
         let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0))?;
         let known = self.form();
-        if form > known {
+        if application != APPLICATION {
+            let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            let path = self.path.clone();
+            match (tables, begun) {
+                (0, true) => return Err(StoreError::Gone(path)),
+                (0, false) => {}
+                _ => return Err(StoreError::Foreign(path)),
+            }
+        } else if form > known {
             return Err(StoreError::Newer { found: form, known });
         }
         if form < known || application != APPLICATION {

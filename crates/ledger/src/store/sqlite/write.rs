@@ -1,6 +1,7 @@
 //! The connection that writes.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -37,6 +38,15 @@ pub(super) struct SqliteWriter {
     add_group: [String; 3],
     /// Whether something was written since the last tidying up.
     busy: bool,
+    /// The file that was opened, and what lies beside it.
+    files: [Option<File>; 2],
+}
+
+/// What tells a file from another one of the same name: device and inode.
+type File = (u64, u64);
+
+fn file(path: &Path) -> Option<File> {
+    std::fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
 impl SqliteWriter {
@@ -53,10 +63,35 @@ impl SqliteWriter {
                  ON CONFLICT DO UPDATE SET {grow}"
             )
         });
-        Self { db, store, change_sums, add_group: sums::statements(), busy: true }
+        let files = store.files().map(|path| file(&path));
+        Self { db, store, change_sums, add_group: sums::statements(), busy: true, files }
+    }
+
+    pub(super) fn into_db(self) -> Connection {
+        self.db
+    }
+
+    /// Whether the file that is open is still the one that has its name: what is written into any other is lost with it.
+    fn stay(&mut self) -> Result<(), StoreError> {
+        let [path, beside] = self.store.files();
+        let now = [&path, &beside].map(|path| file(path));
+        if now[0] == self.files[0] {
+            self.files = now;
+            return Ok(());
+        }
+        // What lies beside the file belongs into it, wherever it is now; whoever opens another of its name would take it
+        // for a part of that one.
+        let _ = drain(&self.db, "PRAGMA wal_checkpoint(TRUNCATE)");
+        let is_left = std::fs::metadata(&beside).is_ok_and(|about| about.len() > 0);
+        if is_left && now[1] == self.files[1] {
+            let _ = std::fs::rename(&beside, self.store.aside("-wal"));
+        }
+        let why = format!("`{}` was removed or replaced while it was in use", path.display());
+        Err(StoreError::Unavailable(why))
     }
 
     fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        self.stay()?;
         let known = self.store.form();
         let change = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // A newer program may have changed the form under our feet.
