@@ -121,9 +121,15 @@ fn main() -> ExitCode {
 fn parse() -> Result<Cli, ExitCode> {
     let words: Vec<_> = std::env::args_os().collect();
     // Before anything else is known: the words themselves may be wrong.
-    let asked = words.windows(2).find(|pair| pair[0] == "--color").map(|pair| pair[1].clone());
-    let never = asked.is_some_and(|when| when == "never") || words.iter().any(|word| word == "--color=never");
-    let color = if never { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
+    let is = |when: &str| {
+        words.windows(2).any(|pair| pair[0] == "--color" && pair[1] == when)
+            || words.iter().any(|word| word.to_str() == Some(&format!("--color={when}")))
+    };
+    let color = match () {
+        () if is("never") => clap::ColorChoice::Never,
+        () if is("always") => clap::ColorChoice::Always,
+        () => clap::ColorChoice::Auto,
+    };
     let parsed = cli::command().color(color).try_get_matches_from(words);
     parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         if !error.use_stderr() {

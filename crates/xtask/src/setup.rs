@@ -52,8 +52,13 @@ pub(crate) const NODE: Kit = Kit {
 pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE];
 
 /// Programs of the system that tests run, and the Debian package of each.
-const SYSTEM: &[(&str, &str)] =
-    &[("dbus-daemon", "dbus"), ("gnome-keyring-daemon", "gnome-keyring"), ("systemd-analyze", "systemd")];
+const SYSTEM: &[(&str, &str)] = &[
+    ("dbus-daemon", "dbus"),
+    ("gnome-keyring-daemon", "gnome-keyring"),
+    ("systemd-analyze", "systemd"),
+    ("fish", "fish"),
+    ("zsh", "zsh"),
+];
 
 /// Makes sure that the programs of the system are there; tells in words what was done.
 pub(crate) fn ensure_system() -> Result<String, Fault> {

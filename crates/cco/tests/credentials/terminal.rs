@@ -109,3 +109,50 @@ fn a_passphrase_is_asked_for_and_asked_twice_when_it_is_new() {
     let (code, seen) = session.end();
     assert!(code == Some(1) && seen.contains("cause: the passphrase is wrong"), "{seen}");
 }
+
+/// Whether there are colours in it; what clears a line is none.
+fn coloured(shown: &str) -> bool {
+    shown
+        .split("\x1b[")
+        .skip(1)
+        .any(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'))
+}
+
+/// What the program's own log looks like on a terminal.
+fn served(home: &Home, color: &str) -> String {
+    let mut session = Session::run(home, &format!("{color} serve --listen 127.0.0.1:0"));
+    // Ctrl-C, once it serves.
+    session.answer("listening on ", "\x03");
+    session.end().1
+}
+
+#[test]
+fn colours_are_for_terminals_and_can_be_turned_off() {
+    let mut home = Home::new();
+    home.set("TERM", "xterm-256color");
+    let shown = |home: &Home, args: &str| Session::run(home, args).end().1;
+    let help = ["--help", "daemon --help"];
+    let others =
+        ["", "daemon", "deamon", "status", "doctor", "config show", "providers", "credentials retrieve X --yes"];
+    for args in help {
+        assert!(coloured(&shown(&home, args)), "`{args}` has colours on a terminal");
+        assert!(!coloured(&shown(&home, &format!("--color never {args}"))), "`{args}` with --color never");
+    }
+    assert!(coloured(&served(&home, "")) && !coloured(&served(&home, "--color never")));
+    home.set("NO_COLOR", "1");
+    for args in help.iter().chain(&others) {
+        let shown = shown(&home, args);
+        assert!(!coloured(&shown), "`{args}` with NO_COLOR: {shown:?}");
+    }
+    assert!(!coloured(&served(&home, "")) && coloured(&served(&home, "--color always")), "who asks for them gets them");
+    home.unset("NO_COLOR");
+    let piped = |args: &str| {
+        let args: Vec<_> = args.split_whitespace().collect();
+        let said: crate::home::Said = home.command(&args).output().unwrap().into();
+        said.out + &said.err
+    };
+    for args in help.iter().chain(&others) {
+        assert!(!piped(args).contains('\x1b'), "`{args}` through a pipe");
+    }
+    assert!(coloured(&piped("--color always daemon --help")));
+}

@@ -161,17 +161,25 @@ async fn what_a_shell_had_before_comes_back() {
         ("NO_PROXY", "intra.example.org"),
     ];
     let shown = "env | grep -E '^(ANTHROPIC|OPENAI|CLAUDE|NO_PROXY|no_proxy|CCO_)' | grep -v CCO_HOME | sort";
-    for shell in ["sh", "bash"] {
+    for (shell, options) in [("sh", ""), ("bash", ""), ("zsh", "--no-rcs"), ("fish", "--no-config")] {
         for pay in ["own", "stored"] {
-            let script = format!(
-                r#"{shown}; echo --; eval "$('{cco_path}' -q env --pay {pay})"; eval "$('{cco_path}' -q env --pay {pay})"; {shown}
-                   echo --; eval "$('{cco_path}' env --undo)"; {shown}; eval "$('{cco_path}' env --undo)""#
-            );
+            let read = |args: &str| match shell {
+                "fish" => format!("'{cco_path}' -q env {args} --shell fish | source"),
+                _ => format!(r#"eval "$('{cco_path}' -q env {args})""#),
+            };
+            let (on, off) = (read(&format!("--pay {pay}")), read("--undo"));
+            // Twice: what was before is not what the first call made of it.
+            let script = format!("{shown}; echo @@; {on}; {on}; {shown}; echo @@; {off}; {shown}; {off}");
             let mut command = tokio::process::Command::new(shell);
-            command.args(["-c", &script]).env_clear().envs(own).env("PATH", "/usr/bin:/bin");
+            command
+                .args(Some(options).filter(|options| !options.is_empty()))
+                .args(["-c", &script])
+                .env_clear()
+                .envs(own)
+                .env("PATH", "/usr/bin:/bin");
             let ran = output(command.env("CCO_HOME", gateway.home()).env("HOME", gateway.home())).await;
-            let parts: Vec<_> = text(&ran.stdout).split("--\n").collect();
-            assert_eq!(parts.len(), 3, "{}", text(&ran.stderr));
+            let parts: Vec<_> = text(&ran.stdout).split("@@\n").collect();
+            assert_eq!(parts.len(), 3, "{shell}: {}", text(&ran.stderr));
             assert!(parts[1].contains(&format!("ANTHROPIC_BASE_URL=http://{}", gateway.addr)), "{}", parts[1]);
             assert_eq!(parts[1].contains("mine\""), pay == "own", "what others pay with is kept from what is started");
             assert_eq!(parts[0], parts[2], "{shell}, {pay}: {}", text(&ran.stderr));

@@ -56,6 +56,57 @@ fn every_help_has_examples() {
     assert!(seen > 40, "{seen}");
 }
 
+/// What operates it: these pages are read as they are here.
+const PAGES: &[&str] = &[
+    "",
+    "serve",
+    "run",
+    "setup",
+    "env",
+    "daemon",
+    "daemon start",
+    "daemon stop",
+    "daemon restart",
+    "daemon status",
+    "daemon logs",
+    "daemon install",
+    "daemon uninstall",
+    "config",
+    "config init",
+    "config set",
+    "credentials",
+    "credentials store",
+    "credentials retrieve",
+    "credentials list",
+    "credentials test",
+    "providers",
+    "providers list",
+    "providers add",
+    "providers test",
+    "providers remove",
+    "doctor",
+    "uninstall",
+];
+
+/// `CCO_TEST_WRITE=1 cargo test -p cco --test operate help` writes them anew, to be looked at before they are kept.
+#[test]
+fn the_help_is_what_was_last_agreed_on() {
+    let home = Home::new();
+    let mut said = String::new();
+    for page in PAGES {
+        let words: Vec<&str> = page.split_whitespace().chain(["--help"]).collect();
+        said += &format!("$ cco {}\n{}\n", words.join(" "), cco(&home, &words).done());
+    }
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/operate/help.txt");
+    #[expect(clippy::disallowed_methods, reason = "whether they are written anew is for whoever runs it")]
+    if std::env::var("CCO_TEST_WRITE").is_ok() {
+        std::fs::write(&file, &said).unwrap();
+    }
+    let kept = std::fs::read_to_string(file).unwrap();
+    let differs = said.lines().zip(kept.lines()).enumerate().find(|(_, (now, then))| now != then);
+    assert!(differs.is_none() && said.len() == kept.len(), "line and what is there now and was: {differs:?}");
+}
+
 #[track_caller]
 fn check_wrong(args: &[&str], error: &str, help: &str) {
     let said = cco(&Home::new(), args).failed(2);
