@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::catalog;
 use crate::client::edge::Edge;
 use crate::client::inbound::Held;
 use ledger::archive::{self, Archive};
@@ -222,6 +223,12 @@ pub fn prices(config: &Config) -> Result<PriceTable, SetupError> {
         let text = std::fs::read_to_string(path)
             .map_err(|why| SetupError::Prices(format!("pricesFile: cannot read `{}`: {why}", path.display())))?;
         table = table.with_file(&text).map_err(|why| SetupError::Prices(format!("pricesFile: {why}")))?;
+        if let Some(name) = table.unused(|name| catalog::find(name).is_some()).first() {
+            let help = "use the name of a kind of provider, or say which `hosts` it has";
+            return Err(SetupError::Prices(format!(
+                "pricesFile: `providers.{name}`: no provider would be billed at these prices: {help}"
+            )));
+        }
     }
     let overrides = costs.pricing_overrides.iter().map(|(model, price)| {
         let nano = |rate: Option<NanoUsd>| rate.and_then(|NanoUsd(n)| i64::try_from(n).ok()).map(money::NanoUsd);

@@ -106,6 +106,17 @@ async fn all_faults_of_a_configuration_are_told_at_once() {
         let line = said.lines().find(|line| line.starts_with(&start));
         assert!(line.is_some_and(|line| line.contains(name)), "`{start}` with `{name}` is not in: {said}");
     }
+    // Prices that nothing would ever be billed at.
+    std::fs::write(
+        home.path().join("prices.json"),
+        r#"{"schema":1,"version":"v","providers":{"anthropix":{"models":{}}}}"#,
+    )
+    .unwrap();
+    let prices = home.path().join("prices.json");
+    std::fs::write(&file, json!({ "costTracking": { "pricesFile": prices } }).to_string()).unwrap();
+    let output = run(&["serve", "--listen", "127.0.0.1:0", "--config", path], home.path()).await;
+    let said = text(&output.stderr);
+    assert!(said.contains("providers.anthropix") && said.contains("hosts"), "{said}");
     let output = run(&["serve", "--config", "/does/not/exist.json"], home.path()).await;
     assert_eq!(output.status.code(), Some(78));
     assert!(text(&output.stderr).contains("/does/not/exist.json"), "{}", text(&output.stderr));

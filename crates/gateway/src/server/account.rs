@@ -5,6 +5,7 @@ use std::time::Duration;
 use http1::{Framing, RequestHead, ResponseHead};
 use ledger::limits::Limits;
 use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
+use ledger::redact;
 use tokio::time::Instant;
 use wire::meter::{self, Counts, Meter, Metered};
 use wire::protocol::Protocol;
@@ -34,8 +35,11 @@ impl Exchange {
 
     /// The record begins: somebody asks for something of an upstream's.
     pub(super) fn open(&mut self, head: &RequestHead, gateway: &Gateway) {
-        let parties =
-            Parties { protocol: self.protocol.as_str().into(), endpoint: head.path().into(), ..Parties::default() };
+        let parties = Parties {
+            protocol: self.protocol.as_str().into(),
+            endpoint: redact::path(head.path()).into(),
+            ..Parties::default()
+        };
         let operation = self.operation.recorded();
         let start = Start { id: Id(self.key), operation, started_us: now_us(), parties };
         self.draft = Some(Draft::new(gateway.recorder.clone(), start));

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use http1::{Framing, HeadError, RequestHead};
 use ledger::record::Id;
+use ledger::redact;
 use tracing::{debug, info};
 use uuid::Uuid;
 use wire::protocol::Protocol;
@@ -69,7 +70,8 @@ async fn refuse<S: Io>(client: &mut Client<S>, worker: &Worker, refusal: &Refusa
 
 /// The one line of a request that never became an exchange, and what is kept of it for those who ask.
 fn remember(worker: &Worker, id: Uuid, head: Option<&RequestHead>, refusal: &Refusal) {
-    let (method, path) = (head.map(RequestHead::method), head.map(RequestHead::path));
+    let (method, path) = (head.map(RequestHead::method), head.map(|head| redact::path(head.path())));
+    let path = path.as_deref();
     worker.gateway.refused.push(Id(id.as_u128()), method.zip(path), refusal);
     let (id, status) = (id.to_string(), refusal.kind.status());
     info!(target: "cco::request", id, method, path, status, outcome = "rejected", cause = %refusal.message, "request");
@@ -99,7 +101,7 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
         }
         Ok(Reply::Answer(answer)) => {
             // Whoever watches asks every few seconds: such lines are for those who look for them.
-            debug!(target: "cco::request", id, method = head.method(), path = head.path(), status = answer.status, "request");
+            debug!(target: "cco::request", id, method = head.method(), path = &*redact::path(head.path()), status = answer.status, "request");
             (answer, false)
         }
         Err(refusal) => {

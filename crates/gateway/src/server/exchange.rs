@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http1::RequestHead;
 use ledger::record::{self, Fingerprint, Id};
+use ledger::redact;
 use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
@@ -150,7 +151,7 @@ pub(super) async fn exchange<S: Io>(
             }
             this.log(head, outcome.as_str(), Some(&refusal.message), gateway);
             if this.draft.is_none() {
-                gateway.refused.push(Id(this.key), Some((head.method(), head.path())), &refusal);
+                gateway.refused.push(Id(this.key), Some((head.method(), &redact::path(head.path()))), &refusal);
             }
             let keep_alive = keeps(client, head, worker) && !refusal.close;
             let mut answer = Answer::refusal(&refusal, this.protocol, &this.id);
@@ -366,7 +367,7 @@ impl Exchange {
             target: "cco::request",
             id = %self.id,
             method = head.method(),
-            path = head.path(),
+            path = &*redact::path(head.path()),
             operation = self.operation.as_str(),
             provider = %self.provider,
             model = self.model.as_deref(),

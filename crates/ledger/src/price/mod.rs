@@ -81,6 +81,19 @@ impl PriceTable {
         Ok(self.with_layer(layer))
     }
 
+    /// Names of the list that is asked first which nothing can be found by: not those of hosts, not of the built-in list,
+    /// and not `known` otherwise. In order.
+    pub fn unused(&self, known: impl Fn(&str) -> bool) -> Vec<&str> {
+        let providers = self.layers.first().map(|layer| &layer.providers).into_iter().flatten();
+        let unused = providers.filter(|(name, provider)| {
+            let is_built_in = ***name == *EVERY || BUILT_IN.providers.contains_key(*name);
+            provider.hosts.is_empty() && !is_built_in && !known(name)
+        });
+        let mut names: Vec<&str> = unused.map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// These prices, with those of the configuration before all others: they hold for every provider.
     pub fn with_overrides<'a>(
         self,

@@ -6,6 +6,7 @@
 
 mod within;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -218,12 +219,32 @@ pub fn head<'a>(first_line: &str, headers: impl IntoIterator<Item = (&'a str, &'
     text
 }
 
-/// A request line or target without what follows `?`: keys travel there as well.
+/// A request line or target without what follows `?`, where keys travel as well, and without those within its path.
 pub fn without_query(line: &str) -> String {
-    let Some((before, query)) = line.split_once('?') else { return line.into() };
+    let Some((before, query)) = line.split_once('?') else { return path(line).into() };
     // `GET /path?query HTTP/1.1`: the version stays.
     let after = query.find(' ').map_or("", |at| &query[at..]);
-    format!("{before}?***{after}")
+    format!("{}?***{after}", path(before))
+}
+
+/// How the keys of providers begin.
+const KEYS: &[&str] = &["sk-", "sk_", "AIza", "gsk_", "xai-", "pplx-", "key-", "Bearer"];
+/// Shorter words are none.
+const KEY_BYTES: usize = 20;
+
+/// A path (or what holds one) as it may be kept: what begins like the key of a provider is not shown. Who mistakes a path
+/// for a header should not find the key in the log.
+pub fn path(path: &str) -> Cow<'_, str> {
+    let is_end = |c: char| matches!(c, '/' | ' ' | ';' | '&' | '=');
+    let is_key = |word: &str| word.len() >= KEY_BYTES && KEYS.iter().any(|key| word.starts_with(key));
+    if !path.split(is_end).any(is_key) {
+        return path.into();
+    }
+    let masked = path.split_inclusive(is_end).map(|piece| {
+        let word = piece.trim_end_matches(is_end);
+        if is_key(word) { format!("***{}", &piece[word.len()..]) } else { piece.into() }
+    });
+    masked.collect::<String>().into()
 }
 
 #[cfg(test)]
@@ -290,6 +311,21 @@ mod tests {
         // A piece that hides it behind an escape as well.
         let hidden = said.replace("\"bc\"", "\"\\u0062c\"");
         check(&["sk-[a-f]{6}"], hidden.as_bytes(), kept.as_bytes());
+    }
+
+    #[test]
+    fn a_key_in_a_path_is_not_shown() {
+        const KEY: &str = "sk-ant-api03-0123456789";
+        for (line, shown) in [
+            ("/v1/messages", "/v1/messages"),
+            ("/v1/sk-learn/x", "/v1/sk-learn/x"),
+            ("GET /v1/KEY/models HTTP/1.1", "GET /v1/***/models HTTP/1.1"),
+            ("/KEY?key=KEY", "/***?***"),
+            ("/v1/x;k=KEY&y", "/v1/x;k=***&y"),
+        ] {
+            assert_eq!(without_query(&line.replace("KEY", KEY)), shown);
+        }
+        assert!(matches!(path("/v1/messages"), Cow::Borrowed(_)));
     }
 
     #[test]
