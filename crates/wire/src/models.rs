@@ -79,23 +79,30 @@ pub fn ollama(model: &str) -> Quirks {
     Quirks { reasoning: ReasoningForm::None, ..Quirks::OLLAMA }
 }
 
-/// The most tokens of output that the model of that name gives; `None` where that is not known.
+/// The most tokens of output that the model of that name gives; `None` where that is not known. As of 2026-11-22, from
+/// where the prices are: LiteLLM's list of models (MIT licence).
 pub fn max_output(model: &str) -> Option<u64> {
     if let Some((family, version)) = claude_version(model) {
         return Some(match (family, version) {
             (_, (..=2, _) | (3, ..=4)) => 4096,
             (_, (3, ..=6)) => 8192,
             ("opus", (4, ..=1)) => 32_000,
-            ("opus" | "fable" | "mythos", (4, 6..) | (5.., _)) => 128_000,
+            (_, (4, 6..) | (5.., _)) => 128_000,
             _ => 64_000,
         });
     }
-    const OPENAI: &[(&str, u64)] = &[
+    // A name stands before those that begin with it.
+    const BY_NAME: &[(&str, u64)] = &[
         ("gpt-3.5", 4096),
+        ("gpt-4o-2024-05-13", 4096),
         ("gpt-4o", 16_384),
         ("gpt-4.1", 32_768),
         ("gpt-4-", 4096),
         ("gpt-5-chat", 16_384),
+        ("gpt-5.1-chat", 16_384),
+        ("gpt-5.2-chat", 16_384),
+        ("gpt-5.3-chat", 16_384),
+        ("gpt-5-pro", 272_000),
         ("gpt-5", 128_000),
         ("gpt-6", 128_000),
         ("o1-mini", 65_536),
@@ -103,8 +110,15 @@ pub fn max_output(model: &str) -> Option<u64> {
         ("o1", 100_000),
         ("o3", 100_000),
         ("o4", 100_000),
+        ("deepseek-chat", 8192),
+        ("deepseek-reasoner", 65_536),
+        ("deepseek-flash", 393_216),
+        ("deepseek-v4", 393_216),
+        ("gemini-", 65_535),
     ];
-    OPENAI.iter().find(|(beginning, _)| model.starts_with(beginning)).map(|(_, most)| *most)
+    // As OpenRouter names them.
+    let model = model.rsplit('/').next().unwrap_or(model);
+    BY_NAME.iter().find(|(beginning, _)| model.starts_with(beginning)).map(|(_, most)| *most)
 }
 
 fn starts_with_digit(word: &str) -> bool {
@@ -159,7 +173,16 @@ mod tests {
             ("claude-opus-4-1-20250805", Some(32_000)),
             ("claude-sonnet-4-5", Some(64_000)),
             ("claude-opus-5-5", Some(128_000)),
+            ("claude-haiku-4-5", Some(64_000)),
+            ("claude-sonnet-4-6", Some(128_000)),
+            ("claude-haiku-5-5", Some(128_000)),
+            ("claude-3-7-sonnet-20250219", Some(64_000)),
             ("gpt-4o-mini", Some(16_384)),
+            ("gpt-4o-2024-05-13", Some(4096)),
+            ("openai/gpt-5.2-chat", Some(16_384)),
+            ("gpt-5-pro", Some(272_000)),
+            ("deepseek-v4-pro", Some(393_216)),
+            ("deepseek-r1:14b", None),
             ("gpt-4.1", Some(32_768)),
             ("gpt-5.2", Some(128_000)),
             ("o3-mini", Some(100_000)),

@@ -1,63 +1,87 @@
 //! Usage in OpenAI's shapes.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::json::Writer;
-use crate::usage::{CacheWrite, Report, Usage};
+use crate::usage::{CacheWrite, Count, Report, Usage};
 
 /// The object as it is written, under the names of both protocols. DeepSeek tells the cached part in a field of its own.
+/// What is beside the counts stays text until it is asked for, so that an odd form of it costs no count.
 #[derive(Deserialize)]
-struct Written {
-    prompt_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    prompt_tokens_details: Option<Prompt>,
-    input_tokens_details: Option<Prompt>,
-    completion_tokens_details: Option<Completion>,
-    output_tokens_details: Option<Completion>,
-    prompt_cache_hit_tokens: Option<u64>,
+struct Written<'a> {
+    prompt_tokens: Option<Count>,
+    input_tokens: Option<Count>,
+    completion_tokens: Option<Count>,
+    output_tokens: Option<Count>,
+    #[serde(borrow)]
+    prompt_tokens_details: Option<&'a RawValue>,
+    input_tokens_details: Option<&'a RawValue>,
+    completion_tokens_details: Option<&'a RawValue>,
+    output_tokens_details: Option<&'a RawValue>,
+    prompt_cache_hit_tokens: Option<Count>,
 }
 
-#[derive(Deserialize)]
-struct Prompt {
-    cached_tokens: Option<u64>,
-    cache_write_tokens: Option<u64>,
-    cache_write_tokens_details: Option<ByTtl>,
+#[derive(Deserialize, Default)]
+struct Prompt<'a> {
+    cached_tokens: Option<Count>,
+    cache_write_tokens: Option<Count>,
+    #[serde(borrow)]
+    cache_write_tokens_details: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct ByTtl {
-    ttl_12h_tokens: Option<u64>,
+    ttl_12h_tokens: Option<Count>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Completion {
-    reasoning_tokens: Option<u64>,
+    reasoning_tokens: Option<Count>,
 }
 
-/// Reads a `usage` object. The prompt includes what was cached, and the completion what was reasoned.
-pub(crate) fn read(json: &str) -> serde_json::Result<Usage> {
-    let written: Written = serde_json::from_str(json)?;
-    let details = written.prompt_tokens_details.or(written.input_tokens_details);
-    let details = details.as_ref();
-    let cached = details.and_then(|d| d.cached_tokens).or(written.prompt_cache_hit_tokens).unwrap_or(0);
-    let wrote = details.and_then(|d| d.cache_write_tokens).unwrap_or(0);
-    let by_ttl = details.and_then(|d| d.cache_write_tokens_details.as_ref());
+/// An object beside the counts: nothing, where there is none, and noted where it cannot be read.
+fn beside<'a, T: Deserialize<'a> + Default>(raw: Option<&'a RawValue>, incomplete: &mut bool) -> T {
+    match raw.map(RawValue::get) {
+        // Some servers write an empty list for an empty object.
+        None | Some("[]") => T::default(),
+        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| {
+            *incomplete = true;
+            T::default()
+        }),
+    }
+}
+
+/// Reads a `usage` object; `None` where its counts cannot be read: then the usage is not known. The prompt includes what
+/// was cached, and the completion what was reasoned.
+pub(crate) fn read(json: &str) -> Option<Usage> {
+    let written: Written<'_> = serde_json::from_str(json).ok()?;
+    let mut incomplete = false;
+    let n = |count: Option<Count>| count.map(|Count(n)| n);
+    let details: Prompt<'_> = beside(written.prompt_tokens_details.or(written.input_tokens_details), &mut incomplete);
+    let by_ttl: ByTtl = beside(details.cache_write_tokens_details, &mut incomplete);
+    let completion: Completion =
+        beside(written.completion_tokens_details.or(written.output_tokens_details), &mut incomplete);
+    let cached = n(details.cached_tokens.or(written.prompt_cache_hit_tokens)).unwrap_or(0);
+    let wrote = n(details.cache_write_tokens).unwrap_or(0);
     // OpenAI keeps what it caches for thirty minutes, if it does not say otherwise.
-    let h12 = by_ttl.and_then(|by_ttl| by_ttl.ttl_12h_tokens).unwrap_or(0).min(wrote);
-    let completion = written.completion_tokens_details.or(written.output_tokens_details);
+    let h12 = n(by_ttl.ttl_12h_tokens).unwrap_or(0).min(wrote);
     let prompt = written.prompt_tokens.or(written.input_tokens);
+    let output = written.completion_tokens.or(written.output_tokens);
+    if prompt.is_none() && output.is_none() {
+        return None;
+    }
     let mut usage = Usage::default();
     usage.set(Report {
-        input: prompt.map(|all| all.saturating_sub(cached).saturating_sub(wrote)),
+        input: n(prompt).map(|all| all.saturating_sub(cached).saturating_sub(wrote)),
         cache_read: Some(cached),
         cache_write_by_ttl: Some(CacheWrite { m30: wrote - h12, h12, ..CacheWrite::default() }),
-        output: written.completion_tokens.or(written.output_tokens),
-        reasoning: completion.and_then(|details| details.reasoning_tokens),
+        output: n(output),
+        reasoning: n(completion.reasoning_tokens),
+        incomplete,
         ..Report::default()
     });
-    Ok(usage)
+    Some(usage)
 }
 
 /// How a protocol calls the prompt and the answer.
@@ -106,5 +130,17 @@ mod tests {
             "cache_write_tokens_details":{"ttl_12h_tokens":2,"ttl_30m_tokens":4}}}"#;
         let long = read(long).unwrap().tokens;
         assert_eq!((long.input, long.cache_write.m30, long.cache_write.h12), (0, 4, 2));
+    }
+    #[test]
+    fn an_odd_form_of_usage_costs_only_what_it_hides() {
+        let fraction = read(r#"{"prompt_tokens":7.0,"completion_tokens":3,"prompt_tokens_details":[]}"#).unwrap();
+        assert_eq!((fraction.tokens.input, fraction.tokens.output, fraction.incomplete), (7, 3, false));
+        for odd in [r#""prompt_tokens_details":"none""#, r#""completion_tokens_details":{"reasoning_tokens":-1}"#] {
+            let usage = read(&format!(r#"{{"prompt_tokens":7,"completion_tokens":3,{odd}}}"#)).unwrap();
+            assert_eq!((usage.tokens.input, usage.tokens.output, usage.incomplete), (7, 3, true), "{odd}");
+        }
+        for lost in [r#"{"prompt_tokens":"7"}"#, r#"{"prompt_tokens":7,"completion_tokens":-1}"#, "{}", "[]", "3"] {
+            assert_eq!(read(lost), None, "{lost}");
+        }
     }
 }

@@ -192,9 +192,8 @@ impl Seen {
             Event::Delta(Delta::Text(text) | Delta::Input(text)) => self.text_bytes += text.len() as u64,
             Event::Stop(stop) => {
                 self.stop = Some(stop.reason.clone());
-                if stop.usage.is_some() {
-                    self.usage.clone_from(&stop.usage);
-                }
+                // What the beginning said is not what it came to.
+                self.usage.clone_from(&stop.usage);
             }
             Event::Error(error) => self.error = Some(error.clone()),
             Event::Delta(_) | Event::Close | Event::Ping => {}

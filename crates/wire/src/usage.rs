@@ -4,7 +4,8 @@ use std::fmt;
 
 use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Bytes that are kept of a tier, speed or region that has no name here.
 const WORD: usize = 64;
@@ -211,6 +212,30 @@ impl Usage {
             self.iterations = iterations;
         }
         self.incomplete |= report.incomplete;
+    }
+}
+
+/// A token count: a whole number that is not negative. Some translators write it with a fraction of zero.
+pub(crate) struct Count(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CountVisitor;
+        impl Visitor<'_> for CountVisitor {
+            type Value = Count;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a token count")
+            }
+            fn visit_u64<E: Error>(self, n: u64) -> Result<Count, E> {
+                Ok(Count(n))
+            }
+            fn visit_f64<E: Error>(self, n: f64) -> Result<Count, E> {
+                // Up to 2^53 every whole number has its own form.
+                let exact = n.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&n);
+                if exact { Ok(Count(n as u64)) } else { Err(E::invalid_value(Unexpected::Float(n), &self)) }
+            }
+        }
+        deserializer.deserialize_u64(CountVisitor)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn stream() -> Events<State> {
 pub(super) struct State {
     guard: Guard,
     usage: Usage,
-    /// Whether the input has been reported.
+    /// Whether the input has been reported, and all reports could be read.
     counted: bool,
     stop: Option<Stop<'static>>,
     form: Form<()>,
@@ -135,13 +135,16 @@ impl ReadEvents for State {
 }
 
 impl State {
-    fn report(&mut self, usage: Option<&RawValue>) -> serde_json::Result<()> {
-        if let Some(usage) = usage {
-            let report = usage::report(usage.get())?;
-            self.counted |= report.input.is_some();
-            self.usage.set(report);
+    /// Takes a report. One that cannot be read harms nothing but the counts: they are not known from then on.
+    fn report(&mut self, usage: Option<&RawValue>) {
+        match usage.map(|usage| usage::report(usage.get())) {
+            None => {}
+            Some(Ok(report)) => {
+                self.counted |= report.input.is_some();
+                self.usage.set(report);
+            }
+            Some(Err(_)) => self.counted = false,
         }
-        Ok(())
     }
 
     fn counts(&self) -> Option<Box<Usage>> {
@@ -150,7 +153,7 @@ impl State {
 
     fn start(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         let MessageStart { message } = serde_json::from_str(data)?;
-        self.report(message.usage)?;
+        self.report(message.usage);
         let (id, model) = (message.id.unwrap_or_default().0, message.model.unwrap_or_default().0);
         self.guard.emit(Event::Start(Start { id, model, usage: self.counts() }), sink);
         Ok(())
@@ -220,7 +223,7 @@ impl State {
 
     fn message_delta(&mut self, data: &str) -> serde_json::Result<()> {
         let message: MessageDelta<'_> = serde_json::from_str(data)?;
-        self.report(message.usage)?;
+        self.report(message.usage);
         if let Some(ending) = message.delta
             && let Some(reason) = &ending.stop_reason
         {
@@ -255,7 +258,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     let reason = reply.stop_reason.as_deref().map(stop_reason).ok_or_else(unreadable)?;
     let mut stop = stop_of(reason, reply.stop_sequence, reply.stop_details);
     let mut state = State::default();
-    state.report(reply.usage).map_err(|_| unreadable())?;
+    state.report(reply.usage);
     stop.usage = state.counts();
     let mut message = Message::new(reply.id.unwrap_or_default().0, reply.model.unwrap_or_default().0, stop);
     for (n, raw) in reply.content.into_iter().enumerate() {

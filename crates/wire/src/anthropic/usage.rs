@@ -3,34 +3,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::usage::{CacheWrite, ITERATIONS, Iteration, IterationKind, Report};
-
-/// A token count: a whole number that is not negative. Some translators write it with a fraction of zero.
-struct Count(u64);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct CountVisitor;
-        impl Visitor<'_> for CountVisitor {
-            type Value = Count;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a token count")
-            }
-            fn visit_u64<E: Error>(self, n: u64) -> Result<Count, E> {
-                Ok(Count(n))
-            }
-            fn visit_f64<E: Error>(self, n: f64) -> Result<Count, E> {
-                // Up to 2^53 every whole number has its own form.
-                let exact = n.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&n);
-                if exact { Ok(Count(n as u64)) } else { Err(E::invalid_value(Unexpected::Float(n), &self)) }
-            }
-        }
-        deserializer.deserialize_u64(CountVisitor)
-    }
-}
+use crate::usage::{CacheWrite, Count, ITERATIONS, Iteration, IterationKind, Report};
 
 /// The object as it is written. What is beside the token counts stays text until it is asked for, so that a new form of
 /// it costs no count.

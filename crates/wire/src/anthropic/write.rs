@@ -18,6 +18,8 @@ use crate::writing::{below, extras, has_below, sampling, top_level};
 const MAX_TOKENS: u64 = 8192;
 /// The fewest tokens of thinking that can be asked for.
 const LEAST_BUDGET: u64 = 1024;
+/// The least `top_p` that goes with thinking.
+const LEAST_TOP_P: f64 = 0.95;
 
 /// A request for a Claude model.
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
@@ -26,6 +28,7 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
     let mut fit = fit::fit(request, OWN, &Target { quirks, ..*target });
     let max_tokens = fit.max_tokens.or(target.max_output).unwrap_or(MAX_TOKENS);
     settle_thinking(&mut fit, request, max_tokens);
+    settle_sampling(&mut fit, request);
     let stop = stop(&mut fit, request);
     let mut body = Vec::new();
     json::object(&mut body, |o| {
@@ -92,6 +95,25 @@ fn settle_thinking(fit: &mut Fit<'_>, request: &Request<'_>, max_tokens: u64) {
     };
     fit.thought = None;
     fit.losses.hint(Field::Thinking.of(request.source), why);
+}
+
+/// A model that thinks is a 400 with sampling of another kind than its own. What was asked of the API itself, the API
+/// answers.
+fn settle_sampling(fit: &mut Fit<'_>, request: &Request<'_>) {
+    if request.source == OWN || matches!(fit.thought, None | Some(Thought::Off)) {
+        return;
+    }
+    let sampling = &mut fit.sampling;
+    let (top_p, temperature) = (
+        sampling.top_p.take_if(|top_p| *top_p < LEAST_TOP_P).is_some(),
+        sampling.temperature.take_if(|temperature| *temperature != 1.0).is_some(),
+    );
+    for (path, is_lost) in [("temperature", temperature), ("top_p", top_p), ("top_k", sampling.top_k.take().is_some())]
+    {
+        if is_lost {
+            fit.losses.hint(path, "the model does not take it while it thinks");
+        }
+    }
 }
 
 /// Whether the conversation ends with results of calls before which no thinking of Claude's is left.

@@ -87,10 +87,7 @@ pub fn fit<'r>(request: &'r Request<'r>, own: Protocol, target: &Target<'_>) -> 
         parallel_tools: fitter.parallel_tools(!tools.is_empty()),
         tools,
         tool_choice,
-        max_tokens: match (request.max_tokens, target.max_output) {
-            (Some(asked), Some(most)) => Some(asked.min(most)),
-            (asked, _) => asked,
-        },
+        max_tokens: fitter.max_tokens(target.max_output),
         stop: fitter.stop(),
         sampling: fitter.sampling(),
         thought,

@@ -11,6 +11,7 @@ pub enum Field {
     Stop,
     Verbosity,
     Parallel,
+    MaxTokens,
 }
 
 impl Field {
@@ -31,6 +32,9 @@ impl Field {
             (Self::Verbosity, _) => "verbosity",
             (Self::Parallel, A) => "tool_choice.disable_parallel_tool_use",
             (Self::Parallel, _) => "parallel_tool_calls",
+            (Self::MaxTokens, C) => "max_completion_tokens",
+            (Self::MaxTokens, R) => "max_output_tokens",
+            (Self::MaxTokens, _) => "max_tokens",
         }
     }
 }

@@ -89,6 +89,13 @@ impl<'r> Fitter<'r, '_> {
         wanted && can
     }
 
+    pub(super) fn max_tokens(&mut self, most: Option<u64>) -> Option<u64> {
+        let asked = self.request.max_tokens?;
+        let Some(most) = most.filter(|most| *most < asked) else { return Some(asked) };
+        self.losses.hint(self.path(Field::MaxTokens), format!("the model gives at most {most}: as many are asked for"));
+        Some(most)
+    }
+
     pub(super) fn stop(&mut self) -> Vec<&'r str> {
         let stop = self.request.stop.iter().map(|text| &**text);
         let (path, most) = (self.path(Field::Stop), self.quirks.stop_most);

@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::reading::{answer, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
-use crate::usage::{Report, Usage};
+use crate::usage::{Count, Report, Usage};
 
 /// The longest line that is kept.
 const LINE: usize = 16 << 20;
@@ -30,8 +30,8 @@ struct Line<'a> {
     #[serde(default)]
     done: bool,
     done_reason: Option<Str<'a>>,
-    prompt_eval_count: Option<u64>,
-    eval_count: Option<u64>,
+    prompt_eval_count: Option<&'a RawValue>,
+    eval_count: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
 }
 
@@ -72,12 +72,13 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The counts; a count of zero is left out by the server.
+    /// The counts, where they can be read; a count of zero is left out by the server.
     fn usage(&self) -> Option<Box<Usage>> {
-        let input = self.prompt_eval_count?;
+        let count = |raw: &RawValue| serde_json::from_str(raw.get()).ok().map(|Count(n)| n);
+        let input = count(self.prompt_eval_count?)?;
+        let output = self.eval_count.map_or(Some(0), count)?;
         let mut usage = Usage::default();
-        let output = Some(self.eval_count.unwrap_or(0));
-        usage.set(Report { input: Some(input), output, ..Report::default() });
+        usage.set(Report { input: Some(input), output: Some(output), ..Report::default() });
         Some(Box::new(usage))
     }
 

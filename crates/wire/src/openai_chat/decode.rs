@@ -244,10 +244,8 @@ impl State {
             return self.blocks.guard.emit(Event::Error(refusal::within(data)), sink);
         }
         if let Some(raw) = chunk.usage {
-            match openai_usage::read(raw.get()) {
-                Ok(usage) => self.usage = Some(usage),
-                Err(_) => return self.blocks.guard.fail("the upstream's usage cannot be read", sink),
-            }
+            // The last word counts, also where it cannot be read: then the usage is not known.
+            self.usage = openai_usage::read(raw.get());
         }
         if let Some(tier) = chunk.service_tier
             && self.tier.as_deref() != Some(&*tier)
@@ -419,8 +417,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
         said.refusal.as_deref().is_some_and(|text| !text.is_empty()),
     );
     let mut stop = Stop::new(finish.reason(has_calls, refused).ok_or_else(gave_up)?);
-    if let Some(raw) = chunk.usage {
-        let mut usage = openai_usage::read(raw.get()).map_err(|_| unreadable())?;
+    if let Some(mut usage) = chunk.usage.and_then(|raw| openai_usage::read(raw.get())) {
         usage.service_tier = chunk.service_tier.as_deref().map(openai::tier);
         stop.usage = Some(Box::new(usage));
     }

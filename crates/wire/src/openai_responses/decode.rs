@@ -37,7 +37,7 @@ struct Response<'a> {
     service_tier: Option<Str<'a>>,
     error: Option<&'a RawValue>,
     incomplete_details: Option<Details<'a>>,
-    tool_usage: Option<ToolUsage>,
+    tool_usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -521,7 +521,7 @@ impl State {
             self.blocks.guard.emit(Event::Error(within_arguments()), sink);
             return Ok(());
         }
-        let usage = response.usage(self.seen.searches)?;
+        let usage = response.usage(self.seen.searches);
         self.blocks.finish(sink);
         let reason = cut.unwrap_or_else(|| self.seen.reason());
         self.blocks.guard.emit(Event::Stop(Stop { usage, ..Stop::new(reason) }), sink);
@@ -564,13 +564,12 @@ impl Response<'_> {
         }
     }
 
-    fn usage(&self, searches: u64) -> serde_json::Result<Option<Box<Usage>>> {
-        let Some(raw) = self.usage else { return Ok(None) };
-        let mut usage = openai_usage::read(raw.get())?;
+    fn usage(&self, searches: u64) -> Option<Box<Usage>> {
+        let mut usage = openai_usage::read(self.usage?.get())?;
         usage.service_tier = self.service_tier.as_deref().map(openai::tier);
-        let told = self.tool_usage.as_ref().and_then(|tools| tools.web_search.as_ref()?.num_requests);
-        usage.web_search = told.unwrap_or(searches);
-        Ok(Some(Box::new(usage)))
+        let told = || serde_json::from_str::<ToolUsage>(self.tool_usage?.get()).ok()?.web_search?.num_requests;
+        usage.web_search = told().unwrap_or(searches);
+        Some(Box::new(usage))
     }
 }
 
@@ -589,7 +588,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     if seen.broken && cut.is_none() {
         return Err(within_arguments());
     }
-    let usage = response.usage(seen.searches).map_err(|_| unreadable())?;
+    let usage = response.usage(seen.searches);
     let stop = Stop { usage, ..Stop::new(cut.unwrap_or_else(|| seen.reason())) };
     let mut message = Message::new(response.id.unwrap_or_default().0, response.model.unwrap_or_default().0, stop);
     message.parts = parts;

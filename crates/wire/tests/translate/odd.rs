@@ -200,10 +200,8 @@ fn what_is_no_chunk_ends_the_answer() {
     {
         assert_eq!(odd(event), "text[x|BadGateway: an event of the upstream cannot be read", "{event}");
     }
-    assert_eq!(
-        odd("data: {\"usage\":{\"prompt_tokens\":-1}}\n\n"),
-        "text[x|BadGateway: the upstream's usage cannot be read"
-    );
+    // Counts alone are no content.
+    assert_eq!(odd("data: {\"usage\":{\"prompt_tokens\":-1}}\n\n"), "text[x|] EndTurn");
     assert_eq!(odd("data: {\"error\":{\"message\":\"m\",\"code\":429}}\n\n"), "text[x|RateLimit: m");
     assert_eq!(
         odd(
@@ -453,4 +451,107 @@ fn what_is_lost_is_named_by_its_path_in_the_clients_request() {
         }
     }
     assert!(named > 100, "{named}");
+}
+
+/// A streamed and a whole answer of one upstream, with `USAGE` where its usage stands.
+fn answers(protocol: Protocol) -> [(bool, String); 2] {
+    let (stream, whole) = match protocol {
+        Protocol::AnthropicMessages => (
+            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"m\",\"usage\":{\"input_tokens\":3}}}\n\n\
+             event: content_block_start\ndata: {\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
+             event: content_block_delta\ndata: {\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"good\"}}\n\n\
+             event: content_block_stop\ndata: {\"index\":0}\n\n\
+             event: message_delta\ndata: {\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":USAGE}\n\n\
+             event: message_stop\ndata: {}\n\n",
+            r#"{"id":"m","model":"m","content":[{"type":"text","text":"good"}],"stop_reason":"end_turn","usage":USAGE}"#,
+        ),
+        Protocol::OpenAiChat => (
+            "data: {\"id\":\"x\",\"choices\":[{\"delta\":{\"content\":\"good\"},\"finish_reason\":\"stop\"}]}\n\n\
+             data: {\"id\":\"x\",\"choices\":[],\"usage\":USAGE}\n\ndata: [DONE]\n\n",
+            r#"{"id":"x","choices":[{"message":{"content":"good"},"finish_reason":"stop"}],"usage":USAGE}"#,
+        ),
+        Protocol::OpenAiResponses => (
+            "event: response.completed\ndata: {\"response\":{\"id\":\"r\",\"output\":[{\"type\":\"message\",\"id\":\"i\",\
+             \"role\":\"assistant\",\"content\":[{\"type\":\"output_text\",\"text\":\"good\",\"annotations\":[]}]}],\"usage\":USAGE}}\n\n",
+            r#"{"id":"r","output":[{"type":"message","id":"i","role":"assistant","content":[{"type":"output_text","text":"good","annotations":[]}]}],"usage":USAGE}"#,
+        ),
+        Protocol::Ollama => (
+            "{\"message\":{\"content\":\"good\"}}\n{\"message\":{\"content\":\"\"},\"done\":true,\"prompt_eval_count\":USAGE,\"eval_count\":3}\n",
+            r#"{"message":{"content":"good"},"done":true,"prompt_eval_count":3,"eval_count":USAGE}"#,
+        ),
+    };
+    [(true, stream.to_owned()), (false, whole.to_owned())]
+}
+
+#[test]
+fn usage_that_cannot_be_read_harms_no_answer() {
+    for from in Protocol::ALL {
+        for (is_stream, answer) in answers(from) {
+            for odd in [r#""many""#, "[]", "-1", r#"{"input_tokens":"7"}"#] {
+                let body = answer.replace("USAGE", odd);
+                for (to, client) in crate::support::clients() {
+                    let mut out = Vec::new();
+                    let upstream = transcode::upstream(from).unwrap();
+                    let front = &crate::support::FRONT;
+                    let seen = if is_stream {
+                        let mut stream = transcode::Stream::new(upstream, client, &Default::default(), front);
+                        stream.push(body.as_bytes(), &mut out);
+                        stream.end(&mut out);
+                        stream.seen().clone()
+                    } else {
+                        transcode::whole(upstream, client, body.as_bytes(), &Default::default(), front, false, &mut out)
+                            .unwrap()
+                    };
+                    let what = format!("{from:?} to {to:?}, {odd}: {}", String::from_utf8_lossy(&out));
+                    assert!(seen.error.is_none() && seen.stop.is_some() && seen.usage.is_none(), "{seen:?} {what}");
+                    assert!(out.windows(4).any(|word| word == b"good"), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn more_output_than_a_model_gives_is_not_asked_for_and_named() {
+    let chat = json!({ "model": "m", "max_tokens": 70_000, "messages": [{ "role": "user", "content": "hi" }] });
+    let anthropic = chat.clone();
+    let responses = json!({ "model": "m", "max_output_tokens": 70_000, "input": "hi" });
+    for (from, body, path) in [
+        (Protocol::OpenAiChat, chat, "max_completion_tokens"),
+        (Protocol::AnthropicMessages, anthropic, "max_tokens"),
+        (Protocol::OpenAiResponses, responses, "max_output_tokens"),
+    ] {
+        let body = body.to_string();
+        for to in crate::support::targets() {
+            let request = transcode::inbound(from).unwrap().decode_request(body.as_bytes()).unwrap();
+            let target = Target { max_output: Some(16_384), ..to.target(&request) };
+            let encoded = to.upstream().encode_request(&request, &target);
+            assert!(String::from_utf8_lossy(&encoded.body).contains("16384"), "{}", to.name);
+            let named = encoded.losses.iter().any(|loss| &*loss.path == path && loss.reason.contains("16384"));
+            assert!(named, "{}: {:?}", to.name, encoded.losses);
+        }
+    }
+}
+
+#[test]
+fn a_model_that_thinks_is_not_asked_for_a_temperature() {
+    let body = |effort: &str| {
+        json!({ "model": "m", "max_tokens": 9000, "reasoning_effort": effort, "temperature": 0.2, "top_p": 0.5,
+            "messages": [{ "role": "user", "content": "hi" }] })
+        .to_string()
+    };
+    let quirks = models::claude("claude-sonnet-4-5");
+    let target = Target { model: "m", max_output: None, quirks: &quirks, input_estimate: 1 };
+    let sent = |body: &str| {
+        let request = transcode::inbound(Protocol::OpenAiChat).unwrap().decode_request(body.as_bytes()).unwrap();
+        let encoded = transcode::upstream(Protocol::AnthropicMessages).unwrap().encode_request(&request, &target);
+        (serde_json::from_slice::<Value>(&encoded.body).unwrap(), encoded.losses.to_string())
+    };
+    let (thinks, lost) = sent(&body("medium"));
+    assert_eq!(thinks["thinking"]["type"], "enabled");
+    assert_eq!((&thinks["temperature"], &thinks["top_p"]), (&Value::Null, &Value::Null));
+    assert!(lost.contains("temperature") && lost.contains("top_p"), "{lost}");
+    let (plain, lost) = sent(&body("none"));
+    assert_eq!((&plain["temperature"], &plain["top_p"]), (&json!(0.2), &json!(0.5)));
+    assert!(!lost.contains("temperature"), "{lost}");
 }
