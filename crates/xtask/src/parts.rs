@@ -91,7 +91,12 @@ pub(crate) const PARTS: &[Part] = &[
         needs: &["build"],
         run: |places| clients::run(&clients::JUDGES, places),
     },
-    Part { name: "clients:real-model", what: "a real model behind the gateway", needs: &[], run: real_model },
+    Part {
+        name: "clients:real-model",
+        what: "a real model as a provider of three protocols",
+        needs: &["build"],
+        run: |places| clients::run(&clients::REAL_MODEL, places),
+    },
 ];
 
 impl Part {
@@ -181,11 +186,6 @@ fn licences(places: &Places) -> Outcome {
         return Outcome::NotRun("`cargo-deny` is not installed (`cargo install cargo-deny`)".into());
     }
     whole(cargo(places, &["deny", "--offline", "check", "bans", "licenses", "sources"]))
-}
-
-/// It is in the list so that nobody takes it for done.
-fn real_model(_: &Places) -> Outcome {
-    Outcome::NotRun("it needs the weights of a model, and nothing here fetches any".into())
 }
 
 /// What is packed is the development build: how it is optimized makes no difference to what is looked at.

