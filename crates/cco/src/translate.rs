@@ -103,7 +103,8 @@ fn request(options: &cli::translate::Translate, body: &Value, input: &[u8]) -> s
     let model = options.model.as_deref().unwrap_or(asked);
     let way = options.provider.and_then(|kind| kind.ways.iter().find(|way| way.protocol == options.to));
     let quirks = translation::quirks(options.to, way.map(|way: &Way| way.quirks), model);
-    let upstream = Upstream { protocol: options.to, model, quirks: &quirks, max_output: None };
+    let prompt = translation::count(options.from, input, input.len()).ok();
+    let upstream = Upstream { protocol: options.to, model, quirks: &quirks, max_output: None, prompt };
     let translated = translation::request(options.from, &upstream, input, asked, "unasked")
         .map_err(|why| Refused { message: why.message.into(), field: why.param.map(String::from) })?;
     if options.strict

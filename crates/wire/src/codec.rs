@@ -68,7 +68,7 @@ pub struct Target<'a> {
     /// How this upstream differs from its protocol.
     pub quirks: &'a Quirks,
     /// How many tokens the prompt comes to, by [estimate](crate::estimate): for upstreams whose context has to be
-    /// reserved.
+    /// reserved. 0: that is not known yet.
     pub input_estimate: u64,
 }
 

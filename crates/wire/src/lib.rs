@@ -33,4 +33,5 @@ mod streaming;
 pub mod text_input;
 pub mod transcode;
 pub mod usage;
+pub mod vocabulary;
 mod writing;

@@ -29,6 +29,8 @@ fn words(error: &ApiError) -> (&'static str, Option<&str>) {
         ErrorKind::PromptTooLong => (REQUEST, Some("context_length_exceeded")),
         ErrorKind::Authentication => (REQUEST, Some("invalid_api_key")),
         ErrorKind::Permission => (REQUEST, Some("permission_denied")),
+        // Not every 404 is about a model.
+        ErrorKind::NotFound if error.code.as_deref() == Some("unknown_url") => (REQUEST, error.code.as_deref()),
         ErrorKind::NotFound => (REQUEST, Some("model_not_found")),
         ErrorKind::Billing | ErrorKind::Quota => ("insufficient_quota", Some("insufficient_quota")),
         ErrorKind::RateLimit => ("rate_limit_exceeded", Some("rate_limit_exceeded")),

@@ -3,7 +3,7 @@
 use crate::anthropic::Anthropic;
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::{ApiError, ErrorKind};
-use crate::estimate::{self, Estimator};
+use crate::estimate::{self, Estimator, Sample};
 use crate::event::{Block, Delta, Event, Stop, StopReason};
 use crate::grammar::Grammar;
 use crate::loss::Losses;
@@ -49,8 +49,8 @@ pub struct Prepared {
     pub stream_usage: bool,
 }
 
-/// A request in the upstream's protocol, or the refusal to send it: a 400 that names the client's field. The estimate of
-/// its prompt is made here, once, whatever the target says of it.
+/// A request in the upstream's protocol, or the refusal to send it: a 400 that names the client's field. Where the target
+/// does not say how long its prompt is, that is estimated here.
 pub fn request(
     from: &dyn Inbound,
     to: &dyn Upstream,
@@ -59,7 +59,10 @@ pub fn request(
     estimator: &dyn Estimator,
 ) -> Result<Prepared, ApiError> {
     let request = from.decode_request(body)?;
-    let input_estimate = estimate::request(&request, estimator);
+    let input_estimate = match target.input_estimate {
+        0 => estimate::request(&request, estimator),
+        known => known,
+    };
     let encoded = to.encode_request(&request, &Target { input_estimate, ..*target });
     if let Some(loss) = encoded.losses.refused() {
         return Err(refusal(&loss.path, &loss.to_string()));
@@ -172,6 +175,8 @@ pub struct Seen {
     pub model: Box<str>,
     /// Bytes of text, thinking and input.
     pub text_bytes: u64,
+    /// How that text began.
+    pub sample: Sample,
 }
 
 impl Seen {
@@ -189,7 +194,10 @@ impl Seen {
                 self.usage.clone_from(&start.usage);
             }
             Event::Open(_) => self.has_content = true,
-            Event::Delta(Delta::Text(text) | Delta::Input(text)) => self.text_bytes += text.len() as u64,
+            Event::Delta(Delta::Text(text) | Delta::Input(text)) => {
+                self.text_bytes += text.len() as u64;
+                self.sample.push(text.as_bytes());
+            }
             Event::Stop(stop) => {
                 self.stop = Some(stop.reason.clone());
                 // What the beginning said is not what it came to.

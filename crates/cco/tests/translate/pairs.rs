@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::upstream;
-use crate::{Client, PROVIDERS, PROVIDERS_KEY, gateway, gateway_of, provider};
+use crate::{Client, PROVIDERS, PROVIDERS_KEY, gateway, gateway_of, post, provider};
 
 const SAYS: &str =
     "[[sim text=\"Hello there\" tool=f input={\"x\":1.5} input_tokens=123 output_tokens=45 then text=\"All done\"]]";
@@ -125,12 +125,12 @@ async fn between_equal_protocols_of_openai_the_bytes_pass_untouched() {
             let mut body = client.body(SAYS, stream);
             body["model"] = model.into();
             let text = format!(" {body} ");
-            let answer = gateway.ask(crate::post(client.path(), "", &text)).await;
+            let answer = gateway.ask(post(client.path(), "", &text)).await;
             assert_eq!(answer.status, 200, "{}", answer.text());
             let sent = upstream.last_ended().await;
             assert_eq!(String::from_utf8_lossy(&sent.body), text);
             let mut direct = crate::common::Client::connect(upstream.addr).await;
-            let straight = direct.ask(crate::post(client.path(), "", &text)).await;
+            let straight = direct.ask(post(client.path(), "", &text)).await;
             assert_eq!(String::from_utf8_lossy(&answer.body), String::from_utf8_lossy(&straight.body));
             assert_eq!(answer.header("openai-organization"), Some("org-simulator"));
         }
@@ -165,10 +165,36 @@ async fn prompts_are_counted_where_the_provider_does_not() {
     let gateway = gateway_of("ollama", &upstream).await;
     let body = json!({ "model": "m", "messages": [{ "role": "user", "content": "how many tokens is this?" }] });
     let head = "anthropic-version: 2023-06-01\r\n";
-    let answer = gateway.ask(crate::post("/v1/messages/count_tokens", head, &body.to_string())).await;
+    let answer = gateway.ask(post("/v1/messages/count_tokens", head, &body.to_string())).await;
     assert_eq!((answer.status, answer.header("x-cco-loss")), (200, Some("input_tokens")));
     assert!((5..12).contains(&answer.json()["input_tokens"].as_u64().unwrap()), "{}", answer.text());
     assert_eq!(upstream.sim.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_not_translated_is_not_found_and_says_what_it_takes() {
+    let upstream = upstream().await;
+    let gateway = gateway_of("ollama", &upstream).await;
+    for (path, protocol) in [
+        ("/v1/responses/compact", "openai-responses"),
+        ("/v1/embeddings", "openai-chat"),
+        ("/v1/messages/batches", "anthropic"),
+    ] {
+        let answer = gateway.ask(post(path, "", "{}")).await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.text());
+        let error = answer.json()["error"].clone();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(&format!("speaks `{protocol}` itself")), "{path}: {error}");
+        assert!(
+            message.contains("`ollama`") && matches!(error["code"].as_str(), None | Some("unknown_url")),
+            "{path}: {error}"
+        );
+    }
+    // Where one speaks it, it passes unread.
+    let openai = gateway_of("openai", &upstream).await;
+    let answer = openai.ask(post("/v1/responses/compact", "", "{}")).await;
+    assert!(!answer.text().contains("not translated"), "{}", answer.text());
+    assert_eq!(upstream.last_ended().await.target, "/v1/responses/compact");
 }
 
 #[tokio::test]

@@ -52,9 +52,12 @@ impl RuleSet {
         }
         let verdicts = || explanation.candidates.iter().map(|candidate| candidate.verdict);
         let any = |verdict: Verdict| verdicts().any(|one| one == verdict);
+        // What is not asked of a model passes to a provider of the client's own protocol, or to none: coming again is no use.
+        let is_untranslated = any(Verdict::OtherProtocol)
+            && verdicts().all(|verdict| matches!(verdict, Verdict::OtherProtocol | Verdict::Disabled));
         let kind = if any(Verdict::NoRight) || any(Verdict::NoKey) {
             ErrorKind::Authentication
-        } else if any(Verdict::NoModel) {
+        } else if any(Verdict::NoModel) || is_untranslated {
             ErrorKind::NotFound
         } else {
             ErrorKind::Unavailable
@@ -65,6 +68,12 @@ impl RuleSet {
                 .into()
         } else if verdicts().all(|verdict| verdict == Verdict::Disabled) {
             "no provider is enabled: enable one of `routing.defaultProvider` and `routing.fallbackChain`".into()
+        } else if is_untranslated {
+            let protocol = facts.protocol.as_str();
+            format!(
+                "this is not translated: it takes a provider that speaks `{protocol}` itself; {}",
+                explanation.refusals()
+            )
         } else if let [Candidate { provider, verdict: Verdict::NoKey, help: Some(help), .. }] =
             &explanation.candidates[..]
         {
@@ -72,7 +81,8 @@ impl RuleSet {
         } else {
             format!("no provider can take this request: {}", explanation.refusals())
         };
-        Refusal::new(kind, message).retry(Retry::Never)
+        let code = is_untranslated.then(|| "unknown_url".into());
+        Refusal { code, ..Refusal::new(kind, message).retry(Retry::Never) }
     }
 
     fn plan_with<'p, T: Trace>(

@@ -173,7 +173,7 @@ impl Exchange {
             };
             let (head, body) = (asked.head, asked.body);
             if let Some(body) = body {
-                translated::learn(client, worker, provider, way, &target, body).await?;
+                translated::learn(client, worker, asked.asks, provider, way, &target, body).await?;
             }
             let (asks, changes) = (asked.asks, &plan.changes);
             let request =

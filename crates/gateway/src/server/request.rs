@@ -106,12 +106,14 @@ pub(super) enum Unfit {
     Refused(Box<ApiError>),
 }
 
-/// What goes up of a body between equal protocols where it brings along reasoning of other providers: it is made once,
-/// however many targets are asked.
+/// What is made of a body once, however many targets are asked: what goes up of it between equal protocols where it brings
+/// along reasoning of other providers, and what it comes to.
 #[derive(Debug, Default)]
 pub(super) struct Fitted {
     for_claude: OnceCell<Option<Stripped>>,
     for_others: OnceCell<Option<Stripped>>,
+    /// What the prompt comes to, by estimate, where that is told to anybody; `None`: it cannot be read.
+    pub(super) prompt: OnceCell<Option<u64>>,
 }
 
 /// A body without reasoning of other providers, and what that was.

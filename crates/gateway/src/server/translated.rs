@@ -51,15 +51,42 @@ fn model<'m>(provider: &'m Provider, target: &Target<'m>, body: &'m HeldBody) ->
     provider.model(if target.model.is_empty() { asked } else { target.model })
 }
 
-/// Learns what has to be known of a target before a request can be written for it: nearly always nothing.
+/// Bytes of a prompt that the tokenizer sees where the estimate serves until the truth follows, and where it is the answer.
+const SAMPLED: usize = 16 << 10;
+const COUNTED: usize = 256 << 10;
+/// Bytes that are counted on the thread that serves: more would keep its other connections waiting.
+const AT_ONCE: usize = 2 << 10;
+
+/// How many tokens a prompt comes to, by estimate.
+async fn estimate(protocol: Protocol, text: &Bytes, most: usize) -> Result<u64, ApiError> {
+    if text.len() <= AT_ONCE && translation::is_ready_to_count() {
+        return translation::count(protocol, text, most);
+    }
+    let text = text.clone();
+    let counted = tokio::task::spawn_blocking(move || translation::count(protocol, &text, most)).await;
+    // It fails when the process ends meanwhile.
+    counted.unwrap_or(Ok(1))
+}
+
+/// Learns what has to be known before a request can be written for a target that speaks another protocol: how long its
+/// prompt is, where somebody is told so, and, nearly always known already, how much the model holds.
 pub(super) async fn learn<S: Io>(
     client: &mut Client<S>,
     worker: &Worker,
+    asks: Asks<'_>,
     provider: &Provider,
     way: &Way,
     target: &Target<'_>,
     body: &HeldBody,
 ) -> Result<(), Failure> {
+    if way.protocol == asks.protocol {
+        return Ok(());
+    }
+    let is_told = asks.protocol == Protocol::AnthropicMessages || way.reserves_context();
+    if is_told && asks.fitted.prompt.get().is_none() {
+        // A body that cannot be read is refused by who writes the request.
+        let _ = asks.fitted.prompt.set(estimate(asks.protocol, &body.text, SAMPLED).await.ok());
+    }
     let model = model(provider, target, body);
     if !provider.has_to_tell_context(way, model) {
         return Ok(());
@@ -87,7 +114,8 @@ pub(super) fn prepare(
     let asked = body.envelope.model.as_deref().unwrap_or_default();
     let model = model(provider, target, body);
     let quirks = provider.quirks(way, model);
-    let upstream = Upstream { protocol: way.protocol, model, quirks: &quirks, max_output: provider.max_output };
+    let (protocol, prompt) = (way.protocol, asks.fitted.prompt.get().copied().flatten());
+    let upstream = Upstream { protocol, model, quirks: &quirks, max_output: provider.max_output, prompt };
     let translated = translation::request(asks.protocol, &upstream, &body.text, asked, asks.id)?;
     if let (OnLoss::Refuse, Some(refused)) = (asks.on_loss, translation::refuse(&translated.losses)) {
         return Err(refused);
@@ -238,7 +266,7 @@ impl Exchange {
         provider: &Provider,
         body: &HeldBody,
     ) -> Result<(Ended, bool), Failure> {
-        let counted = translation::count(self.protocol, &body.text);
+        let counted = estimate(self.protocol, &body.text, COUNTED).await;
         let tokens = counted.map_err(|why| Refusal::of(&why).retry(Retry::Never))?;
         self.lose(&[format!("input_tokens: `{}` does not count: this is our estimate", provider.name).into()]);
         let body = serde_json::json!({ "input_tokens": tokens }).to_string();

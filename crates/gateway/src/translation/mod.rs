@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 pub use wire::anthropic::Unsigned;
 use wire::codec::{Back, Front, Target};
 use wire::error::{ApiError, ErrorKind};
-use wire::estimate::Classes;
+use wire::estimate::{Classes, Words};
 use wire::loss::{Losses, Place};
 use wire::meter::{Counts, Metered, Progress, StreamError};
 pub use wire::protocol::Protocol;
 use wire::quirks::Quirks;
 use wire::transcode::{self, Observer, Seen, Stream};
+use wire::vocabulary::Vocabulary;
 use wire::{anthropic, models, openai_responses, refusal};
 
 /// A header that names what a translation could not carry.
@@ -29,6 +30,8 @@ pub struct Upstream<'a> {
     pub quirks: &'a Quirks,
     /// The most tokens of output that it gives, where that is said; else what is known of the model by its name.
     pub max_output: Option<u64>,
+    /// What the prompt comes to, where that has been [counted](count); else it is estimated by kinds of characters.
+    pub prompt: Option<u64>,
 }
 
 /// A translated request.
@@ -88,7 +91,8 @@ pub fn request(
     id: &str,
 ) -> Result<Translated, ApiError> {
     let max_output = upstream.max_output.or_else(|| models::max_output(upstream.model));
-    let target = Target { model: upstream.model, max_output, quirks: upstream.quirks, input_estimate: 0 };
+    let input_estimate = upstream.prompt.unwrap_or(0);
+    let target = Target { model: upstream.model, max_output, quirks: upstream.quirks, input_estimate };
     let (from, to) = (inbound(client), outbound(upstream.protocol));
     let prepared = transcode::request(from, to, body, &target, &Classes)?;
     let encoded = prepared.encoded;
@@ -127,9 +131,15 @@ pub fn without_foreign_reasoning(protocol: Protocol, body: &[u8], unsigned: Unsi
     }
 }
 
-/// The size of a client's prompt, by estimate: for upstreams that do not count.
-pub fn count(client: Protocol, body: &[u8]) -> Result<u64, ApiError> {
-    transcode::estimate(inbound(client), body, &Classes)
+/// The size of a client's prompt, by estimate: for upstreams that do not count. The tokenizer sees about `most` bytes of
+/// it, at some ten million of them a second; the first time, it has to be made ready for some tens of milliseconds.
+pub fn count(client: Protocol, body: &[u8], most: usize) -> Result<u64, ApiError> {
+    transcode::estimate(inbound(client), body, &Words::new(body.len(), most))
+}
+
+/// Whether [`count`] is ready, so that a small prompt is counted in no time.
+pub fn is_ready_to_count() -> bool {
+    Vocabulary::at_hand().is_some()
 }
 
 /// An error answer in a client's protocol: its status, its fields and its body.
@@ -387,6 +397,7 @@ pub fn metered(seen: &Seen) -> Metered {
             None => Counts::Unknown,
         },
         text_bytes: seen.text_bytes,
+        sample: seen.sample,
         told_input: None,
         error,
         unreadable: 0,

@@ -14,7 +14,7 @@ fn prompt(protocol: Protocol, more: Value) -> Vec<u8> {
 
 fn sent(client: Protocol, upstream: Protocol, more: Value) -> Translated {
     let quirks = Quirks::of(upstream);
-    let to = Upstream { protocol: upstream, model: "theirs", quirks: &quirks, max_output: None };
+    let to = Upstream { protocol: upstream, model: "theirs", quirks: &quirks, max_output: None, prompt: None };
     request(client, &to, &prompt(client, more), "asked", "0193-ab").unwrap()
 }
 
@@ -132,7 +132,7 @@ fn losses_are_told_or_refused_as_the_configuration_says() {
     // What changes the meaning is refused whatever the configuration says.
     let image = json!({ "messages": [{ "role": "user", "content": [{ "type": "image", "source": { "type": "url", "url": "https://x.test/a.png" } }] }] });
     let quirks = Quirks::of(O);
-    let to = Upstream { protocol: O, model: "m", quirks: &quirks, max_output: None };
+    let to = Upstream { protocol: O, model: "m", quirks: &quirks, max_output: None, prompt: None };
     let refused = request(A, &to, &prompt(A, image), "m", "id").unwrap_err();
     assert_eq!(refused.param.as_deref(), Some("messages[0].content[0]"));
 }
@@ -141,7 +141,7 @@ fn losses_are_told_or_refused_as_the_configuration_says() {
 fn no_more_output_is_asked_for_than_the_model_gives() {
     let asked = |model: &str, max_output: Option<u64>| {
         let quirks = Quirks::of(C);
-        let to = Upstream { protocol: C, model, quirks: &quirks, max_output };
+        let to = Upstream { protocol: C, model, quirks: &quirks, max_output, prompt: None };
         let translated = request(A, &to, &prompt(A, json!({ "max_tokens": 64_000 })), "asked", "id").unwrap();
         serde_json::from_slice::<Value>(&translated.body).unwrap()["max_tokens"].clone()
     };
@@ -207,6 +207,6 @@ fn reasoning_of_others_is_taken_out_of_what_passes() {
 
 #[test]
 fn a_prompt_is_counted_for_upstreams_that_do_not() {
-    assert!(count(A, &prompt(A, json!({}))).unwrap() > 0);
-    assert!(count(A, b"{").is_err());
+    assert!(count(A, &prompt(A, json!({})), 1 << 20).unwrap() > 0);
+    assert!(count(A, b"{", 1).is_err());
 }

@@ -89,9 +89,9 @@ fn every_end_has_its_outcome_and_what_was_used_until_then_is_not_for_free() {
         "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"busy\"}}\n\n";
     // (what the upstream does, streamed, outcome, output tokens: reported and estimated, whether it has a price)
     let rows = [
-        (cut(&[]), true, Outcome::Truncated, Some(1), Some(9), true),
-        (cut(&[Step::Hang]), true, Outcome::Timeout, Some(1), Some(9), true),
-        (cut(&[chunk(failed)]), true, Outcome::UpstreamError, Some(1), Some(9), true),
+        (cut(&[]), true, Outcome::Truncated, Some(1), Some(7), true),
+        (cut(&[Step::Hang]), true, Outcome::Timeout, Some(1), Some(7), true),
+        (cut(&[chunk(failed)]), true, Outcome::UpstreamError, Some(1), Some(7), true),
         (cut(&[chunk(USED), chunk(STOP)]), true, Outcome::Success, Some(7), None, true),
         (
             vec![Step::Request, send(STREAM), chunk(&begun("nobody-knows")), chunk(USED), chunk(STOP)],

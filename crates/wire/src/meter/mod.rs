@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::anthropic::usage::{report, text};
+use crate::estimate::Sample;
 use crate::sse::RawEvent;
 use crate::usage::{MODEL, Report, Usage, bounded};
 
@@ -77,6 +78,8 @@ pub struct Metered {
     pub is_final: bool,
     /// Bytes of text, thinking and tool input that were seen.
     pub text_bytes: u64,
+    /// How that text began.
+    pub sample: Sample,
     /// The input that a client was told of at the beginning by our estimate, because its upstream had not said it.
     pub told_input: Option<u64>,
     /// The error that ended it.
@@ -86,9 +89,9 @@ pub struct Metered {
 }
 
 impl Metered {
-    /// Output tokens as far as the text shows them, at four bytes each; `None` where the closing counts are known.
+    /// Output tokens as far as the text shows them, by how it began; `None` where the closing counts are known.
     pub fn estimated_output(&self) -> Option<u64> {
-        (!self.is_final).then(|| self.text_bytes.div_ceil(4))
+        (!self.is_final).then(|| self.sample.tokens(self.text_bytes))
     }
 }
 
@@ -106,6 +109,7 @@ pub struct Meter {
     /// Whether the output has been reported after the beginning.
     output: Reading,
     text_bytes: u64,
+    sample: Sample,
     error: Option<StreamError>,
     unreadable: u32,
 }
@@ -193,7 +197,7 @@ impl Meter {
             return;
         }
         if let Some(string) = usual_delta(event.bytes()) {
-            return self.delta(string_bytes(string));
+            return self.delta(string);
         }
         match event.name() {
             Some(b"content_block_delta") => self.delta(delta_text(event.bytes())),
@@ -237,16 +241,19 @@ impl Meter {
             usage: if known { Counts::Known(self.usage.clone()) } else { Counts::Unknown },
             is_final: known && closed && self.output == Reading::Read,
             text_bytes: self.text_bytes,
+            sample: self.sample,
             told_input: None,
             error: self.error.clone(),
             unreadable: self.unreadable,
         }
     }
 
-    fn delta(&mut self, bytes: u64) {
+    /// A delta; `string` is its text, from after its opening quote.
+    fn delta(&mut self, string: &[u8]) {
         self.begin();
         self.has_content = true;
-        self.text_bytes = self.text_bytes.saturating_add(bytes);
+        self.text_bytes = self.text_bytes.saturating_add(string_bytes(string));
+        self.sample.push_json(string);
     }
 
     fn begin(&mut self) {
@@ -333,33 +340,33 @@ fn usual_delta(event: &[u8]) -> Option<&[u8]> {
         .or_else(|| kind.strip_prefix(b"thinking_delta\",\"thinking\":\""))
 }
 
-/// Bytes of text in a `content_block_delta`, found by looking for the string and its end without parsing: an escape
-/// counts as one byte, of `\u` escapes as three. Signatures and citations count nothing; of an event that was cut, what
-/// is left of it counts.
-fn delta_text(event: &[u8]) -> u64 {
+/// The text in a `content_block_delta`, from after its opening quote, found by looking for the string without parsing.
+/// Signatures and citations are none; of an event that was cut, it is what is left.
+fn delta_text(event: &[u8]) -> &[u8] {
     const KEY: &[u8] = b"\"delta\"";
-    let Some(at) = memmem::find(event, KEY) else { return 0 };
+    let Some(at) = memmem::find(event, KEY) else { return b"" };
     let mut rest = &event[at + KEY.len()..];
     let mut counts = false;
     while let Some(quote) = memchr(b'"', rest) {
         let string = &rest[quote + 1..];
         if counts {
-            return string_bytes(string);
+            return string;
         }
-        let Some(end) = memchr(b'"', string) else { return 0 };
+        let Some(end) = memchr(b'"', string) else { return b"" };
         match &string[..end] {
             b"text" | b"thinking" | b"partial_json" | b"content" => {
                 counts = string[end + 1..].trim_ascii_start().first() == Some(&b':');
             }
-            b"citation" | b"signature" => return 0,
+            b"citation" | b"signature" => return b"",
             _ => {}
         }
         rest = &string[end + 1..];
     }
-    0
+    b""
 }
 
-/// The length of a JSON string, from after its opening quote, when its escapes are undone.
+/// The length of a JSON string, from after its opening quote, when its escapes are undone: an escape counts as one byte,
+/// of `\u` escapes as three.
 fn string_bytes(string: &[u8]) -> u64 {
     let (mut bytes, mut rest) = (0, string);
     while let Some(at) = memchr2(b'"', b'\\', rest) {

@@ -121,7 +121,7 @@ fn counts_are_final_only_when_the_end_was_seen() {
 fn text_is_measured_without_being_parsed() {
     let mut usual = 0;
     let bytes = |delta: &str| {
-        delta_text(format!("event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{delta}}}\n\n").as_bytes())
+        string_bytes(delta_text(format!("event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{delta}}}\n\n").as_bytes()))
     };
     for (delta, want) in [
         (r#"{"type":"text_delta","text":"Cached."}"#, 7),
@@ -150,10 +150,10 @@ fn text_is_measured_without_being_parsed() {
         }
     }
     assert_eq!(usual, 6);
-    assert_eq!(delta_text(br#"{"delta":{"text":"cut he"#), 6);
-    assert_eq!(delta_text(br#"{"delta":{"text":"\"#), 1);
-    assert_eq!(delta_text(br#"{"delta":{"text":"\u12"#), 3);
-    assert_eq!(delta_text(br#"{"delta":{"te"#), 0);
+    assert_eq!(string_bytes(delta_text(br#"{"delta":{"text":"cut he"#)), 6);
+    assert_eq!(string_bytes(delta_text(br#"{"delta":{"text":"\"#)), 1);
+    assert_eq!(string_bytes(delta_text(br#"{"delta":{"text":"\u12"#)), 3);
+    assert_eq!(string_bytes(delta_text(br#"{"delta":{"te"#)), 0);
 }
 
 #[test]

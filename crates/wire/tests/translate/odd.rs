@@ -555,3 +555,66 @@ fn a_model_that_thinks_is_not_asked_for_a_temperature() {
     assert_eq!((&plain["temperature"], &plain["top_p"]), (&json!(0.2), &json!(0.5)));
     assert!(!lost.contains("temperature"), "{lost}");
 }
+
+#[test]
+fn what_azure_says_of_its_filters_is_no_content_and_a_cut_by_them_is_a_refusal() {
+    let first = r#"data: {"id":"","model":"","choices":[],"prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false}}}]}"#;
+    let says = r#"data: {"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"a"},"content_filter_results":{"hate":{"filtered":false}}}]}"#;
+    // With the asynchronous filter these come at any time, without a delta.
+    let later = r#"data: {"id":"","choices":[{"index":0,"content_filter_offsets":{"start_offset":0,"end_offset":1},"content_filter_results":{}}]}"#;
+    let end = |reason: &str| {
+        format!(r#"data: {{"id":"x","choices":[{{"index":0,"delta":{{}},"finish_reason":"{reason}"}}]}}"#)
+    };
+    let stream = |events: &[&str]| short(Protocol::OpenAiChat, &(events.join("\n\n") + "\n\n" + DONE));
+    assert_eq!(stream(&[first, says, later, &end("stop"), later]), "text[a|] EndTurn");
+    assert_eq!(stream(&[first, later, says, &end("content_filter")]), "text[a|] Refusal");
+    assert_eq!(stream(&[first, &end("content_filter")]), "Refusal");
+}
+
+#[test]
+fn a_sign_of_life_of_any_upstream_reaches_every_client_as_one_of_its_own() {
+    let in_progress = "event: response.in_progress\ndata: {\"response\":{\"id\":\"r\"}}\n\n";
+    for (from, begins, alive) in [
+        (
+            Protocol::AnthropicMessages,
+            "event: message_start\ndata: {\"message\":{\"id\":\"m\"}}\n\n",
+            &["event: ping\ndata: {\"type\": \"ping\"}\n\n", ": waiting\n\n"][..],
+        ),
+        (
+            Protocol::OpenAiChat,
+            "data: {\"id\":\"x\",\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n",
+            &[": keep-alive\n\n", ": OPENROUTER PROCESSING\n\n"],
+        ),
+        (
+            Protocol::OpenAiResponses,
+            in_progress,
+            &[in_progress, "event: keepalive\ndata: {\"type\":\"keepalive\"}\n\n", ": waiting\n\n"],
+        ),
+    ] {
+        for sign in alive {
+            for (to, client) in crate::support::clients() {
+                let upstream = transcode::upstream(from).unwrap();
+                let mut stream = transcode::Stream::new(upstream, client, &Default::default(), &crate::support::FRONT);
+                let mut out = Vec::new();
+                // Also before anything was said: it may take minutes until then.
+                for before in ["", begins] {
+                    stream.push(before.as_bytes(), &mut out);
+                    out.clear();
+                    if before.is_empty() && *sign == in_progress {
+                        continue;
+                    }
+                    stream.push(sign.as_bytes(), &mut out);
+                    let want = match to {
+                        Protocol::AnthropicMessages => "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+                        _ => ": ping\n\n",
+                    };
+                    assert_eq!(String::from_utf8_lossy(&out), want, "{sign:?} of {from:?} to {to:?}");
+                    out.clear();
+                }
+            }
+        }
+    }
+    // Lines without anything are none.
+    let blank = "\n{\"message\":{\"content\":\"\"}}\n\n{\"message\":{\"content\":\"a\"}}\n{\"done\":true}\n";
+    assert_eq!(short(Protocol::Ollama, blank), "text[a|] EndTurn");
+}
