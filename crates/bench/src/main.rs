@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to its user")]
 #![expect(clippy::disallowed_methods, reason = "the rules on clocks are for the gateway, not for what measures it")]
 
+mod count;
 mod load;
 mod mock;
 mod plan;
@@ -30,6 +31,9 @@ struct Cli {
 enum Command {
     /// Measure everything, in interleaved rounds
     Run(run::Options),
+    /// Do one piece of work so often, to be counted
+    #[command(hide = true)]
+    Count(count::Options),
     /// Serve scripted answers, as an upstream
     #[command(hide = true)]
     Mock(mock::Options),
@@ -44,6 +48,7 @@ type Fault = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
+        Command::Count(options) => count::run(&options),
         Command::Mock(options) => on_one_thread(mock::serve(options)),
         Command::Load(options) => on_one_thread(load::run(options)),
     };

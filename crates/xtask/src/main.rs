@@ -10,6 +10,7 @@ mod bench;
 mod clients;
 mod dist;
 mod fuzz;
+mod guard;
 mod live;
 mod parts;
 mod report;
@@ -40,6 +41,8 @@ Commands:
     --out DIR           where to [default: `package` below the target folder]
   verification          write docs/GATEWAY_STREAMING_VERIFICATION.md anew
     --measure PROGRAM   after that program has driven itself for half a minute
+  guard                 count instructions and allocations of the hot pieces (needs valgrind) and compare
+    --write             write down what is counted now
   bench                 measure cco beside nginx; on a machine that does nothing else (`bench --help` for all options)
     --quick             about a minute, for a first look";
 
@@ -74,6 +77,7 @@ fn run(args: &[String]) -> Result<ExitCode, Fault> {
         Some("dist") => dist::dist(words, USAGE),
         Some("verification") => verification::verification(words, USAGE),
         Some("bench") => bench::bench(words),
+        Some("guard") => guard::guard(words, USAGE),
         Some("fuzz") => fuzz::fuzz(words, USAGE),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::{Line, Outcome, Report, Tally};
 use crate::shell;
-use crate::{Fault, Places, clients, dist, setup};
+use crate::{Fault, Places, clients, dist, guard, setup};
 
 /// No part may take longer: a hanging test must not hang CI.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -34,6 +34,12 @@ pub(crate) const PARTS: &[Part] = &[
     Part { name: "tests", what: "unit and integration tests, fuzz corpora among them", needs: &[], run: tests },
     Part { name: "doc-tests", what: "examples in the documentation", needs: &[], run: doc_tests },
     Part { name: "licences", what: "cargo-deny, where it is installed", needs: &[], run: licences },
+    Part {
+        name: "guard",
+        what: "instructions and allocations of the hot pieces, under valgrind",
+        needs: &[],
+        run: guard,
+    },
     Part { name: "build", what: "the `cco` binary", needs: &[], run: build },
     Part { name: "dist", what: "packages, and the life of an installation", needs: &["build"], run: dist },
     Part { name: "clients:setup", what: "pinned clients under `target/clients/`", needs: &[], run: clients_setup },
@@ -186,6 +192,17 @@ fn licences(places: &Places) -> Outcome {
         return Outcome::NotRun("`cargo-deny` is not installed (`cargo install cargo-deny`)".into());
     }
     whole(cargo(places, &["deny", "--offline", "check", "bans", "licenses", "sources"]))
+}
+
+fn guard(places: &Places) -> Outcome {
+    if let Err(fault) = setup::ensure_program("valgrind", "valgrind") {
+        return Outcome::NotRun(fault);
+    }
+    match guard::check(places) {
+        Ok(faults) if faults.is_empty() => Outcome::Ran(Tally::ONE),
+        Ok(faults) => Outcome::Failed(Tally::default(), faults.join("; ")),
+        Err(fault) => Outcome::Failed(Tally::default(), fault),
+    }
 }
 
 /// What is packed is the development build: how it is optimized makes no difference to what is looked at.

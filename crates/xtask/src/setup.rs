@@ -85,6 +85,15 @@ pub(crate) fn ensure_system() -> Result<String, Fault> {
     }
 }
 
+/// Makes sure that a program is there, from this package of the system.
+pub(crate) fn ensure_program(program: &str, package: &str) -> Result<(), Fault> {
+    if shell::exists(program) {
+        return Ok(());
+    }
+    debian(&[package]).map_err(|why| format!("`{program}` is not here, and {why}"))?;
+    if shell::exists(program) { Ok(()) } else { Err(format!("`{package}` is installed, and `{program}` is not there")) }
+}
+
 /// Makes sure that `kit` is installed as its manifests say; tells in words what was done.
 pub(crate) fn ensure(kit: &Kit, places: &Places) -> Result<String, Fault> {
     if let Some(missing) = kit.programs.iter().find(|program| !shell::exists(program)) {
