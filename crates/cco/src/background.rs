@@ -147,15 +147,19 @@ fn stop_within(env: &Env, within: Option<u32>) -> Result<(), Failure> {
         term::line("not running");
         return Ok(());
     };
-    let within = within.map(|secs| format!("?within={secs}")).unwrap_or_default();
-    let told = gateway.change(&format!("/gateway/drain{within}"))?;
+    let asked = within.map(|secs| format!("?within={secs}")).unwrap_or_default();
+    let told = gateway.change(&format!("/gateway/drain{asked}"))?;
     let pid = told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
     let Some(pid) = pid else { return Err(Failure::new("the gateway does not say which process it is")) };
     // Nobody is signalled: the gateway ends by itself, and is only looked at.
     let process = Other::of(pid);
     if !process.ends(SHORT) {
-        term::note("running streams may finish (`server.drainSecs`)");
         let drain = told["within_secs"].as_f64().and_then(|secs| Duration::try_from_secs_f64(secs).ok());
+        let drain = within.map(|secs| Duration::from_secs(secs.into())).or(drain);
+        match within {
+            Some(secs) => term::note(format_args!("running streams may finish, for {secs} s")),
+            None => term::note("running streams may finish (`server.drainSecs`)"),
+        }
         if !process.ends(drain.unwrap_or(DRAIN) + LAST) {
             let help = format!("`kill {pid}` ends it at once; `cco daemon logs --program` may say what it waits for");
             return Err(Failure::new(format!("the gateway was told to stop and has not ended: PID {pid}")).help(help));
@@ -183,7 +187,10 @@ fn program_log(env: &Env, options: &DaemonLogs) -> Result<(), Failure> {
         Some(told) => PathBuf::from(told.log()),
         None => setup::log_path(&source::home(env)?),
     };
-    let cannot = |why| Failure::new(format!("`{}` cannot be read", log.display())).because(why);
+    let cannot = |why| {
+        let failure = Failure::new(format!("`{}` cannot be read", log.display())).because(why);
+        failure.help("`cco daemon start` and a service write it; `cco serve` in a terminal writes there")
+    };
     let file = std::fs::File::open(&log).map_err(cannot)?;
     let (mut reader, mut lines) = (BufReader::new(file), std::collections::VecDeque::new());
     let most = options.logs.look.limit.unwrap_or(LINES) as usize;

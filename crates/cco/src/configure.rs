@@ -86,7 +86,7 @@ fn init(named: Option<&Path>, env: &Env, options: &Init) -> Result<(), ExitCode>
         failed(format!("`{}` cannot be written", path.display()), Some(why), "name another file with --config")
     };
     if !folder.is_dir() {
-        std::fs::create_dir_all(folder).map_err(|why| cannot(folder, &why))?;
+        system::folder(folder).map_err(|why| cannot(folder, &why))?;
     }
     let written = if options.force {
         system::replace(&file, FIRST.as_bytes()).map(|()| true)

@@ -12,7 +12,7 @@ use crate::{EXIT_NOT_RUNNING, cli, costs, term, text};
 pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
     let env = Env::process();
     let Ok(mut gateway) = Source::gateway(&env) else {
-        not_running(options.json);
+        not_running(&env, options.json);
         return ExitCode::from(EXIT_NOT_RUNNING);
     };
     match Told::by(&mut gateway) {
@@ -20,7 +20,7 @@ pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
         Ok(told) => told.lines().iter().for_each(term::line),
         // It may have ended just now.
         Err(_) if Source::gateway(&env).is_err() => {
-            not_running(options.json);
+            not_running(&env, options.json);
             return ExitCode::from(EXIT_NOT_RUNNING);
         }
         Err(why) => return source::ended(Err(why)),
@@ -51,19 +51,30 @@ pub(crate) fn glance() -> ExitCode {
                 Some(file) => format!("configuration: {}", file.display()),
                 None => "configuration: none is needed".into(),
             });
-            term::line("next: cco daemon start, or cco --help");
+            term::line(match has_faults(&env) {
+                true => "next: cco config validate (it has faults, and nothing starts with them)",
+                false => "next: cco daemon start, or cco --help",
+            });
         }
     }
     ExitCode::SUCCESS
 }
 
-fn not_running(as_json: bool) {
+/// Whether the configuration keeps the gateway from starting.
+fn has_faults(env: &Env) -> bool {
+    gateway::config::load(None, env).is_err()
+}
+
+fn not_running(env: &Env, as_json: bool) {
     if as_json {
         return term::line(json!({ "running": false }));
     }
     term::line("❌ Daemon Status:");
     term::line("   Running: false");
-    term::line("   Start it: cco daemon start");
+    term::line(match has_faults(env) {
+        true => "   The configuration has faults: cco config validate",
+        false => "   Start it: cco daemon start",
+    });
 }
 
 /// What is the matter with a part of the gateway; `None`: nothing.

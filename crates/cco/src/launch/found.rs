@@ -34,8 +34,11 @@ impl Found {
     /// Asks over the socket in our folder, which nobody else can listen on: that proves it, where an answer from the
     /// port would not, since anybody may hold a port.
     pub(super) fn gateway(env: &Env, client: Client) -> Result<Self, Failure> {
-        let none =
-            |why: std::io::Error| Failure::new("no gateway of yours answers").because(why).help("cco daemon start");
+        let none = |why: std::io::Error| {
+            let failure = Failure::new("no gateway of yours answers").help("cco daemon start");
+            // Without one there is no socket: that says no more than the words above.
+            if why.kind() == std::io::ErrorKind::NotFound { failure } else { failure.because(why) }
+        };
         let mut gateway = Source::gateway(env).map_err(none)?;
         let health = gateway.json("/gateway/health")?;
         let listen = health["process"]["address"].as_str().and_then(|text| text.parse().ok());

@@ -92,22 +92,25 @@ fn started(command: &[OsString], changes: &Changes) -> Result<u8, Failure> {
 
 /// Says what was recorded of this project since the start, by agent where there were several.
 fn cost(env: &Env, began: i64, project: &Project) -> Result<(), Failure> {
-    let Ok(mut gateway) = Source::gateway(env) else {
+    let Ok(gateway) = Source::gateway(env) else {
         term::note("the gateway has ended: `cco costs --by session` shows what this cost");
         return Ok(());
     };
-    let zone = source::here();
     let words = [("since", source::exactly(began)), ("project", project.name_in_header()), ("limit", "20".into())];
-    let told = gateway.json(&source::target("/gateway/sessions", &words, &zone))?;
-    // Questions know seconds: within one, another session may have ended before this one began.
-    let is_ours =
-        |session: &&Value| session["last"].as_str().and_then(source::micros).is_none_or(|last| last + 1000 > began);
-    let sessions: Vec<_> = told["sessions"].as_array().into_iter().flatten().filter(is_ours).collect();
+    let sessions = since(&gateway, began, &words)?;
     if sessions.is_empty() {
-        term::note("no request went through the gateway");
+        // Not every client can be told to send headers.
+        let mut others = since(&gateway, began, &[words[0].clone(), words[2].clone()])?;
+        others.retain(|session| session["projects"].as_array().is_none_or(Vec::is_empty));
+        for session in &others {
+            term::note(format_args!("requests that name no project: {}", spent(session)));
+        }
+        if others.is_empty() {
+            term::note("no request went through the gateway");
+        }
         return Ok(());
     }
-    for session in sessions {
+    for session in &sessions {
         let id = session["id"].as_str().filter(|id| !id.is_empty()).unwrap_or("(none)");
         term::note(format_args!("session {}: {}", text::line(id), spent(session)));
         let mut agents = Vec::new();
@@ -119,6 +122,20 @@ fn cost(env: &Env, began: i64, project: &Project) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The sessions that something was recorded of since then.
+fn since(gateway: &Source, began: i64, words: &[(&str, String)]) -> Result<Vec<Value>, Failure> {
+    // The gateway itself: what only the journal knows is no sum.
+    let mut told = gateway.answer(&source::target("/gateway/sessions", words, &source::here()))?;
+    if told["fresh"] == false {
+        term::note("the newest requests may be missing");
+    }
+    let Value::Array(mut sessions) = told["sessions"].take() else { return Ok(Vec::new()) };
+    // Questions know seconds: within one, another session may have ended before this one began.
+    let last = |session: &Value| session["last"].as_str().and_then(source::micros);
+    sessions.retain(|session| last(session).is_none_or(|last| last + 1000 > began));
+    Ok(sessions)
 }
 
 /// The agents of a tree, one after the other.

@@ -90,6 +90,23 @@ async fn a_cost_that_cannot_be_told_does_not_change_the_exit_code() {
 }
 
 #[tokio::test]
+async fn what_a_client_cost_that_names_no_project_is_said_too() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    let body = r#"{"model":"claude-sonnet-5-5","max_tokens":100,"messages":[{"role":"user","content":"x"}]}"#;
+    let ask = format!(
+        r#"curl -sS --fail "$ANTHROPIC_BASE_URL/v1/messages" -H "authorization: Bearer $ANTHROPIC_AUTH_TOKEN" \
+           -H "anthropic-version: 2023-06-01" -H "content-type: application/json" -d '{body}'"#
+    );
+    let ran = output(&mut cco(gateway.home(), &["run", "--", "sh", "-c", &ask])).await;
+    let err = text(&ran.stderr);
+    assert!(ran.status.success() && err.contains("note: requests that name no project: "), "{err}");
+    assert!(err.contains("(1 requests, ") && !err.contains("no request went"), "{err}");
+    let ran = output(&mut cco(gateway.home(), &["run", "--", "sh", "-c", "exit 0"])).await;
+    assert!(text(&ran.stderr).contains("note: no request went through the gateway"), "{}", text(&ran.stderr));
+}
+
+#[tokio::test]
 async fn whoever_ends_us_ends_the_command() {
     let upstream = upstream().await;
     let gateway = gateway(&upstream, Some(STORED)).await;

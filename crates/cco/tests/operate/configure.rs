@@ -29,6 +29,16 @@ fn the_first_file_changes_nothing_and_is_not_written_over() {
 }
 
 #[test]
+fn the_folder_of_the_first_file_is_for_its_user_alone() {
+    let mut home = Home::new();
+    let folder = home.file("of/mine");
+    home.set("CCO_HOME", folder.to_str().unwrap());
+    config(&home, &["init"]).done();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&folder).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
 fn a_key_is_set_in_its_place_and_the_comments_stay() {
     let home = Home::new();
     config(&home, &["init"]).done();

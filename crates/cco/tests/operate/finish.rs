@@ -17,6 +17,21 @@ fn alone_it_tells_state_and_next_step_in_three_lines() {
 }
 
 #[test]
+fn what_keeps_it_from_starting_is_the_next_step() {
+    let home = Home::new();
+    std::fs::write(home.file("config.json"), r#"{ "servr": {} }"#).unwrap();
+    let said = cco(&home, &[]).done();
+    assert!(said.lines().nth(2).unwrap().starts_with("next: cco config validate"), "{said}");
+    let said = cco(&home, &["status"]);
+    assert!(
+        said.code == Some(3) && said.out.contains("   The configuration has faults: cco config validate\n"),
+        "{}",
+        said.out
+    );
+    assert_eq!(cco(&home, &["config", "validate"]).code, Some(78));
+}
+
+#[test]
 fn the_help_has_its_commands_in_groups() {
     let home = Home::new();
     let help = cco(&home, &["--help"]).done();
