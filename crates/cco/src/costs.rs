@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use gateway::admin::named;
 use serde_json::Value;
 
 use crate::cli::look::Costs;
@@ -39,6 +40,9 @@ pub(crate) fn run(options: &Costs) -> ExitCode {
 }
 
 fn costs(options: &Costs) -> Result<(), Failure> {
+    if options.grep.is_some() {
+        return Err(ungreppable("costs"));
+    }
     let zone = source::here();
     let mut words = source::words(&options.look, &zone)?;
     words.push(("by", options.by.clone()));
@@ -72,11 +76,11 @@ fn costs(options: &Costs) -> Result<(), Failure> {
         ("", Side::Left),
     ]);
     for group in groups {
-        let name = group[key.as_str()].as_str().filter(|name| !name.is_empty());
+        let name = group[key.as_str()].as_str().unwrap_or_default();
         // Where only kinds are told apart, agents without one are among those without a name.
         let none = if options.by == "agent" { "(main)" } else { "(none)" };
         let part = if most > 0.0 { spent(group) / most } else { 0.0 };
-        let name = text::cut(&text::line(name.unwrap_or(none)), 40).into_owned();
+        let name = text::cut(&text::line(&named(name, none)), 40).into_owned();
         table.row(row(name, group, &text::bar(part, BAR)));
     }
     table.row(row("total".into(), &told["total"], ""));
@@ -88,6 +92,12 @@ fn costs(options: &Costs) -> Result<(), Failure> {
     }
     remarks(&told["total"]);
     Ok(())
+}
+
+/// Sums are kept by names and times, and not by what stands in bodies.
+pub(crate) fn ungreppable(what: &str) -> Failure {
+    Failure::usage(format!("`cco {what}` knows no `--grep`: it shows sums, which know nothing of bodies"))
+        .help("`cco logs --grep REGEX --json` has the exchanges, each with its `cost_usd`")
 }
 
 fn heading(by: &str) -> &'static str {
@@ -166,7 +176,7 @@ pub(crate) fn cached(group: &Value) -> String {
 pub(crate) fn remarks(total: &Value) {
     if let Some(unpriced) = total["unpriced"].as_i64().filter(|n| *n > 0) {
         term::note(format_args!(
-            "not in the cost: {} of models without a price (`cco prices`)",
+            "not in the cost: {} without a price (`cco logs show` says why, `cco prices` has what is known)",
             text::of(unpriced, "request")
         ));
     }

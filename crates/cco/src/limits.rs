@@ -23,14 +23,18 @@ pub(crate) fn run(options: &Limits) -> ExitCode {
 
 fn limits(options: &Limits) -> Result<(), Failure> {
     let zone = source::here();
-    let Limits { since, until, provider, limit, form } = options;
+    let Limits { since, until, provider, limit, form, others } = options;
     let look = Look {
         since: since.clone(),
         until: until.clone(),
         provider: provider.clone(),
         limit: *limit,
         form: *form,
-        ..Look::default()
+        model: others.model.clone(),
+        agent: others.agent.clone(),
+        session: others.session.clone(),
+        project: others.project.clone(),
+        failed: others.failed,
     };
     let words = source::words(&look, &zone)?;
     let told = Source::open()?.json(&source::target("/gateway/limits", &words, &zone))?;

@@ -108,6 +108,18 @@ fn shown(row: &Listed<'_>) -> Value {
     })
 }
 
+/// Whether a gateway that uses our configuration has other prices than that names now.
+fn is_behind(source: &Source, fingerprint: &Value) -> bool {
+    let Ok(health) = source.answer("/gateway/health") else { return false };
+    let env = Env::process();
+    let own = gateway::config::place(None, &env).and_then(|place| std::fs::canonicalize(place.file).ok());
+    let its = health["config"]["file"].as_str().and_then(|file| std::fs::canonicalize(file).ok());
+    let config = source::configuration(&env);
+    // What cannot be used is not behind: the gateway says so.
+    let prices = setup::prices(&config).ok().filter(|_| own.is_some() && own == its && config.cost_tracking.enabled);
+    prices.is_some_and(|prices| *fingerprint != prices.fingerprint())
+}
+
 fn recompute(options: &Recompute) -> Result<(), Failure> {
     let zone = source::here();
     let look =
@@ -117,7 +129,7 @@ fn recompute(options: &Recompute) -> Result<(), Failure> {
     let counted = source.json(&source::target("/gateway/costs", &words, &zone))?;
     let all = counted["total"]["requests"].as_u64().unwrap_or(0);
     let before = counted["total"].clone();
-    let (mut seen, mut changed, mut next) = (0, 0, Some(0));
+    let (mut seen, mut changed, mut next, mut prices) = (0, 0, Some(0), Value::Null);
     let mut progress = Progress::new("pricing");
     while let Some(after) = next {
         let step = [&words[..], &[("after", after.to_string())]].concat();
@@ -125,11 +137,22 @@ fn recompute(options: &Recompute) -> Result<(), Failure> {
         seen += told["seen"].as_u64().unwrap_or(0);
         changed += told["changed"].as_u64().unwrap_or(0);
         next = told["next"].as_i64();
+        if after == 0 {
+            prices = told;
+        }
         progress.at(seen, all);
     }
     drop(progress);
     let seen = text::of(i64::try_from(seen).unwrap_or(i64::MAX), "exchange");
     term::line(format_args!("priced again: {seen}, of which {changed} cost something else now"));
+    match prices["prices"].as_str() {
+        Some(version) => term::note(format_args!("at the prices of {}", text::line(version))),
+        None => term::note("no cost was computed: `costTracking.enabled` is false"),
+    }
+    if is_behind(&source, &prices["fingerprint"]) {
+        let help = "`cco config reload`, and price again";
+        term::warning("the gateway does not use the prices yet that the configuration names now", Some(help));
+    }
     if changed > 0
         && let Source::Gateway(_) = source
     {

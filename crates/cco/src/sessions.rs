@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use gateway::admin::named;
 use serde_json::Value;
 
 use crate::cli::look::Sessions;
@@ -20,6 +21,9 @@ pub(crate) fn run(options: &Sessions) -> ExitCode {
 }
 
 fn sessions(options: &Sessions) -> Result<(), Failure> {
+    if options.grep.is_some() {
+        return Err(costs::ungreppable("sessions"));
+    }
     let zone = source::here();
     let mut words = source::words(&options.look, &zone)?;
     if options.look.limit.is_none() {
@@ -33,8 +37,15 @@ fn sessions(options: &Sessions) -> Result<(), Failure> {
         return Ok(());
     }
     if form.csv {
-        let columns = [&["id", "first", "last"], costs::CSV].concat();
-        let rows = sessions.iter().map(|session| csv(session, &columns));
+        let columns = [&["id", "first", "last", "projects", "agents"], costs::CSV].concat();
+        let rows = sessions.iter().map(|session| {
+            let mut names = Vec::new();
+            named_agents(session, &mut names);
+            let mut row = session.clone();
+            row["projects"] = projects(session).join("; ").into();
+            row["agents"] = names.join("; ").into();
+            csv(&row, &columns)
+        });
         [columns.join(",")].into_iter().chain(rows).all(term::data);
         return Ok(());
     }
@@ -53,11 +64,9 @@ fn sessions(options: &Sessions) -> Result<(), Failure> {
         ("PROJECT", Side::Left),
     ]);
     for session in sessions {
-        let id = session["id"].as_str().filter(|id| !id.is_empty()).unwrap_or("(none)");
-        let projects = session["projects"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let projects: Vec<&str> = projects.iter().filter_map(Value::as_str).collect();
-        let mut cells = cells(text::line(id).into_owned(), session, &zone);
-        cells.push(text::line(&projects.join(", ")).into_owned());
+        let id = named(session["id"].as_str().unwrap_or_default(), "(none)");
+        let mut cells = cells(text::line(&id).into_owned(), session, &zone);
+        cells.push(text::line(&projects(session).join(", ")).into_owned());
         table.row(cells);
         agents(&mut table, session, "", &zone);
     }
@@ -72,6 +81,28 @@ fn sessions(options: &Sessions) -> Result<(), Failure> {
     Ok(())
 }
 
+fn projects(session: &Value) -> Vec<&str> {
+    session["projects"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// Kind and id of an agent, as far as there are any.
+fn name_of(agent: &Value) -> String {
+    match (agent["id"].as_str().unwrap_or_default(), agent["kind"].as_str().unwrap_or_default()) {
+        ("", "") => "main".into(),
+        ("", kind) => kind.to_owned(),
+        (id, "") => id.to_owned(),
+        (id, kind) => format!("{kind} {id}"),
+    }
+}
+
+/// The agents of a session, each before those that it called.
+fn named_agents(of: &Value, names: &mut Vec<String>) {
+    for agent in of["agents"].as_array().into_iter().flatten() {
+        names.push(name_of(agent));
+        named_agents(agent, names);
+    }
+}
+
 /// The agents under a session or an agent. One that is alone is the session itself.
 fn agents(table: &mut Table, of: &Value, indent: &str, zone: &gateway::admin::ask::Zone) {
     let agents = of["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -81,13 +112,7 @@ fn agents(table: &mut Table, of: &Value, indent: &str, zone: &gateway::admin::as
     }
     for (n, agent) in agents.iter().enumerate() {
         let last = n + 1 == agents.len();
-        let (id, kind) = (agent["id"].as_str().unwrap_or_default(), agent["kind"].as_str().unwrap_or_default());
-        let name = match (id, kind) {
-            ("", "") => "main".into(),
-            ("", kind) => kind.to_owned(),
-            (id, "") => id.to_owned(),
-            (id, kind) => format!("{kind} {id}"),
-        };
+        let name = name_of(agent);
         let branch = if last { "└─ " } else { "├─ " };
         table.row(cells(format!("{indent}{branch}{}", text::line(&name)), agent, zone));
         agents_below(table, agent, indent, last, zone);

@@ -190,6 +190,11 @@ impl Table {
     }
 }
 
+/// Words of others as a cell that no spreadsheet takes for a formula: one that could be gets an apostrophe before it.
+pub(crate) fn inert(cell: &str) -> Cow<'_, str> {
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}").into() } else { cell.into() }
+}
+
 /// A cell of comma-separated values.
 pub(crate) fn csv(cell: &str) -> Cow<'_, str> {
     if cell.contains([',', '"', '\n', '\r']) {
@@ -265,6 +270,14 @@ mod tests {
         assert_eq!(table.heading(&widths), "NAME       N  WHY");
         let lines: Vec<String> = table.lines(&widths, Some(20)).collect();
         assert_eq!(lines, ["a       1000  a lon…", "größer     7"]);
+    }
+
+    #[test]
+    fn what_could_be_a_formula_is_none() {
+        for bad in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"] {
+            assert_eq!(inert(bad), format!("'{bad}"));
+        }
+        assert!(["", "a=1", "2026-11-22", "claude-opus"].iter().all(|fine| inert(fine) == *fine));
     }
 
     #[test]

@@ -12,10 +12,20 @@ pub fn today() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// A note for each model that the configuration names and that is retired, about to be, or in no price list.
+/// A note for each model that the configuration names and that is retired, about to be, or in no price list, and for each
+/// rate that its own prices lack.
 pub fn models(config: &Config, now: i64) -> Vec<Note> {
     let Ok(prices) = setup::prices(config) else { return Vec::new() };
     let mut notes: Vec<Note> = Vec::new();
+    for (model, price) in &config.cost_tracking.pricing_overrides {
+        for (rate, key) in [(&price.input, "inputPerMillion"), (&price.output, "outputPerMillion")] {
+            if rate.is_none() {
+                let path = format!("costTracking.pricingOverrides.{model}.{key}");
+                let message = "it is missing: requests that need it get no cost; write the rate, 0 if it is free";
+                notes.push(Note { path, ..Note::new(NoteLevel::Warn, message) });
+            }
+        }
+    }
     for (provider, model, path) in named(config) {
         let Some(configured) = config.providers.iter().find(|p| p.name == provider && p.enabled) else { continue };
         if let Some(message) = of_model(&prices, billed_as(&prices, configured), model, now) {

@@ -37,6 +37,15 @@ pub enum Ask {
     Reload(Option<oneshot::Sender<Told>>),
 }
 
+/// Where what is wrong with a configuration lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// In itself, or in a file that it names.
+    Configuration,
+    /// In prices.
+    Prices,
+}
+
 /// How the configuration in use is.
 #[derive(Debug, Clone, Default)]
 pub struct State {
@@ -50,6 +59,8 @@ pub struct State {
     pub fault: Option<String>,
     /// The keys whose change takes effect at the next start.
     pub waiting: Vec<String>,
+    /// How often one was not used since the start, by the place of [`Fault`].
+    refused: [u64; 2],
 }
 
 /// The state, and the way to the thread that loads configurations.
@@ -79,12 +90,21 @@ impl Configured {
     pub fn loaded(&self, report: &Report) {
         let mut state = self.locked();
         let (file, waiting, reloads) = (report.file.clone(), report.waiting.clone(), state.reloads + 1);
-        *state = State { file, loaded: Some(SystemTime::now()), reloads, fault: None, waiting };
+        let refused = state.refused;
+        *state = State { file, loaded: Some(SystemTime::now()), reloads, fault: None, waiting, refused };
     }
 
     /// It was not: this is wrong with it.
-    pub fn failed(&self, why: &str) {
-        self.locked().fault = Some(why.into());
+    pub fn failed(&self, fault: Fault, why: &str) {
+        let mut state = self.locked();
+        state.fault = Some(why.into());
+        state.refused[fault as usize] += 1;
+    }
+
+    /// How often one was not used since the start, and what was wrong.
+    pub fn refused(&self) -> [(&'static str, u64); 2] {
+        let [configuration, prices] = self.locked().refused;
+        [("configuration", configuration), ("prices", prices)]
     }
 
     /// From here on questions arrive there.

@@ -78,7 +78,7 @@ impl Hub {
     pub fn ended(&self, record: &Record) {
         let name = if record.outcome.is_failure() { "error" } else { "completed" };
         self.tell(name, || {
-            let tokens = record.used().map(|usage| usage.tokens);
+            let tokens = record.used().map(|_| record.billed());
             let ms = |us: Option<u64>| us.map(|us| us as f64 / 1e3);
             json!({
                 "id": record.id,
@@ -95,7 +95,7 @@ impl Hub {
                 "input_tokens": tokens.map(|t| t.input),
                 "cache_read_tokens": tokens.map(|t| t.cache_read),
                 "cache_write_tokens": tokens.map(|t| t.cache_write.total()),
-                "output_tokens": tokens.map(|_| record.output()),
+                "output_tokens": tokens.map(|t| t.output),
                 "cost_usd": record.cost.map(|NanoUsd(nano)| nano as f64 / 1e9),
                 "duration_ms": ms(record.duration_us),
                 "first_token_ms": ms(record.first_token_us),

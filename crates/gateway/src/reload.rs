@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use ledger::price::PriceTable;
 use tracing::{info, warn};
 
 use crate::config::{self, Env, LoadError, Loaded, Log, NoteLevel, Setting, differences};
-use crate::configured::{Ask, Report, Told};
+use crate::configured::{Ask, Fault, Report, Told};
 use crate::gateway::Current;
+use crate::setup::SetupError;
 use crate::system::{self, Stamp};
 use crate::{advice, setup};
 
@@ -162,25 +164,28 @@ impl Reloader {
                 info!(target: "cco::config", changes = report.changes.len(), "the configuration was loaded again");
                 gateway.configured.loaded(report);
             }
-            Err(why) => {
+            Err((fault, why)) => {
                 warn!(target: "cco::config", cause = %why, "the configuration is not used: what held before holds on");
-                gateway.configured.failed(why);
+                gateway.configured.failed(*fault, why);
             }
         }
-        result
+        result.map_err(|(_, why)| why)
     }
 
-    fn try_reload(&mut self, why: Why) -> Told {
+    fn try_reload(&mut self, why: Why) -> Result<Report, (Fault, String)> {
+        let wrong = |why: String| (Fault::Configuration, why);
         let Loaded { config, mut notes, file, settings } =
             config::load(self.named.as_deref(), &self.env).map_err(|why| match why {
-                LoadError::Faulty(faults) => faults.to_string(),
-                other => other.to_string(),
+                LoadError::Faulty(faults) => wrong(faults.to_string()),
+                other => wrong(other.to_string()),
             })?;
         let faults = setup::faults(&config, &self.env);
         if !faults.is_empty() {
-            return Err(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            let of_prices = faults.iter().any(|fault| matches!(fault, SetupError::Prices(_)));
+            let fault = if of_prices { Fault::Prices } else { Fault::Configuration };
+            return Err((fault, faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")));
         }
-        let changes: Vec<_> = differences(&self.settings, &settings).iter().map(ToString::to_string).collect();
+        let mut changes: Vec<_> = differences(&self.settings, &settings).iter().map(ToString::to_string).collect();
         let mut waiting: Vec<_> = differences(&self.first, &settings)
             .into_iter()
             .map(|difference| difference.path)
@@ -195,7 +200,13 @@ impl Reloader {
         // file that the configuration names.
         if why == Why::Asked || !changes.is_empty() {
             let old = self.current.get();
-            let (gateway, more) = setup::again(&old, &config, &self.env).map_err(|why| why.to_string())?;
+            let (gateway, more) = setup::again(&old, &config, &self.env).map_err(|why| wrong(why.to_string()))?;
+            let (before, prices) = (old.recorder.prices(), gateway.recorder.prices());
+            // What else changes them is told already.
+            if before != prices && !changes.iter().any(|change| change.starts_with("costTracking.")) {
+                let of = |prices: Option<&PriceTable>| prices.map_or_else(String::new, PriceTable::version);
+                changes.push(format!("costTracking.pricesFile: new prices, {} (before: {})", of(prices), of(before)));
+            }
             if why == Why::Asked {
                 // Keys that stay are looked up again where that is asked for; what is good stays good.
                 gateway.keys.look_again();

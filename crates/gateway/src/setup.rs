@@ -222,11 +222,12 @@ pub fn prices(config: &Config) -> Result<PriceTable, SetupError> {
     if let Some(path) = &costs.prices_file {
         let text = std::fs::read_to_string(path)
             .map_err(|why| SetupError::Prices(format!("pricesFile: cannot read `{}`: {why}", path.display())))?;
-        table = table.with_file(&text).map_err(|why| SetupError::Prices(format!("pricesFile: {why}")))?;
+        let file = path.display();
+        table = table.with_file(&text).map_err(|why| SetupError::Prices(format!("pricesFile: `{file}`: {why}")))?;
         if let Some(name) = table.unused(|name| catalog::find(name).is_some()).first() {
             let help = "use the name of a kind of provider, or say which `hosts` it has";
             return Err(SetupError::Prices(format!(
-                "pricesFile: `providers.{name}`: no provider would be billed at these prices: {help}"
+                "pricesFile: `{file}`: `providers.{name}`: no provider would be billed at these prices: {help}"
             )));
         }
     }

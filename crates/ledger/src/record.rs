@@ -533,6 +533,14 @@ impl Record {
         self.reported_output().max(self.estimated_output.unwrap_or(0))
     }
 
+    /// All tokens that are billed: those of the answer, its output as [`output`](Self::output) says, and those of the turns
+    /// beside it.
+    pub fn billed(&self) -> Tokens {
+        let used = self.used();
+        let own = Tokens { output: self.output(), ..used.map(|usage| usage.tokens).unwrap_or_default() };
+        used.map_or(own, |usage| own.and(&usage.turns().1))
+    }
+
     fn reported_output(&self) -> u64 {
         self.used().map_or(0, |usage| usage.tokens.output)
     }

@@ -13,6 +13,8 @@ const WORD: usize = 64;
 pub(crate) const MODEL: usize = 256;
 /// Iterations that are kept of one message.
 pub(crate) const ITERATIONS: usize = 64;
+/// Kinds of server tools without a name here that are kept of one message.
+pub(crate) const TOOLS: usize = 8;
 
 /// The longest beginning of `text` that is at most `most` bytes long.
 pub(crate) fn bounded(text: &str, most: usize) -> Box<str> {
@@ -63,6 +65,30 @@ pub struct Usage {
     #[serde(skip_serializing_if = "is_false")]
     #[cbor(n(9), skip_if = "is_false")]
     pub incomplete: bool,
+    /// Tools of the provider that have no name here, and how often they were used. None is known to be free.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cbor(n(10), skip_if = "Vec::is_empty")]
+    pub other_tools: Vec<ToolUse>,
+}
+
+/// How often a tool of the provider was used.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, Encode, Decode)]
+#[cbor(map)]
+#[serde(default)]
+pub struct ToolUse {
+    /// The provider's word for it.
+    #[cbor(n(0), default)]
+    pub name: Box<str>,
+    /// How often.
+    #[cbor(n(1), default)]
+    pub requests: u64,
+}
+
+impl ToolUse {
+    /// A use as a provider reports it.
+    pub fn new(name: &str, requests: u64) -> Self {
+        Self { name: bounded(name, WORD), requests }
+    }
 }
 
 /// Token counts that never overlap, so that each is billed once.
@@ -160,6 +186,23 @@ impl Tokens {
     pub fn total(&self) -> u64 {
         self.prompt().saturating_add(self.output)
     }
+
+    /// These and more together.
+    #[must_use]
+    pub fn and(&self, more: &Self) -> Self {
+        let (a, b) = (&self.cache_write, &more.cache_write);
+        Self {
+            input: self.input.saturating_add(more.input),
+            cache_read: self.cache_read.saturating_add(more.cache_read),
+            cache_write: CacheWrite {
+                m5: a.m5.saturating_add(b.m5),
+                m30: a.m30.saturating_add(b.m30),
+                h1: a.h1.saturating_add(b.h1),
+                h12: a.h12.saturating_add(b.h12),
+            },
+            output: self.output.saturating_add(more.output),
+        }
+    }
 }
 
 impl Usage {
@@ -167,6 +210,12 @@ impl Usage {
     pub fn estimate(input: u64, bytes: u64) -> Self {
         let tokens = Tokens { input: input.max(1), output: bytes.div_ceil(4).max(1), ..Tokens::default() };
         Self { tokens, ..Self::default() }
+    }
+
+    /// The turns that are billed beside the tokens of the answer: how many, and their tokens together.
+    pub fn turns(&self) -> (usize, Tokens) {
+        let extra = self.iterations.iter().filter(|turn| turn.kind.is_extra());
+        extra.fold((0, Tokens::default()), |(n, sum), turn| (n + 1, sum.and(&turn.tokens)))
     }
 
     /// The model that served in the end, where the provider itself went over to another one.
@@ -189,6 +238,11 @@ impl Usage {
         put(&mut self.reasoning, report.reasoning);
         put(&mut self.web_search, report.web_search);
         put(&mut self.web_fetch, report.web_fetch);
+        if let Some(mut tools) = report.other_tools {
+            self.incomplete |= tools.len() > TOOLS;
+            tools.truncate(TOOLS);
+            self.other_tools = tools;
+        }
         match (report.cache_write, report.cache_write_by_ttl) {
             (None, None) => {}
             (None, Some(split)) => (self.tokens.cache_write, self.ttl_assumed) = (split, false),
@@ -252,6 +306,7 @@ pub struct Report {
     pub reasoning: Option<u64>,
     pub web_search: Option<u64>,
     pub web_fetch: Option<u64>,
+    pub other_tools: Option<Vec<ToolUse>>,
     pub service_tier: Option<ServiceTier>,
     pub speed: Option<Speed>,
     pub region: Option<Box<str>>,
@@ -448,6 +503,25 @@ mod tests {
     }
 
     #[test]
+    fn turns_beside_the_answer_are_told_apart_from_those_within_it() {
+        let turn = |kind: IterationKind, n: u64| {
+            let report = Report { input: Some(n), cache_write: Some(2 * n), output: Some(3 * n), ..Default::default() };
+            Iteration::new(kind, None, report)
+        };
+        let all = vec![
+            turn(IterationKind::Compaction, 100),
+            turn(IterationKind::Advisor, 7),
+            turn(IterationKind::Fallback, 1000),
+            turn(IterationKind::Message, 5000),
+        ];
+        let usage = after(vec![Report { input: Some(1), iterations: Some(all), ..Default::default() }]);
+        let want = Tokens { input: 107, cache_write: writes(214, 0), output: 321, ..Default::default() };
+        assert_eq!(usage.turns(), (2, want));
+        assert_eq!(usage.tokens.and(&want).prompt(), 1 + 107 + 214);
+        assert_eq!(Usage::default().turns(), (0, Tokens::default()));
+    }
+
+    #[test]
     fn sums_of_huge_counts_stop_at_the_top() {
         let tokens =
             Tokens { input: u64::MAX, cache_read: 1, cache_write: writes(u64::MAX, u64::MAX), output: u64::MAX };
@@ -466,6 +540,7 @@ mod tests {
             service_tier: Some(ServiceTier::Batch),
             speed: Some("warp".into()),
             region: Some("us".into()),
+            other_tools: Some(vec![ToolUse::new("foo_requests", 3)]),
             iterations: Some(vec![advice, odd]),
             ..Default::default()
         }]);

@@ -141,6 +141,9 @@ pub(crate) struct Costs {
     pub(crate) by: String,
     #[command(flatten)]
     pub(crate) look: Look,
+    /// Of `cco logs` alone; here it is told why not
+    #[arg(long, value_name = "REGEX", hide = true)]
+    pub(crate) grep: Option<String>,
 }
 
 /// `cco sessions`
@@ -153,6 +156,9 @@ Examples:
 pub(crate) struct Sessions {
     #[command(flatten)]
     pub(crate) look: Look,
+    /// Of `cco logs` alone; here it is told why not
+    #[arg(long, value_name = "REGEX", hide = true)]
+    pub(crate) grep: Option<String>,
 }
 
 /// `cco limits`
@@ -177,6 +183,28 @@ pub(crate) struct Limits {
     pub(crate) limit: Option<u32>,
     #[command(flatten)]
     pub(crate) form: Form,
+    #[command(flatten)]
+    pub(crate) others: OfExchanges,
+}
+
+/// Words for exchanges, which say nothing of limits: whoever types one is told so.
+#[derive(Debug, Args)]
+pub(crate) struct OfExchanges {
+    /// Model
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) model: Option<String>,
+    /// Agent
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) agent: Option<String>,
+    /// Session
+    #[arg(long, value_name = "ID", hide = true)]
+    pub(crate) session: Option<String>,
+    /// Project
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) project: Option<String>,
+    /// Failures
+    #[arg(long, hide = true)]
+    pub(crate) failed: bool,
 }
 
 /// `cco prices`

@@ -209,11 +209,13 @@ struct Printer<'a> {
     form: Form,
     zone: &'a Zone,
     headed: bool,
+    /// Whether it was told what brackets mean.
+    told: bool,
 }
 
 impl<'a> Printer<'a> {
     fn new(form: Form, zone: &'a Zone) -> Self {
-        Self { form, zone, headed: false }
+        Self { form, zone, headed: false, told: false }
     }
 
     /// `false`: nobody reads any more.
@@ -234,7 +236,12 @@ impl<'a> Printer<'a> {
         if !records.is_empty() && !std::mem::replace(&mut self.headed, true) && !term::heard(table.heading(&widths)) {
             return false;
         }
-        table.lines(&widths, term::width()).all(term::heard)
+        let is_heard = table.lines(&widths, term::width()).all(term::heard);
+        if !self.told && records.iter().filter_map(record).any(|record| is_notional(&record)) {
+            self.told = true;
+            term::note("costs in brackets were not spent: a subscription paid");
+        }
+        is_heard
     }
 }
 
@@ -242,7 +249,7 @@ impl<'a> Printer<'a> {
 pub(crate) fn csv(value: &Value, columns: &[&str]) -> String {
     let cell = |column: &&str| match &value[*column] {
         Value::Null => String::new(),
-        Value::String(text) => text::csv(text).into_owned(),
+        Value::String(text) => text::csv(&text::inert(text)).into_owned(),
         other => text::csv(&other.to_string()).into_owned(),
     };
     columns.iter().map(cell).collect::<Vec<_>>().join(",")
@@ -264,6 +271,16 @@ fn mark(record: &Record) -> String {
     }
 }
 
+/// A cost with its mark; what nobody paid because a subscription did stands in brackets.
+fn shown(record: &Record, usd: f64) -> String {
+    let usd = mark(record) + &text::usd(usd);
+    if is_notional(record) { format!("({usd})") } else { usd }
+}
+
+fn is_notional(record: &Record) -> bool {
+    record.parties.notional && !record.parties.simulated && record.cost.is_some()
+}
+
 /// How long it took; of one that a crash ended, how long it was at least under way.
 fn took(record: &Record) -> Option<String> {
     let ms = |us: u64| text::took(us as f64 / 1e3);
@@ -281,7 +298,8 @@ fn cells(value: &Value, zone: &Zone) -> Vec<String> {
     let Some(record) = record(value) else { return vec![text::line(&value.to_string()).into_owned()] };
     let parties = &record.parties;
     let some = |name: Option<&str>| text::line(name.unwrap_or("-")).into_owned();
-    let tokens = record.used().map(|usage| usage.tokens);
+    let billed = record.billed();
+    let tokens = record.used().map(|_| billed);
     let n = |n: u64| text::count(i64::try_from(n).unwrap_or(i64::MAX));
     let outcome = match (record.outcome.is_failure(), record.status) {
         (true, Some(status))
@@ -309,8 +327,8 @@ fn cells(value: &Value, zone: &Zone) -> Vec<String> {
         tokens
             .filter(|t| t.prompt() > 0)
             .map_or("-".into(), |t| text::percent(t.cache_read as f64 / t.prompt() as f64)),
-        if tokens.is_some() || record.estimated_output.is_some() { n(record.output()) } else { "-".into() },
-        value["cost_usd"].as_f64().map_or("-".into(), |usd| mark(&record) + &text::usd(usd)),
+        if tokens.is_some() || record.estimated_output.is_some() { n(billed.output) } else { "-".into() },
+        value["cost_usd"].as_f64().map_or("-".into(), |usd| shown(&record, usd)),
         took(&record).unwrap_or("-".into()),
         text::line(&what.into_iter().flatten().collect::<Vec<_>>().join(" · ")).into_owned(),
     ]

@@ -82,6 +82,9 @@ fn body(bytes: &[u8], raw: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where a cost is missing and no reason is kept.
+const NOT_COMPUTED: &str = "none was computed (`costTracking.enabled`); `cco prices recompute` does it now";
+
 /// What was refused before it became an exchange.
 fn refused(told: &Value, zone: &Zone) {
     let text = |name: &str| text::line(told[name].as_str().unwrap_or("-")).into_owned();
@@ -127,17 +130,29 @@ fn about(record: &Record, told: &Value, zone: &Zone) {
     let status = record.status.map(|status| format!(", status {status}")).unwrap_or_default();
     field("outcome", &format!("{}{status}", record.outcome));
     if let Some(usage) = record.used() {
-        let (t, n) = (&usage.tokens, |n: u64| n.to_string());
-        let estimated = if record.is_estimated() { " (counted by us)" } else { "" };
-        field(
-            "tokens",
-            &joined(vec![
-                Some(format!("{} in", n(t.input))),
-                (t.cache_read > 0).then(|| format!("{} from the cache", n(t.cache_read))),
-                (t.cache_write.total() > 0).then(|| format!("{} into the cache", n(t.cache_write.total()))),
-                Some(format!("{} out{estimated}", n(record.output()))),
-            ]),
-        );
+        let some = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
+        let counts = |input: u64, read: u64, written: u64, output: String| {
+            let cached = [some(read, "from the cache"), some(written, "into the cache")];
+            joined([&[Some(format!("{input} in"))], &cached[..], &[Some(output)]].concat())
+        };
+        let (own, estimated) = (&usage.tokens, if record.is_estimated() { " (counted by us)" } else { "" });
+        let output = format!("{} out{estimated}", record.output());
+        field("tokens", &counts(own.input, own.cache_read, own.cache_write.total(), output));
+        // What is billed beside the answer: summaries, advice.
+        let (turns, more) = usage.turns();
+        if let Ok(turns @ 1..) = i64::try_from(turns) {
+            let what = format!("and {}", text::of(turns, "more turn"));
+            let output = format!("{} out", more.output);
+            let more = counts(more.input, more.cache_read, more.cache_write.total(), output);
+            field("", &format!("{what}: {more}"));
+        }
+        let mut tools =
+            vec![some(usage.web_search, "web_search_requests"), some(usage.web_fetch, "web_fetch_requests")];
+        tools.extend(usage.other_tools.iter().map(|tool| some(tool.requests, &clean(&tool.name))));
+        let tools = joined(tools);
+        if !tools.is_empty() {
+            field("tools", &tools);
+        }
     } else if record.usage.is_some() {
         field("tokens", "not known: the upstream's counts cannot be believed (`--json` has them)");
     } else if record.usage_unknown {
@@ -153,7 +168,7 @@ fn about(record: &Record, told: &Value, zone: &Zone) {
             field("cost", &format!("${cost} at the prices of {}{who}", version.as_deref().unwrap_or("-")));
         }
         (None, _) if record.usage.is_some() => {
-            let why = record.unpriced.map_or("the model has no price (`cco prices`)".into(), |why| why.to_string());
+            let why = record.unpriced.map_or(NOT_COMPUTED.into(), |why| why.to_string());
             field("cost", &format!("not known: {why}"));
         }
         (None, _) => {}

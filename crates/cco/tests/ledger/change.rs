@@ -144,7 +144,7 @@ async fn history_is_priced_again_at_the_prices_of_now() {
     };
     assert_eq!((shown("my-own"), shown("not-mine"), shown("total")), ("- 3".into(), "$0 1".into(), "≥ $0.0030".into()));
     let told = text(&output.stderr);
-    assert!(told.contains("not in the cost: 3 requests of models without a price"), "{told}");
+    assert!(told.contains("not in the cost: 3 requests without a price"), "{told}");
     assert!(!told.contains("nobody said"), "{told}");
     let output = cco(home.path(), &["costs", "--by", "model", "--csv"]).await;
     let cell = |line: &str| line.split(',').nth(7).map(str::to_owned);

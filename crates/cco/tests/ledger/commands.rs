@@ -258,7 +258,7 @@ total       ≥ $3.50                                   4  16.0k    75 %  200  +
 ";
     assert_eq!(printed(&output), want);
     let said = text(&output.stderr);
-    assert!(said.contains("note: not in the cost: 1 request of models without a price"), "{said}");
+    assert!(said.contains("note: not in the cost: 1 request without a price"), "{said}");
     assert!(said.contains("note: $1.75 of a subscription's use is not in the cost"), "{said}");
     // An hour to the east all of it was a day later.
     let output = cco_at(home.path(), "CET-1CEST,M3.5.0,M10.5.0/3", &["costs", "--json"]).await;

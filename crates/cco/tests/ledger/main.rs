@@ -17,6 +17,7 @@ mod prometheus;
 mod promised;
 mod show;
 mod socket;
+mod sums;
 
 use std::path::Path;
 use std::process::Output;

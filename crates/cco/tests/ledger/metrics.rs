@@ -138,7 +138,7 @@ async fn a_reset_is_for_the_admin_only() {
 }
 
 #[tokio::test]
-async fn health_tells_of_a_store_that_cannot_be_used_and_requests_are_served() {
+async fn a_store_that_cannot_be_used_makes_health_degraded_and_requests_are_served() {
     let upstream = upstream().await;
     let good = Gateway::start(&upstream, json!({})).await;
     good.ask(whole("text=hi")).await;
@@ -152,7 +152,7 @@ async fn health_tells_of_a_store_that_cannot_be_used_and_requests_are_served() {
     assert_eq!(gateway.ask(whole("text=hi")).await.status, 200);
     gateway.wait_for_health(|health| health["ledger"]["state"] == "failing").await;
     let health = gateway.health().await;
-    assert_eq!((&health["status"], &health["ledger"]["store"]), (&json!("healthy"), &json!(false)));
+    assert_eq!((&health["status"], &health["ledger"]["store"]), (&json!("degraded"), &json!(false)));
     assert!(health["ledger"]["cause"].as_str().is_some_and(|cause| !cause.is_empty()), "{health}");
     let refused = gateway.ask(get("/gateway/metrics", "")).await;
     assert!(refused.refusal(503, "api_error").starts_with("the ledger cannot be read: "), "{}", refused.text());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ledger::archive::Selection;
+use ledger::price::PriceTable;
 use ledger::query::Filter;
 use ledger::record::Record;
 use ledger::store::{Priced, Purge, StoreError};
@@ -54,7 +55,14 @@ impl Change {
                     move |record: &Record| priced(&recorder, &billing, record)
                 };
                 let step = ledger(recorder)?.reprice_step(filter, after, price).await?;
-                Ok(json!({ "seen": step.seen, "changed": step.changed, "next": step.next }))
+                let mut told = json!({ "seen": step.seen, "changed": step.changed, "next": step.next });
+                // The first step tells at which prices.
+                if after == 0 {
+                    let prices = recorder.prices();
+                    told["prices"] = json!(prices.map(PriceTable::version));
+                    told["fingerprint"] = json!(prices.map(PriceTable::fingerprint));
+                }
+                Ok(told)
             }
         }
     }

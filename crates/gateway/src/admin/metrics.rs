@@ -1,10 +1,10 @@
 //! `/gateway/metrics`: totals since the last reset, from the ledger.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::Ledger;
-use ledger::query::{Filter, Group, Metrics, Totals};
+use ledger::query::{Filter, Group, Metrics};
+use ledger::record::Outcome;
 use ledger::store::StoreError;
 use serde_json::{Map, Value, json};
 
@@ -58,9 +58,13 @@ pub(super) fn unreadable(why: &StoreError) -> Refusal {
 
 fn shown(metrics: &Metrics) -> Value {
     let (all, summary) = (metrics.summary.all(), &metrics.summary);
-    let failed = metrics.by_outcome.iter().map(|group| (name(group, ""), group.totals.all().requests));
-    let failed: Map<String, Value> =
-        failed.filter(|(outcome, _)| outcome != "success").map(|(outcome, n)| (outcome, n.into())).collect();
+    let outcomes =
+        || metrics.by_outcome.iter().filter_map(|group| Some((group.keys.first()?, group.totals.all().requests)));
+    let named = |(outcome, n): (&String, i64)| (outcome.clone(), Value::from(n));
+    let by_outcome: Map<String, Value> = outcomes().map(named).collect();
+    // Together the total: a client that went away is no error.
+    let failed = |outcome: &str| Outcome::known(outcome).is_failure();
+    let failed: Map<String, Value> = outcomes().filter(|(outcome, _)| failed(outcome)).map(named).collect();
     json!({
         "summary": {
             "total_requests": all.requests,
@@ -82,6 +86,7 @@ fn shown(metrics: &Metrics) -> Value {
         },
         "usage": { "estimated": all.estimated, "unknown": all.usage_unknown },
         "errors": { "total": all.failed, "by_outcome": failed },
+        "by_outcome": by_outcome,
         "latency_ms": {
             "duration": shape::latency(&metrics.duration),
             "first_byte": shape::latency(&metrics.first_byte),
@@ -103,32 +108,29 @@ fn shown(metrics: &Metrics) -> Value {
     })
 }
 
-fn name(group: &Group, nameless: &str) -> String {
-    group.keys.first().filter(|name| !name.is_empty()).map_or(nameless, |name| name).to_owned()
-}
-
-/// Sums by name. Where somebody chose the name that stands for none, both come together.
+/// Sums by name.
 fn by(groups: &[Group], nameless: &str) -> Value {
-    let mut sums: BTreeMap<String, Totals> = BTreeMap::new();
-    for group in groups {
-        sums.entry(name(group, nameless)).or_default().add(&group.totals);
-    }
-    Value::Object(sums.into_iter().map(|(name, totals)| (name, shape::totals(&totals))).collect())
+    let name = |group: &Group| shape::named(group.keys.first().map_or("", |name| name), nameless).into_owned();
+    Value::Object(groups.iter().map(|group| (name(group), shape::totals(&group.totals))).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::query::Sums;
+    use ledger::query::{Sums, Totals};
 
     #[test]
-    fn names_that_are_none_are_shown_as_such_and_nothing_is_lost() {
+    fn names_that_are_none_are_shown_as_such_and_are_not_taken_for_those_that_somebody_chose() {
         let group = |name: &str, requests| {
             let paid = Sums { requests, ..Sums::default() };
             let totals = Totals { paid, ..Totals::default() };
-            Group { keys: vec![name.into()], totals, first_us: 0, last_us: 0 }
+            Group { keys: vec![name.into()], totals, first_us: 0, last_us: 0, exact: true }
         };
-        let shown = by(&[group("", 2), group("(main)", 3), group("Explore", 4)], "(main)");
-        assert_eq!((&shown["(main)"]["requests"], &shown["Explore"]["requests"]), (&json!(5), &json!(4)));
+        let shown = by(&[group("", 2), group("(main)", 3), group("\"(main)\"", 5), group("Explore", 4)], "(main)");
+        let of = |name: &str| shown[name]["requests"].as_i64();
+        assert_eq!(
+            (of("(main)"), of("\"(main)\""), of("\"\"(main)\"\""), of("Explore")),
+            (Some(2), Some(3), Some(5), Some(4))
+        );
     }
 }

@@ -22,6 +22,7 @@ use crate::gateway::{Gateway, Worker};
 use crate::live::Viewer;
 
 pub use access::{Access, is_admin};
+pub use shape::named;
 pub use subscribe::stream as subscribe;
 
 /// What can be asked.

@@ -1,5 +1,7 @@
 //! Records and sums as JSON: what answers and the command line's `--json` consist of.
 
+use std::borrow::Cow;
+
 use ledger::money::NanoUsd;
 use ledger::query::{Latency, Row, Sums, Totals, UTC, day};
 use serde_json::{Value, json};
@@ -15,6 +17,20 @@ pub(super) fn time(us: i64) -> String {
     let of_day = seconds.rem_euclid(86_400);
     let (h, m, s) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     format!("{}T{h:02}:{m:02}:{s:02}.{:03}Z", day(seconds, UTC), rest / 1000)
+}
+
+/// A name as it is shown where another word stands for none. Whoever chose that very word is told apart by quotes.
+pub fn named<'a>(name: &'a str, nameless: &'a str) -> Cow<'a, str> {
+    let bare = |name: &'a str| name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    let mut core = name;
+    while let Some(within) = bare(core) {
+        core = within;
+    }
+    match name {
+        "" => nameless.into(),
+        name if core == nameless => format!("\"{name}\"").into(),
+        name => name.into(),
+    }
 }
 
 /// Sums: counts over everything, what was paid for by use, and apart from it what was not.
@@ -58,7 +74,8 @@ pub(super) fn latency(latency: &Latency) -> Value {
 pub(super) fn row(row: &Row) -> Value {
     let record = &row.record;
     let mut value = serde_json::to_value(record).unwrap_or_default();
-    let tokens = record.used().map(|usage| usage.tokens);
+    let (billed, known) = (record.billed(), record.used().is_some());
+    let tokens = known.then_some(billed);
     let more = json!({
         "seq": row.seq,
         "short": record.id.short(),
@@ -66,7 +83,7 @@ pub(super) fn row(row: &Row) -> Value {
         "input_tokens": tokens.map(|t| t.input),
         "cache_read_tokens": tokens.map(|t| t.cache_read),
         "cache_write_tokens": tokens.map(|t| t.cache_write.total()),
-        "output_tokens": (tokens.is_some() || record.estimated_output.is_some()).then(|| record.output()),
+        "output_tokens": (known || record.estimated_output.is_some()).then_some(billed.output),
         "cost_usd": record.cost.map(usd),
     });
     if let (Some(to), Value::Object(more)) = (value.as_object_mut(), more) {

@@ -18,8 +18,14 @@ pub(super) fn health(gateway: &Gateway) -> Value {
     let usable: Map<String, Value> = enabled.chain(disabled).collect();
     let serves = gateway.providers.iter().any(Provider::is_usable);
     let (requests, running, relayed_bytes) = gateway.counters.totals();
+    let (ledger, bodies) = (ledger(gateway), bodies(gateway));
+    let status = match [&ledger, &bodies].iter().any(|kept| kept["state"] == "failing") {
+        _ if !serves => "unhealthy",
+        true => "degraded",
+        false => "healthy",
+    };
     json!({
-        "status": if serves { "healthy" } else { "unhealthy" },
+        "status": status,
         "providers": usable,
         "version": gateway.version,
         "process": process(gateway),
@@ -32,8 +38,8 @@ pub(super) fn health(gateway: &Gateway) -> Value {
         },
         "held_bodies": { "bytes": gateway.held.used(), "max_bytes": gateway.held.limit() },
         "held_answers": { "bytes": gateway.kept.used(), "max_bytes": gateway.kept.limit() },
-        "ledger": ledger(gateway),
-        "bodies": bodies(gateway),
+        "ledger": ledger,
+        "bodies": bodies,
         "config": config(gateway),
     })
 }
@@ -145,7 +151,7 @@ fn cause(health: &LedgerHealth) -> Option<String> {
     })
 }
 
-/// How the ledger is. It is no part of the status: requests are served whatever becomes of their records.
+/// How the ledger is. Where it fails, requests are served all the same: the status is `degraded`.
 fn ledger(gateway: &Gateway) -> Value {
     let recorder = &gateway.recorder;
     let Some(ledger) = recorder.ledger() else {

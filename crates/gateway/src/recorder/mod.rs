@@ -272,6 +272,11 @@ impl Recorder {
         }))
     }
 
+    /// The prices of now; `None`: costs are not computed.
+    pub fn prices(&self) -> Option<&PriceTable> {
+        self.prices.as_deref()
+    }
+
     /// What it cost at the prices of now; no price is no cost, never 0.
     fn price(&self, record: &mut Record, billed_as: &str) {
         match self.cost(record, billed_as) {

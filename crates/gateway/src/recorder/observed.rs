@@ -102,9 +102,10 @@ impl Series {
         if let Some(us) = record.first_token_us {
             self.first_token.add(us);
         }
-        if let Some(usage) = record.used() {
-            self.input.add(usage.tokens.prompt());
-            self.output.add(record.output());
+        if record.used().is_some() {
+            let billed = record.billed();
+            self.input.add(billed.prompt());
+            self.output.add(billed.output);
         }
     }
 }

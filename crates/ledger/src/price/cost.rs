@@ -191,7 +191,8 @@ impl PriceTable {
             estimated: billed.estimated_output.is_some(),
             notional: billed.notional,
             ttl_assumed: usage.ttl_assumed,
-            incomplete: usage.incomplete,
+            // What tools cost that no list knows is not known.
+            incomplete: usage.incomplete || !usage.other_tools.is_empty(),
             rate_assumed: false,
         };
         let mut tokens = usage.tokens;

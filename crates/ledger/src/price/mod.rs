@@ -36,7 +36,7 @@ pub struct Override {
 }
 
 /// All prices that hold at one time. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PriceTable {
     /// What comes before the built-in prices, the first one first.
     layers: Arc<Vec<Layer>>,
@@ -143,6 +143,15 @@ impl PriceTable {
     /// The versions of all lists that are asked, the first one first.
     pub fn version(&self) -> String {
         self.layers().map(|layer| &*layer.version).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A number that is the same for the same prices in every process, whatever their version is called.
+    pub fn fingerprint(&self) -> u32 {
+        let mut digest = Digest::default();
+        for row in self.list() {
+            digest.add(&format!("{row:?}{:?};", self.tools(row.provider)));
+        }
+        digest.0
     }
 
     /// The price of a model: by its exact name, else without the provider's prefix, else without `[1m]`, else without a

@@ -166,7 +166,7 @@ pub struct Tools {
 }
 
 /// The prices of one provider.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Provider {
     pub(super) hosts: Vec<Box<str>>,
     /// What may stand before its models' names.
@@ -179,7 +179,7 @@ pub(super) struct Provider {
 }
 
 /// Prices from one source.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layer {
     pub(super) version: Arc<str>,
     pub(super) providers: HashMap<Box<str>, Provider>,

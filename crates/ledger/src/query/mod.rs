@@ -186,10 +186,12 @@ pub struct Group {
     pub keys: Vec<String>,
     /// The sums.
     pub totals: Totals,
-    /// When the first of them began, in microseconds since 1970; to a quarter of an hour where sums do not know better.
+    /// When the first of them began, in microseconds since 1970.
     pub first_us: i64,
     /// When the last of them began.
     pub last_us: i64,
+    /// Whether these are the times; else all began between them, which are whole quarters of an hour.
+    pub exact: bool,
 }
 
 /// Sums for every value of some keys.

@@ -141,7 +141,7 @@ mod tests {
     fn group(keys: [&str; 5], first_us: i64) -> Group {
         let paid = Sums { requests: 1, ..Sums::default() };
         let totals = Totals { paid, ..Totals::default() };
-        Group { keys: keys.map(String::from).into(), totals, first_us, last_us: first_us + 5 }
+        Group { keys: keys.map(String::from).into(), totals, first_us, last_us: first_us + 5, exact: true }
     }
 
     fn shown(agents: &[Agent]) -> String {

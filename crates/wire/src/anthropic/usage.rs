@@ -3,10 +3,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::usage::{CacheWrite, Count, ITERATIONS, Iteration, IterationKind, Report};
+use crate::usage::{CacheWrite, Count, ITERATIONS, Iteration, IterationKind, Report, TOOLS, ToolUse};
 
 /// The object as it is written. What is beside the token counts stays text until it is asked for, so that a new form of
 /// it costs no count.
@@ -39,10 +39,74 @@ struct Details {
     thinking_tokens: Option<Count>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct ServerTools {
-    web_search_requests: Option<Count>,
-    web_fetch_requests: Option<Count>,
+    web_search: Option<u64>,
+    web_fetch: Option<u64>,
+    /// Those that have no name here and were used, and one more than are kept where there are more.
+    other: Vec<ToolUse>,
+    /// Whether the use of one of these is no count.
+    unread: bool,
+}
+
+/// A tool by its name.
+enum Tool {
+    WebSearch,
+    WebFetch,
+    Other(Box<str>),
+}
+
+impl<'de> Deserialize<'de> for Tool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Tool;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a tool")
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Tool, E> {
+                Ok(match name {
+                    "web_search_requests" => Tool::WebSearch,
+                    "web_fetch_requests" => Tool::WebFetch,
+                    other => Tool::Other(other.into()),
+                })
+            }
+        }
+        deserializer.deserialize_identifier(Name)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServerTools {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tools;
+        impl<'de> Visitor<'de> for Tools {
+            type Value = ServerTools;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("how often each tool was used")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ServerTools, A::Error> {
+                let mut tools = ServerTools::default();
+                let count = |count: Option<Count>| count.map(|Count(n)| n);
+                while let Some(tool) = map.next_key()? {
+                    match tool {
+                        Tool::WebSearch => tools.web_search = count(map.next_value()?),
+                        Tool::WebFetch => tools.web_fetch = count(map.next_value()?),
+                        Tool::Other(name) => {
+                            match serde_json::from_str(map.next_value::<&RawValue>()?.get()).map(count) {
+                                Ok(None | Some(0)) => {}
+                                Ok(Some(n)) if tools.other.len() <= TOOLS => tools.other.push(ToolUse::new(&name, n)),
+                                // What is over the bound is what says that there was more.
+                                Ok(Some(_)) => {}
+                                Err(_) => tools.unread = true,
+                            }
+                        }
+                    }
+                }
+                Ok(tools)
+            }
+        }
+        deserializer.deserialize_map(Tools)
+    }
 }
 
 #[derive(Deserialize)]
@@ -69,7 +133,8 @@ pub(crate) fn report(json: &str) -> serde_json::Result<Report> {
     let n = |count: Option<Count>| count.map(|Count(n)| n);
     let by_ttl: Option<ByTtl> = part(written.cache_creation, &mut incomplete);
     let details: Option<Details> = part(written.output_tokens_details, &mut incomplete);
-    let tools: Option<ServerTools> = part(written.server_tool_use, &mut incomplete);
+    let tools: ServerTools = part(written.server_tool_use, &mut incomplete).unwrap_or_default();
+    incomplete |= tools.unread;
     let iterations = written.iterations.and_then(|raw| {
         let read = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Turns(&mut incomplete));
         incomplete |= read.is_err();
@@ -87,8 +152,9 @@ pub(crate) fn report(json: &str) -> serde_json::Result<Report> {
         }),
         output: n(written.output_tokens),
         reasoning: details.and_then(|details| n(details.thinking_tokens)),
-        web_search: tools.as_ref().and_then(|tools| tools.web_search_requests.as_ref().map(|Count(n)| *n)),
-        web_fetch: tools.and_then(|tools| n(tools.web_fetch_requests)),
+        web_search: tools.web_search,
+        web_fetch: tools.web_fetch,
+        other_tools: Some(tools.other).filter(|tools| !tools.is_empty()),
         service_tier: text(written.service_tier).map(Into::into),
         speed: text(written.speed).map(Into::into),
         region: text(written.inference_geo).filter(|region| !region.is_empty()),
@@ -179,10 +245,12 @@ mod tests {
         );
         assert_eq!((all.tokens.input, all.tokens.cache_write.h1, all.tokens.output, all.reasoning), (1, 4, 8, 3));
         assert_eq!((all.web_search, all.web_fetch, all.incomplete), (2, 0, false));
+        assert_eq!(all.other_tools, [ToolUse::new("other", 9)], "it is not known to be free");
         assert_eq!((all.service_tier, all.speed), (Some(ServiceTier::Priority), Some(Speed::Fast)));
         assert_eq!(all.region.as_deref(), Some("us"));
         for odd in [
             r#""server_tool_use":[1]"#,
+            r#""server_tool_use":{"hours":0.5}"#,
             r#""cache_creation":7"#,
             r#""iterations":{}"#,
             r#""iterations":[{"type":"compaction","input_tokens":-1}]"#,
@@ -213,6 +281,17 @@ mod tests {
         assert_eq!((advice.model.as_deref(), advice.ttl_assumed), (Some("claude-opus-5-5"), false));
         assert_eq!((advice.tokens.cache_read, advice.tokens.cache_write.h1), (9, 2));
         assert_eq!((usage.fallback_model(), usage.incomplete), (Some("claude-opus-5"), false));
+    }
+
+    #[test]
+    fn tools_without_a_name_here_are_kept_and_bounded_and_unused_ones_are_not() {
+        let kept =
+            usage(r#"{"server_tool_use":{"foo_requests":3,"bar_requests":0,"baz":null,"web_search_requests":1}}"#);
+        assert_eq!(kept.other_tools, [ToolUse::new("foo_requests", 3)]);
+        assert_eq!((kept.web_search, kept.incomplete), (1, false));
+        let many: Vec<String> = (0..50).map(|n| format!(r#""{}{n}":1"#, "é".repeat(100))).collect();
+        let kept = usage(&format!(r#"{{"server_tool_use":{{{}}}}}"#, many.join(",")));
+        assert!(kept.other_tools.len() == 8 && kept.other_tools[0].name.len() == 64 && kept.incomplete);
     }
 
     #[test]

@@ -356,8 +356,10 @@ fn sums(groups: &Groups, keys: &[Key]) -> Value {
         for (key, value) in keys.iter().zip(&group.keys) {
             shown[name(*key)] = value.as_str().into();
         }
-        shown["first"] = shape::time(group.first_us).into();
-        shown["last"] = shape::time(group.last_us).into();
+        // Where sums know quarters of an hour only, they are not shown as the times of requests.
+        let [first, last] = if group.exact { ["first", "last"] } else { ["from", "until"] };
+        shown[first] = shape::time(group.first_us).into();
+        shown[last] = shape::time(group.last_us).into();
         shown
     };
     let by: Vec<&str> = keys.iter().map(|key| name(*key)).collect();

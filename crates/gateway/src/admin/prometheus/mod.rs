@@ -5,6 +5,7 @@
 
 mod page;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
@@ -19,7 +20,7 @@ use super::shape;
 use super::upstreams::known;
 use crate::client::respond::Answer;
 use crate::gateway::Gateway;
-use crate::health::State;
+use crate::health::{CircuitReport, Slot, State, Why};
 use crate::recorder::{Histogram, OTHER, Recorder};
 
 const PROVIDER: &str = "gen_ai_provider_name";
@@ -29,7 +30,7 @@ const OPERATION: &str = "gen_ai_operation_name";
 /// What OpenTelemetry calls a generation.
 const CHAT: (&str, &str) = (OPERATION, "chat");
 
-/// Pairs of provider and model that are told apart: the dearest ones.
+/// Pairs of provider and model that are told apart: the dearest ones. And circuits.
 const MODELS: usize = 100;
 /// Operations by provider and outcome that are told apart.
 const REQUESTS: usize = 500;
@@ -77,6 +78,10 @@ fn process(page: &mut Page, gateway: &Gateway) {
     page.one("cco_connections_refused_total", Counter, "Connections turned away at `server.maxConnections`.", refused);
     let dropped = counters.log_dropped.read();
     page.one("cco_log_dropped_total", Counter, "Lines of the program's log that were dropped.", dropped);
+    page.family("cco_config_refused_total", Counter, "Configurations not used since the start, by what was wrong.");
+    for (what, count) in gateway.configured.refused() {
+        page.sample("cco_config_refused_total", &[("what", what)], count);
+    }
     page.one("cco_held_bytes", Gauge, "Bytes of request bodies that are held.", gateway.held.used());
     page.one("cco_held_limit_bytes", Gauge, "Bytes that may be held (`server.maxHeldMb`).", gateway.held.limit());
 }
@@ -98,27 +103,46 @@ fn upstreams(page: &mut Page, gateway: &Gateway) {
     }
     let known: Vec<_> = each().map(|(name, provider, _)| (name, known(gateway, provider))).collect();
     page.family("cco_circuit_state", Gauge, "0: requests go through, 1: one finds out, 2: the target is left alone.");
-    for (name, (circuits, _)) in &known {
-        for circuit in circuits {
-            let key = circuit.slot.to_string();
-            let labels = [
-                ("provider", *name),
-                ("model", &*circuit.model),
-                ("operation", circuit.operation.recorded().as_str()),
-                ("key", &key),
-            ];
-            let state = match circuit.state {
-                State::Closed => 0,
-                State::HalfOpen => 1,
-                State::Open(_) => 2,
-            };
-            page.sample("cco_circuit_state", &labels, state);
-        }
+    let circuits = known.iter().flat_map(|(name, (circuits, _))| circuits.iter().map(|circuit| (*name, circuit)));
+    for ((provider, model, operation, key), state) in states(circuits) {
+        let key = key.to_string();
+        let labels = [("provider", provider), ("model", model), ("operation", operation), ("key", &key)];
+        page.sample("cco_circuit_state", &labels, state);
     }
     page.family("cco_refused_keys", Gauge, "Keys of ours that a provider does not accept.");
     for (name, (_, keys)) in &known {
         page.sample("cco_refused_keys", &[("provider", name)], keys.len());
     }
+}
+
+/// Whether anything is known of a circuit but that its provider does not know the model: callers make up names.
+fn is_of_a_model(circuit: &CircuitReport) -> bool {
+    let is_answered = circuit.first_ms.is_some() || circuit.recent > circuit.failed;
+    let is_failing = circuit.state != State::Closed || circuit.failed > 0;
+    is_answered || is_failing && circuit.why != Some(Why::Status(404))
+}
+
+/// A circuit by its provider, model, operation and key.
+type Circuit<'a> = (&'a str, &'a str, &'a str, Slot);
+
+/// The states of circuits: of [`MODELS`] each, those first that are not closed; the others share a model and show the
+/// worst of their states.
+fn states<'a>(circuits: impl Iterator<Item = (&'a str, &'a CircuitReport)>) -> BTreeMap<Circuit<'a>, u8> {
+    let mut circuits: Vec<_> = circuits.filter(|(_, circuit)| is_of_a_model(circuit)).collect();
+    circuits.sort_by_key(|(_, circuit)| circuit.state == State::Closed);
+    let mut states = BTreeMap::new();
+    for (n, (provider, circuit)) in circuits.into_iter().enumerate() {
+        let model = if n < MODELS { &circuit.model } else { OTHER };
+        let state = match circuit.state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open(_) => 2,
+        };
+        let operation = circuit.operation.recorded().as_str();
+        let worst = states.entry((provider, model, operation, circuit.slot)).or_insert(state);
+        *worst = state.max(*worst);
+    }
+    states
 }
 
 fn recorder(page: &mut Page, recorder: &Recorder) {

@@ -4,7 +4,7 @@ use ledger::query::Sums as Of;
 fn group(keys: &[&str], cost: i64) -> Group {
     let paid = Of { requests: 1, cost: ledger::money::NanoUsd(cost), ..Of::default() };
     let totals = Totals { paid, ..Totals::default() };
-    Group { keys: keys.iter().map(|key| (*key).to_owned()).collect(), totals, first_us: 0, last_us: 0 }
+    Group { keys: keys.iter().map(|key| (*key).to_owned()).collect(), totals, first_us: 0, last_us: 0, exact: true }
 }
 
 #[test]
@@ -33,4 +33,34 @@ fn what_a_subscription_paid_is_told_apart_from_what_was_paid() {
         format!("cco_cost_usd_total{{{labels},billing=\"notional\"}} 0.25"),
     ];
     assert_eq!(costs, want);
+}
+
+fn circuit(model: &str, state: State, why: Option<Why>, first_ms: Option<u32>) -> CircuitReport {
+    CircuitReport {
+        slot: Slot::Client,
+        model: model.into(),
+        operation: crate::client::inbound::Operation::Generation,
+        state,
+        why,
+        failed: usize::from(why.is_some()),
+        slow: 0,
+        recent: 1,
+        first_ms,
+        left: None,
+    }
+}
+
+#[test]
+fn circuits_beyond_the_bound_share_one_label_and_those_that_are_open_come_first() {
+    let open = State::Open(std::time::Duration::from_secs(1));
+    let mut all: Vec<_> = (0..300).map(|n| circuit(&format!("m{n:03}"), State::Closed, None, Some(5))).collect();
+    all.push(circuit("z-down", open, Some(Why::Unreachable), None));
+    all.push(circuit("z-made-up", open, Some(Why::Status(404)), None));
+    all.push(circuit("z-misspelt", State::Closed, Some(Why::Status(404)), None));
+    all.push(circuit(OTHER, open, Some(Why::Late), Some(5)));
+    let shown = states(all.iter().map(|circuit| ("p", circuit)));
+    assert_eq!(shown.len(), MODELS, "one of them is called as those are that share a label");
+    let of = |model| shown.get(&("p", model, "generation", Slot::Client)).copied();
+    assert_eq!((of("z-down"), of("z-made-up"), of("z-misspelt")), (Some(2), None, None));
+    assert_eq!((of("m000"), of("m299"), of(OTHER)), (Some(0), None, Some(2)));
 }

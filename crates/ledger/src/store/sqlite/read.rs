@@ -264,7 +264,7 @@ fn within_sessions(
     let mut groups: HashMap<Vec<String>, Group> = HashMap::new();
     for (source, mut meant) in pieces(filter, keys, epoch) {
         meant.within(source, &list);
-        piece(db, source, &meant, keys, UTC, &mut |group| merge(&mut groups, group))?;
+        piece(db, source, &meant, filter, keys, UTC, &mut |group| merge(&mut groups, group))?;
     }
     Ok(groups.into_values().collect())
 }
@@ -459,7 +459,7 @@ impl Source {
     /// When the first and the last exchange of a group began.
     fn span(self) -> &'static str {
         match self {
-            Self::Time => "min(bucket) * 900000000, max(bucket) * 900000000",
+            Self::Time => "min(bucket) * 900000000, (max(bucket) + 1) * 900000000",
             Self::Total | Self::Session => "min(first_us), max(last_us)",
             Self::Records => "min(started_us), max(started_us)",
         }
@@ -585,9 +585,9 @@ fn totals(db: &Connection, filter: &Filter, keys: &[Key], zone: Zone<'_>) -> Res
     let mut cut = false;
     for (source, meant) in pieces {
         let mut rows = 0;
-        piece(db, source, &meant, keys, zone, &mut |group| {
+        piece(db, source, &meant, filter, keys, zone, &mut |group| {
             rows += 1;
-            answer.totals.add(&group.totals);
+            answer.totals.add(&spent(&group, keys));
             if keys.is_empty() {
                 return;
             }
@@ -659,8 +659,34 @@ fn merge(groups: &mut HashMap<Vec<String>, Group>, group: Group) {
             known.totals.add(&group.totals);
             known.first_us = known.first_us.min(group.first_us);
             known.last_us = known.last_us.max(group.last_us);
+            known.exact &= group.exact;
         }
         None => drop(groups.insert(group.keys.clone(), group)),
+    }
+}
+
+/// What a group adds to the whole. Where operations are told apart, each has its tokens; what is spent are those of
+/// generations.
+fn spent(group: &Group, keys: &[Key]) -> Totals {
+    let operation = keys.iter().position(|key| *key == Key::Operation).and_then(|at| group.keys.get(at));
+    if operation.is_none_or(|operation| operation == Operation::Generation.as_str()) {
+        return group.totals;
+    }
+    let without = |sums: Sums| Sums { input: 0, cache_read: 0, cache_write: 0, output: 0, ..sums };
+    let Totals { paid, notional, simulated } = group.totals;
+    Totals { paid: without(paid), notional: without(notional), simulated: without(simulated) }
+}
+
+/// Counters of which only those of generations are spent: a prompt whose tokens were counted was read by no model.
+const TOKENS: [&str; 4] = ["input", "cache_read", "cache_write", "output"];
+
+/// The sum of a counter. Whoever asks for an operation, or for each, gets its tokens.
+fn sum(name: &str, filter: &Filter, keys: &[Key]) -> String {
+    let apart = filter.operation.is_some() || keys.contains(&Key::Operation);
+    if TOKENS.contains(&name) && !apart {
+        format!("sum(CASE operation WHEN 'generation' THEN {name} ELSE 0 END), ")
+    } else {
+        format!("sum({name}), ")
     }
 }
 
@@ -668,6 +694,7 @@ fn piece(
     db: &Connection,
     source: Source,
     meant: &Where,
+    filter: &Filter,
     keys: &[Key],
     zone: Zone<'_>,
     take: &mut dyn FnMut(Group),
@@ -677,7 +704,7 @@ fn piece(
         columns += &format!("{}, ", expression(*key));
         grouped += &format!("{}, ", expression(*key));
     }
-    let sums: String = COUNTERS.iter().map(|name| format!("sum({name}), ")).collect();
+    let sums: String = COUNTERS.iter().map(|name| sum(name, filter, keys)).collect();
     // Lists can be long: the dearest come first, and then no more. Quarters of an hour must all come.
     let limit = if keys.contains(&Key::Day) { String::new() } else { format!("ORDER BY sum(cost) DESC LIMIT {ROWS}") };
     let sql = format!(
@@ -725,7 +752,7 @@ fn piece(
             1 => totals.notional = sums,
             _ => totals.simulated = sums,
         }
-        take(Group { keys: values, totals, first_us: n(19)?, last_us: n(20)? });
+        take(Group { keys: values, totals, first_us: n(19)?, last_us: n(20)?, exact: source != Source::Time });
     }
     Ok(())
 }

@@ -150,7 +150,7 @@ pub(super) fn insert(
 ) -> rusqlite::Result<bool> {
     let p = &record.parties;
     let used = record.used();
-    let tokens = used.map(|usage| usage.tokens).unwrap_or_default();
+    let tokens = record.billed();
     about(record, scratch)?;
     let inserted = statement.execute(params![
         seq,
@@ -171,7 +171,7 @@ pub(super) fn insert(
         count(tokens.input),
         count(tokens.cache_read),
         count(tokens.cache_write.total()),
-        count(record.output()),
+        count(tokens.output),
         count(used.map_or(0, |usage| usage.web_search)),
         record.cost.map(|cost| cost.0),
         some(record.first_byte_us),

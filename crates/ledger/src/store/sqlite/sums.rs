@@ -77,7 +77,7 @@ pub(super) fn statements() -> [String; 3] {
 /// What one record adds; the view `record_usage` says the same of a row.
 fn of(record: &Record) -> Sums {
     let used = record.used();
-    let tokens = used.map(|usage| usage.tokens).unwrap_or_default();
+    let tokens = record.billed();
     let flags = row::flags(record);
     let flag = |flag: i64| i64::from(flags & flag > 0);
     Sums {
@@ -86,7 +86,7 @@ fn of(record: &Record) -> Sums {
         input: count(tokens.input),
         cache_read: count(tokens.cache_read),
         cache_write: count(tokens.cache_write.total()),
-        output: count(record.output()),
+        output: count(tokens.output),
         web_searches: count(used.map_or(0, |usage| usage.web_search)),
         estimated: flag(row::ESTIMATED),
         usage_unknown: flag(row::UNKNOWN),

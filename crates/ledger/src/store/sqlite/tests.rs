@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use wire::usage::{CacheWrite, Tokens, Usage};
+use wire::usage::{CacheWrite, Iteration, IterationKind, Tokens, Usage};
 
 use super::*;
 use crate::limits::Limits;
@@ -478,6 +478,40 @@ fn metrics_count_generations_since_the_last_reset() {
     let since = Filter { since_reset: true, ..Filter::default() };
     assert_eq!(fixture.ids(&since), [id(501)]);
     fixture.check_sums();
+}
+
+#[test]
+fn turns_beside_an_answer_are_summed_and_counted_tokens_are_not_and_both_can_be_taken_away_again() {
+    let tokens = |input, output| Tokens { input, output, ..Tokens::default() };
+    let (mut answered, mut counted) = (record(0), record(24));
+    let turn = |kind, tokens| Iteration { kind, model: None, tokens, ttl_assumed: false };
+    answered.usage = Some(Usage {
+        tokens: tokens(100, 50),
+        iterations: vec![
+            turn(IterationKind::Compaction, tokens(10_000, 500)),
+            turn(IterationKind::Fallback, tokens(100, 50)),
+            turn(IterationKind::Advisor, tokens(2000, 300)),
+        ],
+        ..Usage::default()
+    });
+    counted.usage = Some(Usage { tokens: tokens(70_000, 0), ..Usage::default() });
+    assert_eq!(counted.operation, Operation::CountTokens);
+    let mut fixture = with(&[answered.clone(), counted.clone()]);
+    fixture.check_sums();
+    let of = |fixture: &Fixture, filter: &Filter, keys: &[Key]| {
+        let all = fixture.totals(filter, keys).totals.all();
+        (all.requests, all.input, all.output)
+    };
+    let since = Filter { since_us: Some(answered.started_us), ..Filter::default() };
+    for keys in [&[][..], &[Key::Day], &[Key::Model], &[Key::Session], &[Key::Outcome], &[Key::Operation]] {
+        assert_eq!(of(&fixture, &Filter::default(), keys), (2, 12_100, 850), "{keys:?}");
+        assert_eq!(of(&fixture, &since, keys), (2, 12_100, 850), "{keys:?}");
+    }
+    let asked = Filter { operation: Some(Operation::CountTokens), ..Filter::default() };
+    assert_eq!(of(&fixture, &asked, &[]), (1, 70_000, 0), "who asks for it gets it");
+    purge_all(&mut fixture, &Purge::Id(answered.id));
+    fixture.check_sums();
+    assert_eq!(of(&fixture, &Filter::default(), &[Key::Model]), (1, 0, 0));
 }
 
 #[test]
