@@ -123,7 +123,29 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let file = options.out.join(format!("bench-{now}.json"));
     fs::write(&file, serde_json::to_string_pretty(&all)?)?;
     println!("all figures: {}", file.display());
-    Ok(())
+    // Everything is measured and written first; whoever runs this in a script learns of it all the same.
+    let missed =
+        missed(all["rows"].as_array().map_or(&[], Vec::as_slice), all["records"].as_array().map_or(&[], Vec::as_slice));
+    if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
+}
+
+/// What is not as it must be: bodies that were not kept, records that were refused, questions that took too long.
+fn missed(rows: &[Value], of_records: &[Value]) -> Vec<String> {
+    let skipped = rows.iter().filter_map(|row| {
+        let skipped = &row["bodies"]["skipped"];
+        let all_kept = skipped.is_null() || skipped.as_u64() == Some(0);
+        (!all_kept).then(|| format!("{}, round {}: {skipped} bodies were skipped", row["load"], row["round"]))
+    });
+    let of_records = of_records.iter().filter_map(|row| {
+        if let Some(refused @ 1..) = row["refused"].as_u64() {
+            return Some(format!("journal: {refused} records were refused"));
+        }
+        let (ms, limit) = (row["ms"].as_f64()?, row["limit_ms"].as_f64()?);
+        (ms > limit).then(|| {
+            format!("`cco {}` took {ms:.0} ms, the limit is {limit:.0} ms", row["command"].as_str().unwrap_or_default())
+        })
+    });
+    skipped.chain(of_records).collect()
 }
 
 /// Starts a mock; its address is the first line that it prints.
@@ -253,4 +275,24 @@ fn machine() -> Value {
         .filter_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim()))
         .collect();
     json!({ "cpu": models.first(), "cores": models.len(), "kernel": read("/proc/sys/kernel/osrelease").trim() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_skipped_or_took_too_long_is_missed_and_nothing_else() {
+        let row =
+            |skipped: Value| json!({ "load": "archive", "round": 1, "bodies": { "kept": 4, "skipped": skipped } });
+        let query = |ms: f64, limit: Option<f64>| json!({ "command": "costs --by day", "ms": ms, "limit_ms": limit });
+        let good = [json!({ "load": "small", "bodies": null }), row(json!(0))];
+        assert!(missed(&good, &[query(999.0, Some(1000.0)), query(5000.0, None), json!({ "refused": 0 })]).is_empty());
+        let bad = missed(&[row(json!(3))], &[query(1001.0, Some(1000.0)), json!({ "refused": 2 })]);
+        assert_eq!(bad.len(), 3, "{bad:?}");
+        assert!(
+            bad[0].contains("3 bodies were skipped") && bad[1].contains("`cco costs --by day` took 1001 ms"),
+            "{bad:?}"
+        );
+    }
 }
