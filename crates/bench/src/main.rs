@@ -7,6 +7,7 @@
 mod count;
 mod load;
 mod mock;
+mod picture;
 mod plan;
 mod process;
 mod records;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Measure everything, in interleaved rounds
     Run(run::Options),
+    /// Draw what was measured
+    Picture(picture::Options),
     /// Do one piece of work so often, to be counted
     #[command(hide = true)]
     Count(count::Options),
@@ -48,6 +51,7 @@ type Fault = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
+        Command::Picture(options) => picture::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Mock(options) => on_one_thread(mock::serve(options)),
         Command::Load(options) => on_one_thread(load::run(options)),
