@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Deltas of a streamed answer; 0: a whole one
     #[arg(long, default_value_t = 0)]
     events: u32,
+    /// So many of the connections ask, and never read a byte of the answer
+    #[arg(long, default_value_t = 0)]
+    stalled: usize,
     /// Milliseconds between two deltas
     #[arg(long, default_value_t = 0)]
     delay: u64,
@@ -69,6 +72,9 @@ pub(crate) struct Options {
 #[derive(Debug, Default)]
 struct Seen {
     counts: bool,
+    /// Requests that were begun and answers that came whole, whether they count or not.
+    sent: u64,
+    whole: u64,
     requests: u64,
     events: u64,
     errors: u64,
@@ -85,6 +91,7 @@ impl Seen {
     }
 
     fn answered(&mut self, from: u64) {
+        self.whole += 1;
         if self.counts {
             self.requests += 1;
             keep(&mut self.latencies, from);
@@ -120,6 +127,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
         tokio::task::spawn_local(async move {
             let begin = options.ramp * n as u64 / options.conns as u64;
             tokio::time::sleep(Duration::from_millis(begin)).await;
+            if n < options.stalled {
+                let _stream = stalled(&options, &seen).await;
+                return std::future::pending().await;
+            }
             loop {
                 if let Err(e) = connection(&options, &seen, schedule.as_ref(), &request).await {
                     seen.borrow_mut().failed(&e);
@@ -156,6 +167,8 @@ fn report(seen: &mut Seen, took: u64, after: Used, before: Used, peak: u64, fore
     let (user, system) = (after.user - before.user, after.system - before.system);
     json!({
         "seconds": took as f64 / 1e9,
+        "sent": seen.sent,
+        "whole": seen.whole,
         "requests": seen.requests,
         "events": seen.events,
         "errors": seen.errors,
@@ -197,6 +210,15 @@ fn request(options: &Options) -> Vec<u8> {
     .into_bytes()
 }
 
+/// Asks for far more than any buffer on the way takes, and reads nothing.
+async fn stalled(options: &Options, seen: &RefCell<Seen>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(options.target).await?;
+    let endless = Options { events: 1_000_000, delay: 0, stalled: 0, ..options.clone() };
+    stream.write_all(&request(&endless)).await?;
+    seen.borrow_mut().sent += 1;
+    Ok(stream)
+}
+
 /// Asks over one connection until it fails.
 async fn connection(
     options: &Options,
@@ -220,6 +242,7 @@ async fn connection(
             }
             None => request,
         };
+        seen.borrow_mut().sent += 1;
         stream.write_all(request).await?;
         let events = ask(&mut stream, &mut input, &mut stamps, seen).await?;
         let mut seen = seen.borrow_mut();

@@ -13,6 +13,7 @@ mod process;
 mod records;
 mod rows;
 mod run;
+mod soak;
 mod subject;
 mod table;
 
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Measure everything, in interleaved rounds
     Run(run::Options),
+    /// Load one gateway for minutes with what is hard to bear, and look at what it keeps
+    Soak(soak::Options),
     /// Draw what was measured
     Picture(picture::Options),
     /// Do one piece of work so often, to be counted
@@ -51,6 +54,7 @@ type Fault = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Picture(options) => picture::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Mock(options) => on_one_thread(mock::serve(options)),

@@ -158,7 +158,7 @@ fn mock(me: &std::path::Path, core: Option<&str>) -> Result<(Running, SocketAddr
     Ok((running, line.trim().parse()?))
 }
 
-fn mock_unpinned(me: &std::path::Path) -> Result<(Running, SocketAddr), Fault> {
+pub(crate) fn mock_unpinned(me: &std::path::Path) -> Result<(Running, SocketAddr), Fault> {
     mock(me, None)
 }
 

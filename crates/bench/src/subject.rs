@@ -26,6 +26,8 @@ pub(crate) enum Subject {
     CcoAgain,
     /// Without a ledger.
     CcoOff,
+    /// The same, not pinned and with workers as users have them.
+    Soaked,
     /// With the archive of bodies, as it is where nothing is configured.
     CcoBodies,
     /// With `log.level` "warn", so without a line a request.
@@ -47,6 +49,7 @@ impl Subject {
             Self::Cco => "cco",
             Self::CcoAgain => "cco again",
             Self::CcoOff => "cco, no ledger",
+            Self::Soaked => "cco, soaked",
             Self::CcoBodies => "cco, bodies",
             Self::CcoQuiet => "cco, log.level warn",
             Self::CcoTranslates => "cco, from chat",
@@ -62,7 +65,7 @@ impl Subject {
 
     /// Workers share both cores with mock and load; everything else has one core, and they the other.
     pub(crate) fn is_pinned(self) -> bool {
-        !matches!(self, Self::OneWorker | Self::OneWorkerAgain | Self::TwoWorkers)
+        !matches!(self, Self::OneWorker | Self::OneWorkerAgain | Self::TwoWorkers | Self::Soaked)
     }
 }
 
@@ -194,7 +197,7 @@ fn cco_command(
     });
     let file = places.scratch.join("cco.json");
     fs::write(&file, config.to_string())?;
-    let workers = if subject == Subject::TwoWorkers { "2" } else { "1" };
+    let workers = if matches!(subject, Subject::TwoWorkers | Subject::Soaked) { "2" } else { "1" };
     let home = places.home();
     fs::create_dir_all(&home)?;
     let mut command = vec!["env".to_owned(), format!("CCO_HOME={}", home.display())];

@@ -15,6 +15,7 @@ mod load;
 mod logging;
 mod logs;
 mod manual;
+mod memory;
 mod prices;
 mod providers;
 mod route;

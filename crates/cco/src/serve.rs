@@ -18,6 +18,7 @@ use gateway::setup;
 use gateway::system::{self, Lock, Parent};
 use tracing::{info, warn};
 
+use crate::memory::GivesBack;
 use crate::{EXIT_BUSY, EXIT_CONFIG, VERSION, cli, credentials, load, logging, successor, term};
 
 /// Descriptors that are not client connections' or their upstreams': files, log, listener.
@@ -145,6 +146,7 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
             parent.tell(&serde_json::json!({ "pid": std::process::id(), "address": bound }).to_string());
         }
     };
+    let _gives_back = GivesBack::start();
     match server.run_until_signalled(ready) {
         Ok(()) => {
             info!("stopped");

@@ -23,3 +23,23 @@ pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode
     let status = run.args(words).status().map_err(|e| format!("cannot run `bench`: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// `cargo xtask soak …`: the words are the runner's.
+pub(crate) fn soak<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
+    let places = Places::find()?;
+    let mut build = shell::cargo();
+    build.args(["build", "--release", "--locked", "--package", "cco", "--package", "bench"]).current_dir(&places.root);
+    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
+        return Err("the release build failed".into());
+    }
+    let status = soaked(&places, "release").args(words).status().map_err(|e| format!("cannot run `bench`: {e}"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The command that soaks what was built with this profile.
+pub(crate) fn soaked(places: &Places, profile: &str) -> Command {
+    let built = places.target.join(profile);
+    let mut run = Command::new(built.join("bench"));
+    run.arg("soak").arg("--cco").arg(built.join("cco")).arg("--out").arg(places.target.join("soak"));
+    run
+}

@@ -41,6 +41,8 @@ Commands:
     --out DIR           where to [default: `package` below the target folder]
   verification          write docs/GATEWAY_STREAMING_VERIFICATION.md anew
     --measure PROGRAM   after that program has driven itself for half a minute
+  soak                  load one gateway with what is hard to bear, and look at what it keeps and records
+    --seconds N         so long each of the seven phases [default: 20]
   guard                 count instructions and allocations of the hot pieces (needs valgrind) and compare
     --write             write down what is counted now
   bench                 measure cco beside nginx; on a machine that does nothing else (`bench --help` for all options)
@@ -77,6 +79,7 @@ fn run(args: &[String]) -> Result<ExitCode, Fault> {
         Some("dist") => dist::dist(words, USAGE),
         Some("verification") => verification::verification(words, USAGE),
         Some("bench") => bench::bench(words),
+        Some("soak") => bench::soak(words),
         Some("guard") => guard::guard(words, USAGE),
         Some("fuzz") => fuzz::fuzz(words, USAGE),
         Some("help" | "--help" | "-h") => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::report::{Line, Outcome, Report, Tally};
 use crate::shell;
-use crate::{Fault, Places, clients, dist, guard, setup};
+use crate::{Fault, Places, bench, clients, dist, guard, setup};
 
 /// No part may take longer: a hanging test must not hang CI.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -41,6 +41,7 @@ pub(crate) const PARTS: &[Part] = &[
         run: guard,
     },
     Part { name: "build", what: "the `cco` binary", needs: &[], run: build },
+    Part { name: "soak", what: "three minutes of what is hard to bear, on one gateway", needs: &["build"], run: soak },
     Part { name: "dist", what: "packages, and the life of an installation", needs: &["build"], run: dist },
     Part { name: "clients:setup", what: "pinned clients under `target/clients/`", needs: &[], run: clients_setup },
     Part {
@@ -192,6 +193,18 @@ fn licences(places: &Places) -> Outcome {
         return Outcome::NotRun("`cargo-deny` is not installed (`cargo install cargo-deny`)".into());
     }
     whole(cargo(places, &["deny", "--offline", "check", "bans", "licenses", "sources"]))
+}
+
+/// The short form, on the development build; `cargo xtask soak` takes longer.
+fn soak(places: &Places) -> Outcome {
+    if let built @ (Outcome::Failed(..) | Outcome::NotRun(_)) =
+        whole(cargo(places, &["build", "--package", "bench", "--locked"]))
+    {
+        return built;
+    }
+    let mut command = bench::soaked(places, "debug");
+    command.args(["--seconds", "8"]);
+    whole(command)
 }
 
 fn guard(places: &Places) -> Outcome {
