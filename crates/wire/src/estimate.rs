@@ -113,7 +113,7 @@ pub struct Words {
 
 impl Words {
     /// Bytes of a sample.
-    const PIECE: usize = 1 << 10;
+    const PIECE: usize = 512;
 
     /// For texts that come to at most `bytes` bytes, of which about `most` are to be counted with the tokenizer.
     pub fn new(bytes: usize, most: usize) -> Self {

@@ -83,9 +83,14 @@ impl Command {
             | Self::Sessions(_)
             | Self::Limits(_)
             | Self::Watch(_)
-            | Self::Providers(_)
             | Self::Prices(_)
             | Self::Audit(_) => true,
+            // What they write is the configuration that is here.
+            Self::Providers(providers) => !matches!(
+                providers.command,
+                Some(providers::ProvidersCommand::Add(_) | providers::ProvidersCommand::Test(_))
+                    | Some(providers::ProvidersCommand::Remove(_))
+            ),
             Self::Daemon(daemon) => matches!(daemon.command, daemon::DaemonCommand::Status(_)),
             Self::Doctor(doctor) => !doctor.online && doctor.load.is_none(),
             _ => false,

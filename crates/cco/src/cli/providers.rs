@@ -65,7 +65,7 @@ which requests it gets, `routing` says (docs/routing.md).
 
 Examples:
   cco providers add deepseek --model deepseek-v4-pro
-  cco providers add azure --url https://NAME.openai.azure.com --deployment gpt-5
+  cco providers add azure --base-url https://NAME.openai.azure.com --deployment gpt-5
   cco providers add ollama --model qwen3:30b --num-ctx 65536
   echo \"$KEY\" | cco providers add https://api.example.com/v1 --model some-model --key-stdin"
 )]
@@ -77,8 +77,8 @@ pub(crate) struct AddProvider {
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Where its API is [default: that of its kind]
-    #[arg(long)]
-    pub(crate) url: Option<String>,
+    #[arg(long, value_name = "URL")]
+    pub(crate) base_url: Option<String>,
     /// The model that is used where the asked one is not of this provider
     #[arg(long)]
     pub(crate) model: Option<String>,

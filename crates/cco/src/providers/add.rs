@@ -45,7 +45,7 @@ pub(super) fn add(options: &AddProvider, env: Env) -> Result<ExitCode, ExitCode>
     match url.or_else(|| ask_for_url(kind, &ask)) {
         Some(url) => put("baseUrl", url.to_string().into()),
         None if kind.base_url.is_some() => {}
-        None => return Err(missing(kind, "address", "--url")),
+        None => return Err(missing(kind, "address", "--base-url")),
     }
     let mut deployment = options.deployment.clone();
     if kind.name == "azure" && deployment.is_none() && options.model.is_none() {
@@ -113,11 +113,11 @@ fn meant(options: &AddProvider) -> Result<(&'static ProviderKind, Option<BaseUrl
         let said = text::line(text);
         text.parse().map_err(|why| usage(format!("`{said}` is no address: {why}"), "write it as `https://HOST/PATH`"))
     };
-    let url = options.url.as_deref().map(parsed).transpose()?;
+    let url = options.base_url.as_deref().map(parsed).transpose()?;
     let what = &*options.what;
     if what.contains("://") {
         if url.is_some() {
-            return Err(usage("there are two addresses".into(), "leave out `--url`"));
+            return Err(usage("there are two addresses".into(), "leave out `--base-url`"));
         }
         let url = parsed(what)?;
         return Ok((behind(&url, options.protocol.as_deref()), Some(url)));

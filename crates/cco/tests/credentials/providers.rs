@@ -33,7 +33,8 @@ async fn a_provider_is_added_with_its_key_and_tried_and_comments_stay() {
     let (upstream, home) = (upstream().await, Home::new());
     std::fs::write(home.file("config.json"), "{\n  // mine\n  \"server\": { \"pingSecs\": 7 }\n}\n").unwrap();
     let at = format!("http://{}", upstream.addr);
-    let said = providers(&home, &["add", "deepseek", "--url", &at, "--model", "deepseek-v4-pro", "--key-stdin"], KEY);
+    let said =
+        providers(&home, &["add", "deepseek", "--base-url", &at, "--model", "deepseek-v4-pro", "--key-stdin"], KEY);
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
     assert!(said.out.contains("stored `DEEPSEEK_API_KEY` (…6789)\n"), "{}", said.out);
     assert!(said.out.contains("`deepseek` answers: deepseek-v4-pro in "), "{}", said.out);
@@ -70,7 +71,7 @@ async fn a_provider_is_added_with_its_key_and_tried_and_comments_stay() {
     let told: Value = serde_json::from_str(&tested.out).unwrap();
     assert_eq!((tested.code, &told["ok"], &told["model"]), (Some(0), &json!(true), &json!("deepseek-v4-pro")));
     assert!(told["price"]["input"].is_string() && told["output_tokens"].as_u64() > Some(0), "{told}");
-    let again = providers(&home, &["add", "deepseek", "--url", &at, "--model", "x"], "");
+    let again = providers(&home, &["add", "deepseek", "--base-url", &at, "--model", "x"], "");
     assert!(again.failed(1).contains("has a provider `deepseek` already"));
     let removed = providers(&home, &["remove", "deepseek"], "");
     assert!(
@@ -90,18 +91,28 @@ async fn every_kind_is_added_from_flags_and_answers() {
     let with_path = format!("{at}/api/v1");
     home.store("K", KEY);
     for (args, target) in [
-        (vec!["openai", "--url", &at, "--model", "gpt-5"], "/v1/responses"),
-        (vec!["azure", "--url", &at, "--deployment", "gpt-5"], "/openai/v1/responses"),
+        (vec!["openai", "--base-url", &at, "--model", "gpt-5"], "/v1/responses"),
+        (vec!["azure", "--base-url", &at, "--deployment", "gpt-5"], "/openai/v1/responses"),
         (
-            vec!["azure", "--name", "dated", "--url", &at, "--deployment", "d", "--api-version", "2024-10-21"],
+            vec!["azure", "--name", "dated", "--base-url", &at, "--deployment", "d", "--api-version", "2024-10-21"],
             "/openai/deployments/d/chat/completions?api-version=2024-10-21",
         ),
         (
-            vec!["azure", "--name", "foundry", "--url", &at, "--deployment", "my-claude", "--protocol", "anthropic"],
+            vec![
+                "azure",
+                "--name",
+                "foundry",
+                "--base-url",
+                &at,
+                "--deployment",
+                "my-claude",
+                "--protocol",
+                "anthropic",
+            ],
             "/anthropic/v1/messages",
         ),
-        (vec!["ollama", "--url", &at, "--model", "qwen3:30b", "--num-ctx", "65536"], "/api/chat"),
-        (vec!["openrouter", "--url", &with_path, "--model", "qwen/qwen3"], "/api/v1/messages"),
+        (vec!["ollama", "--base-url", &at, "--model", "qwen3:30b", "--num-ctx", "65536"], "/api/chat"),
+        (vec!["openrouter", "--base-url", &with_path, "--model", "qwen/qwen3"], "/api/v1/messages"),
         (vec![&*with_path, "--name", "other", "--model", "qwen3"], "/api/v1/chat/completions"),
         (vec![&*at, "--name", "like", "--protocol", "anthropic", "--model", "m"], "/v1/messages"),
     ] {
@@ -126,7 +137,7 @@ async fn every_kind_is_added_from_flags_and_answers() {
 async fn a_provider_that_does_not_answer_is_told_with_the_reason_and_stays_written() {
     let (upstream, home) = (upstream().await, Home::new());
     let at = format!("http://{}", upstream.addr);
-    let said = providers(&home, &["add", "openai", "--url", &at, "--model", "gpt-5", "--key-stdin"], OTHER);
+    let said = providers(&home, &["add", "openai", "--base-url", &at, "--model", "gpt-5", "--key-stdin"], OTHER);
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(said.err.contains("error: `openai` did not answer") && said.err.contains("key (401)"), "{}", said.err);
     assert!(!said.err.contains("cco logs"), "nothing is recorded: {}", said.err);
@@ -148,12 +159,12 @@ fn what_a_kind_needs_is_asked_of_flags_where_there_is_no_terminal() {
         (vec!["deepsek"], 2, "there is no kind of provider `deepsek`"),
         (vec!["bedrock"], 2, "there is no kind of provider `bedrock`"),
         (vec!["deepseek"], 2, "`--model`"),
-        (vec!["azure", "--deployment", "d"], 2, "`--url`"),
-        (vec!["azure", "--url", "https://x.openai.azure.com"], 2, "`--deployment`"),
-        (vec!["openai-compatible", "--model", "m"], 2, "`--url`"),
+        (vec!["azure", "--deployment", "d"], 2, "`--base-url`"),
+        (vec!["azure", "--base-url", "https://x.openai.azure.com"], 2, "`--deployment`"),
+        (vec!["openai-compatible", "--model", "m"], 2, "`--base-url`"),
         (vec!["deepseek", "--model", "m"], 1, "`--key-stdin`"),
-        (vec!["deepseek", "--model", "m", "--url", "nowhere"], 2, "`nowhere` is no address"),
-        (vec!["https://x.test", "--url", "https://y.test"], 2, "there are two addresses"),
+        (vec!["deepseek", "--model", "m", "--base-url", "nowhere"], 2, "`nowhere` is no address"),
+        (vec!["https://x.test", "--base-url", "https://y.test"], 2, "there are two addresses"),
         (vec!["ollama", "--model", "m", "--name", "a.b"], 2, "cannot be the name of a provider"),
     ] {
         let told = providers(&home, &[&["add"], &*args].concat(), "").failed(code);

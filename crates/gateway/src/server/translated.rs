@@ -52,7 +52,7 @@ fn model<'m>(provider: &'m Provider, target: &Target<'m>, body: &'m HeldBody) ->
 }
 
 /// Bytes of a prompt that the tokenizer sees where the estimate serves until the truth follows, and where it is the answer.
-const SAMPLED: usize = 16 << 10;
+const SAMPLED: usize = 8 << 10;
 const COUNTED: usize = 256 << 10;
 /// Bytes that are counted on the thread that serves: more would keep its other connections waiting.
 const AT_ONCE: usize = 2 << 10;
