@@ -248,6 +248,11 @@ impl Pass<'_> {
         (self.judged, self.kind) = (true, Kind::Normal);
     }
 
+    /// Whether it was said what it came to.
+    pub fn is_judged(&self) -> bool {
+        self.judged
+    }
+
     /// What the head of an answer said about rate limits.
     pub fn heed(&self, now: Time, signals: &Signals) {
         // What one caller may ask says nothing about another.

@@ -1,5 +1,6 @@
 //! The beginning of a stream that its client has not begun to get: another target may still be asked for it.
 
+use std::cell::Cell;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -47,6 +48,16 @@ impl Beginning {
         self.raw.concat().into()
     }
 
+    /// Whether anything is held back.
+    pub fn is_something(&self) -> bool {
+        self.size > 0
+    }
+
+    /// When its first content came.
+    pub fn first_content(&self) -> Option<Instant> {
+        self.first_content
+    }
+
     /// `false`: it cannot be unpacked.
     fn take(&mut self, fresh: &mut Vec<Bytes>, view: &mut View) -> bool {
         self.size += fresh.iter().map(Bytes::len).sum::<usize>();
@@ -89,13 +100,14 @@ impl Beginning {
 }
 
 /// Reads until it is clear what a stream begins with. Comments and pings say nothing; after `keep_after` of nothing else
-/// the stream is kept, and after `idle` of silence it is not.
+/// the stream is kept, and after `idle` of silence it is not. `begun` is set when anything else has come.
 pub async fn open<S: Io>(
     client: &mut Client<S>,
     source: &mut UpstreamBody,
     view: &mut View,
     idle: Duration,
     keep_after: Duration,
+    begun: &Cell<bool>,
 ) -> Result<(Opened, Beginning), Interrupted> {
     let mut beginning = Beginning::default();
     let mut fresh = Vec::new();
@@ -109,6 +121,7 @@ pub async fn open<S: Io>(
                     if !beginning.take(&mut fresh, view) {
                         return Poll::Ready(Ok(Opened::Empty("its stream cannot be unpacked".into())));
                     }
+                    begun.set(view.progress().0 != Progress::Nothing);
                     if let Some(opened) = beginning.opened(view) {
                         return Poll::Ready(Ok(opened));
                     }

@@ -255,6 +255,9 @@ pub trait Settle {
     /// Bytes of the body: the upstream's as they came, or the client's where they are translated.
     fn keep(&mut self, piece: &[u8]);
 
+    /// Its first content came.
+    fn begins(&mut self) {}
+
     /// Takes the outcome over. The gate, if there is one, ends by itself within a bounded time.
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate>;
 }
@@ -528,6 +531,7 @@ impl<'a, S: Io> Relay<'a, S> {
         let (progress, has_content) = self.view.progress();
         if self.first_token.is_none() && has_content {
             self.first_token = Some(Instant::now());
+            self.settle.begins();
         }
         // The client knows the end when it has this event, whatever the connection does afterwards.
         match progress {

@@ -15,8 +15,9 @@ use wire::usage::Usage;
 use crate::client::inbound::{self, HeldBody};
 use crate::client::peer::Peer;
 use crate::error::ErrorKind;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Routing};
 use crate::headers::SIMULATED;
+use crate::health::{self, Pass};
 use crate::net;
 use crate::party::Party;
 use crate::provider::Provider;
@@ -95,14 +96,10 @@ impl Exchange {
         };
     }
 
-    /// What the head of an answer says of who made it goes into the record. That it is simulated is believed of nobody
-    /// beyond this machine: what costs money is over there.
-    pub(super) fn heard(&mut self, provider: &Provider, answer: &ResponseHead) {
-        if answer.get(SIMULATED).is_some()
-            && net::names_loopback(&provider.base.origin.host)
-            && let Some(record) = self.record()
-        {
-            record.parties.simulated = true;
+    /// Whether what answers is the simulator goes into the record.
+    pub(super) fn is_simulated(&mut self, simulated: bool) {
+        if let Some(record) = self.record() {
+            record.parties.simulated = simulated;
         }
     }
 
@@ -195,6 +192,12 @@ impl Exchange {
     }
 }
 
+/// Whether the head of an answer says that it is simulated. It is believed of nobody beyond this machine: what costs
+/// money is over there.
+pub(super) fn is_simulated(provider: &Provider, answer: &ResponseHead) -> bool {
+    answer.get(SIMULATED).is_some() && net::names_loopback(&provider.base.origin.host)
+}
+
 /// How an exchange ended, and why where that is not plain.
 pub(super) fn outcome(ended: &Ended, status: u16) -> (Outcome, Option<&str>) {
     match ended {
@@ -254,15 +257,24 @@ impl Said {
 }
 
 /// Puts what the relay saw into the record, before the client can know the end.
-pub(super) struct Closing<'a> {
+pub(super) struct Closing<'a, 'p> {
     pub(super) draft: Option<&'a mut Draft>,
     pub(super) status: u16,
     pub(super) started: Instant,
     pub(super) first_byte: Option<Duration>,
     pub(super) said: Option<Said>,
     pub(super) tape: Option<Tape>,
+    /// Whom it speaks for when it begins, where that was not clear before.
+    pub(super) first: Option<First<'a, 'p>>,
     /// What the answer came to, once that is known.
     pub(super) seen: Option<Measured>,
+}
+
+/// An attempt whose target is known to be good when the first content of its answer comes.
+pub(super) struct First<'a, 'p> {
+    pub(super) pass: &'a mut Pass<'p>,
+    pub(super) routing: &'a Routing,
+    pub(super) since: Instant,
 }
 
 /// What is learned of an answer for the requests that follow it.
@@ -289,10 +301,18 @@ impl Measured {
     }
 }
 
-impl Settle for Closing<'_> {
+impl Settle for Closing<'_, '_> {
     fn keep(&mut self, piece: &[u8]) {
         if let Some(tape) = &mut self.tape {
             tape.keep(piece);
+        }
+    }
+
+    fn begins(&mut self) {
+        if let Some(First { pass, routing, since }) = &mut self.first
+            && !pass.is_judged()
+        {
+            pass.record(routing.now(), health::Outcome::Good { first: Some(since.elapsed()) });
         }
     }
 

@@ -1,9 +1,11 @@
 //! The targets of a request, one after the other, until one gives an answer that its client can have.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http1::{Framing, RequestHead, ResponseHead};
+use ledger::record::Id;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use wire::meter::Metered;
@@ -23,7 +25,7 @@ use crate::server::account::Said;
 use crate::server::caller::Means;
 use crate::server::exchange::{Exchange, Failure};
 use crate::server::request::{Unfit, credential, prepare};
-use crate::server::step::{Came, Step};
+use crate::server::step::{Came, Step, Trial};
 use crate::server::translated::{self, Asks};
 use crate::translation::Answer;
 use crate::upstream::UpstreamBody;
@@ -64,6 +66,8 @@ pub(super) struct Won<'g> {
     /// What was read and held back.
     pub(super) beginning: Beginning,
     pub(super) pass: Pass<'g>,
+    /// When the attempt began.
+    pub(super) since: Instant,
     /// Other targets had failed for reasons that do not pass by themselves.
     pub(super) final_word: bool,
     pub(super) _turn: Turn<'g>,
@@ -150,7 +154,7 @@ impl Exchange {
         let routing = &gateway.routing;
         let mut plan = plan;
         let repeatable = asked.body.is_some() || asked.head.framing == Framing::None;
-        let mut kept: Kept<(&'g Provider, What)> = Kept::default();
+        let kept: RefCell<Kept<(&'g Provider, What)>> = RefCell::default();
         let mut full = None;
         let mut passed = None;
         let (mut at, mut entry) = (0, if plan.last_resort { Entry::LastResort } else { Entry::IfWell });
@@ -216,6 +220,9 @@ impl Exchange {
                 has_failed: false,
                 tried: Tried { owner, stream, repeatable, again: 0, limit, replaces_subscription },
                 since: Instant::now(),
+                id: Id(self.key),
+                operation: self.operation,
+                trial: Trial::default(),
             };
             let mut turn = Some(turn);
             loop {
@@ -223,7 +230,7 @@ impl Exchange {
                 let Some(pass) = routing.health.enter(routing.now(), &place, asked.facts.prompt_tokens(), entry) else {
                     break;
                 };
-                step.since = Instant::now();
+                (step.since, step.trial) = (Instant::now(), Trial::default());
                 (step.has_next, step.has_failed) = (at < plan.targets.len(), self.attempts > 0);
                 self.attempts += 1;
                 let (failure, what) = match self.step(client, &step, &kept, pass, &mut turn).await? {
@@ -238,7 +245,7 @@ impl Exchange {
                     Came::Failed(failure, what) => (failure, what),
                 };
                 let verdict = judge(&failure, &step.tried, &routing.budget, asked.chance);
-                kept.offer(&failure, &step.tried, verdict, || (provider, what));
+                kept.borrow_mut().offer(&failure, &step.tried, verdict, || (provider, what));
                 if replaces_subscription && !self.replaced && self.is_used_up(gateway, asked, &failure) {
                     match routing.rules.plan(asked.facts, asked.purse, &gateway.view(asked.chance)) {
                         Ok(instead) => (self.replaced, plan, at) = (true, instead, 0),
@@ -264,8 +271,8 @@ impl Exchange {
                 }
             }
         }
-        let final_word = self.attempts > 1 && !kept.may_pass();
-        let Some((merit, (provider, what))) = kept.take() else {
+        let final_word = self.attempts > 1 && !kept.borrow().may_pass();
+        let Some((merit, (provider, what))) = kept.into_inner().take() else {
             let refusal = match (passed, full) {
                 (Some(refusal), _) => refusal,
                 (None, Some(provider)) => no_turn(provider),

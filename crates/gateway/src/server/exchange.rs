@@ -25,7 +25,7 @@ use crate::recorder::{Draft, now_us};
 use crate::relay::{Ended, Framed, IDLE, Limits, Relay};
 use crate::retry::{self, Owner, Refused};
 use crate::route::{Cause, Facts, Measured, OwnKey, Purse};
-use crate::server::account::{Closing, outcome, refused};
+use crate::server::account::{Closing, First, outcome, refused};
 use crate::server::answer::{Told, answer_head, framed, is_json, keeps};
 use crate::server::caller::{self, Means, Rules};
 use crate::server::dispatch::{Asked, Dispatched, What};
@@ -301,7 +301,8 @@ impl Exchange {
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();
         let said = Some(won.said);
-        let mut closing = Closing { draft, status, started, first_byte, said, tape, seen: None };
+        let first = Some(First { pass: &mut won.pass, routing, since: won.since });
+        let mut closing = Closing { draft, status, started, first_byte, said, tape, first, seen: None };
         let mut relay = Relay::new(client, &mut won.source, framed, won.view, limits, &self.id, &mut closing);
         relay.begin_with(won.beginning);
         let report = relay.run().await;
@@ -309,6 +310,8 @@ impl Exchange {
         gateway.counters.relayed(report.payload);
         if let Some(failed) = failed(&report.ended, seen.error.as_deref(), won.slot) {
             won.pass.record(routing.now(), failed);
+        } else if report.ended == Ended::Complete && !won.pass.is_judged() {
+            won.pass.record(routing.now(), Outcome::Good { first: None });
         }
         if let Some(session) = session
             && seen.prompt > 0

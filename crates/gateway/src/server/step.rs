@@ -1,6 +1,7 @@
 //! One attempt at one target, judged: what succeeds is the relay's, what fails is recorded here.
 
 use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use wire::error::ApiError;
 use wire::meter::{Meter, Metered};
 
 use crate::cap::Turn;
-use crate::client::inbound::Claim;
+use crate::client::inbound::{Claim, Operation};
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Worker;
@@ -22,7 +23,7 @@ use crate::provider::Provider;
 use crate::relay::{Beginning, Opened, View, open};
 use crate::retry::{Failure as Why, Kept, Merit, Owner, QUICK, Refused, Tried, Verdict};
 use crate::route::Target;
-use crate::server::account::{self, Said};
+use crate::server::account::{self, Said, is_simulated};
 use crate::server::answer::view;
 use crate::server::attempt::Try;
 use crate::server::dispatch::{Asked, Collected, What, Won, our_trouble};
@@ -57,6 +58,21 @@ pub(super) struct Step<'s, 'f, 'g> {
     pub(super) has_failed: bool,
     pub(super) tried: Tried,
     pub(super) since: Instant,
+    /// Of the exchange, and what it asks for.
+    pub(super) id: Id,
+    pub(super) operation: Operation,
+    pub(super) trial: Trial,
+}
+
+/// What is known of an attempt while it is under way.
+#[derive(Debug, Default)]
+pub(super) struct Trial {
+    /// Whether its request went up and no answer has come to it yet: what it used is not known.
+    pub(super) unanswered: Cell<bool>,
+    /// Whether the head of its answer says that it is simulated.
+    pub(super) simulated: Cell<bool>,
+    /// Whether its answer has begun: with more than pings and comments, where it is a stream.
+    pub(super) begun: Cell<bool>,
 }
 
 /// What an attempt came to.
@@ -76,13 +92,13 @@ struct Heard {
 }
 
 /// An attempt before it is recorded.
-enum Judged {
+pub(super) enum Judged {
     Passes(Box<Passing>),
     Fails(Box<Fault>),
 }
 
 /// An answer that its client gets.
-struct Passing {
+pub(super) struct Passing {
     answer: ResponseHead,
     source: UpstreamBody,
     said: Said,
@@ -91,12 +107,12 @@ struct Passing {
     /// The room of that.
     room: Option<Claim>,
     beginning: Beginning,
-    /// What it says of its target.
-    of_target: Outcome,
+    /// What it says of its target; `None`: that shows when its first content comes.
+    of_target: Option<Outcome>,
 }
 
 /// A failed attempt.
-struct Fault {
+pub(super) struct Fault {
     failure: Why,
     what: What,
     /// As its record says it.
@@ -134,7 +150,7 @@ impl From<Fault> for Judged {
 }
 
 /// An attempt whose end nobody waits for any more.
-struct Stopped {
+pub(super) struct Stopped {
     why: Failure,
     status: Option<u16>,
     /// What it had come to, where the upstream had accepted it.
@@ -214,25 +230,42 @@ impl Step<'_, '_, '_> {
 }
 
 impl Exchange {
-    /// One attempt at one target. This is the one place where it is recorded and counted for or against its target.
+    /// One attempt at one target.
     pub(super) async fn step<'g, S: Io>(
         &mut self,
         client: &mut Client<S>,
         step: &Step<'_, '_, 'g>,
-        kept: &Kept<(&'g Provider, What)>,
+        kept: &RefCell<Kept<(&'g Provider, What)>>,
+        pass: Pass<'g>,
+        turn: &mut Option<Turn<'g>>,
+    ) -> Result<Came<'g>, Failure> {
+        let judged = step.judged(client, kept, &pass).await;
+        self.concluded(step, kept, judged, pass, turn)
+    }
+
+    /// What an attempt came to. This is the one place where it is recorded and counted for or against its target.
+    pub(super) fn concluded<'g>(
+        &mut self,
+        step: &Step<'_, '_, 'g>,
+        kept: &RefCell<Kept<(&'g Provider, What)>>,
+        judged: Result<Judged, Stopped>,
         mut pass: Pass<'g>,
         turn: &mut Option<Turn<'g>>,
     ) -> Result<Came<'g>, Failure> {
         let routing = &step.worker.gateway.routing;
         self.begin_try();
-        match self.judged(client, step, kept, &pass).await {
+        self.unanswered = step.trial.unanswered.get();
+        self.is_simulated(step.trial.simulated.get());
+        match judged {
             Ok(Judged::Passes(passing)) => {
                 let Passing { answer, source, said, view, whole, room, beginning, of_target } = *passing;
                 self.unanswered = false;
                 let status = answer.status;
                 let outcome = if status >= 400 { Recorded::UpstreamError } else { Recorded::Success };
                 self.tried(step.since, outcome, Some(status), None);
-                pass.record(routing.now(), of_target);
+                if let Some(of_target) = of_target {
+                    pass.record(routing.now(), of_target);
+                }
                 Ok(Came::Won(Box::new(Won {
                     provider: step.provider,
                     slot: step.target.slot,
@@ -245,7 +278,8 @@ impl Exchange {
                     lost: step.request.lost.clone(),
                     beginning,
                     pass,
-                    final_word: status >= 400 && step.has_failed && !kept.may_pass() && !may_pass(status),
+                    since: step.since,
+                    final_word: status >= 400 && step.has_failed && !kept.borrow().may_pass() && !may_pass(status),
                     _turn: turn.take().expect("a target is won once"),
                 })))
             }
@@ -271,16 +305,19 @@ impl Exchange {
         }
     }
 
-    async fn judged<S: Io>(
-        &mut self,
+}
+
+impl Step<'_, '_, '_> {
+    /// The attempt itself. Nothing of it is recorded yet: that is for [`Exchange::concluded`].
+    pub(super) async fn judged<S: Io>(
+        &self,
         client: &mut Client<S>,
-        step: &Step<'_, '_, '_>,
-        kept: &Kept<(&Provider, What)>,
+        kept: &RefCell<Kept<(&Provider, What)>>,
         pass: &Pass<'_>,
     ) -> Result<Judged, Stopped> {
-        let (head, worker, provider) = (step.asked.head, step.worker, step.provider);
+        let (head, worker, provider) = (self.asked.head, self.worker, self.provider);
         let (answer, mut source) =
-            match self.attempt(client, head, worker, provider, step.request, step.patience).await? {
+            match self.attempt(client).await? {
                 Try::Answer(came) => *came,
                 Try::Failed(failure, refusal, why) => {
                     let outcome = if failure == Why::Late { Recorded::Timeout } else { Recorded::UpstreamError };
@@ -291,27 +328,27 @@ impl Exchange {
         client.unread &= source.sending().0.is_uploading();
         let signals = Signals::read(answer.fields(), unix_ms());
         pass.heed(worker.gateway.routing.now(), &signals);
-        self.heard(provider, &answer);
+        self.trial.simulated.set(is_simulated(provider, &answer));
         let said = Said::of(&answer);
         let status = answer.status;
         let heard = Heard { answer, source, signals, said };
         // What was refused has used nothing.
-        self.unanswered &= status < 300;
-        match &step.request.answer {
-            _ if status >= 400 => self.refused(client, step, kept, heard).await,
+        self.trial.unanswered.set(self.trial.unanswered.get() && status < 300);
+        match &self.request.answer {
+            _ if status >= 400 => self.refused(client, kept, heard).await,
             _ if status >= 300 && status != 304 => Ok(redirected(provider, status).into()),
             None => {
-                let view = view(self.operation, head, &heard.answer, self.stream, &worker.gateway.kept)
-                    .speaking(step.asked.asks.protocol);
-                self.opened(client, step, heard, view).await
+                let view = view(self.operation, head, &heard.answer, self.tried.stream, &worker.gateway.kept)
+                    .speaking(self.asked.asks.protocol);
+                self.opened(client, heard, view).await
             }
             Some(to) => match translated::view(to, &heard.answer) {
                 Some(view) => {
                     let answer =
                         translated::head(status, to.content_type(), &translated::fields(to, &heard.answer), None);
-                    self.opened(client, step, Heard { answer, ..heard }, view).await
+                    self.opened(client, Heard { answer, ..heard }, view).await
                 }
-                None => self.translated_whole(client, step, to, heard).await,
+                None => self.translated_whole(client, to, heard).await,
             },
         }
     }
@@ -319,39 +356,38 @@ impl Exchange {
     /// An answer that says no. Its body is read first where another attempt may follow, where it is to be translated, or
     /// where it could speak of a key of ours; else the client gets it as it comes.
     async fn refused<S: Io>(
-        &mut self,
+        &self,
         client: &mut Client<S>,
-        step: &Step<'_, '_, '_>,
-        kept: &Kept<(&Provider, What)>,
+        kept: &RefCell<Kept<(&Provider, What)>>,
         heard: Heard,
     ) -> Result<Judged, Stopped> {
-        let (provider, owner, to) = (step.provider, step.owner(), step.request.answer.as_ref());
+        let (provider, owner, to) = (self.provider, self.owner(), self.request.answer.as_ref());
         let Heard { answer, mut source, signals, said } = heard;
-        let kept_room = &step.worker.gateway.kept;
+        let kept_room = &self.worker.gateway.kept;
         let status = answer.status;
         let fault = |refused, what| Fault::new(Why::Refused(refused), what, Recorded::UpstreamError).status(status);
         let refused = Refused::of(status, &signals, b"");
         let quick = refused.retry_after.is_some_and(|wait| wait <= QUICK);
-        let again = quick && step.tried.again < step.tried.limit;
+        let again = quick && self.tried.again < self.tried.limit;
         // Whether it is our trouble shows in the body alone.
         let ours = owner == Owner::Ours && matches!(status, 401 | 403 | 429);
-        let replaced = status == 429 && step.tried.replaces_subscription;
-        let follows = (step.has_next || again || replaced) && step.tried.repeatable && may_be_followed(status, owner);
-        let has_body = step.asked.head.method() != "HEAD";
+        let replaced = status == 429 && self.tried.replaces_subscription;
+        let follows = (self.has_next || again || replaced) && self.tried.repeatable && may_be_followed(status, owner);
+        let has_body = self.asked.head.method() != "HEAD";
         if has_body && (follows || ours || to.is_some()) {
             let until = Instant::now() + KEPT_WITHIN;
-            let collected = collected(client, &mut source, &mut kept_room.share(), KEPT, step.idle, until).await;
+            let collected = collected(client, &mut source, &mut kept_room.share(), KEPT, self.idle, until).await;
             let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: None })?;
             client.unread &= source.sending().0.is_uploading();
             let Ok(body) = collected else {
                 return Ok(fault(refused, What::Refusal(unreadable(provider, status))).into());
             };
             let refused = Refused::of(status, &signals, &body);
-            source.release(&step.worker.pool, &provider.base.origin);
+            source.release(&self.worker.pool, &provider.base.origin);
             let answer = match to {
                 Some(to) => {
                     let error = translation::upstream_error(status, &body, signals.retry_after);
-                    step.told(to, &answer, error, &self.id, said)
+                    self.told(to, &answer, error, self.asked.asks.id, said)
                 }
                 None => Box::new(Collected { head: answer, body, said }),
             };
@@ -366,35 +402,35 @@ impl Exchange {
         let of_target = if of_request { Outcome::Answered } else { Outcome::of(&failure, owner) };
         // The last of several: the client gets the one that tells it most.
         let verdict = if may_be_followed(status, owner) { Verdict::Next } else { Verdict::GiveUp };
-        if step.has_failed && !kept.wants(Merit::of(&failure, &step.tried, verdict)) {
+        if self.has_failed && !kept.borrow().wants(Merit::of(&failure, &self.tried, verdict)) {
             let what = What::Refusal(unreadable(provider, status));
             return Ok(Fault { of_target: Some(of_target), ..fault(refused, what) }.into());
         }
         let view = match to {
-            None => view(self.operation, step.asked.head, &answer, self.stream, kept_room)
-                .speaking(step.asked.asks.protocol),
+            None => view(self.operation, self.asked.head, &answer, self.tried.stream, kept_room)
+                .speaking(self.asked.asks.protocol),
             Some(_) => View::Plain,
         };
-        let (whole, room, beginning) = (None, None, Beginning::default());
+        let (whole, room, beginning, of_target) = (None, None, Beginning::default(), Some(of_target));
         let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
         Ok(Judged::Passes(Box::new(passing)))
     }
 
     /// An answer that was accepted. Where another target is left, it is held back until it is clear what it begins with.
     async fn opened<S: Io>(
-        &mut self,
+        &self,
         client: &mut Client<S>,
-        step: &Step<'_, '_, '_>,
         heard: Heard,
         view: View,
     ) -> Result<Judged, Stopped> {
-        let gateway = &step.worker.gateway;
-        let mut view = view.tapped(gateway.recorder.live(), Id(self.key), step.asked.asks.protocol);
+        let gateway = &self.worker.gateway;
+        let mut view = view.tapped(gateway.recorder.live(), self.id, self.asked.asks.protocol);
         let Heard { answer, mut source, signals, said } = heard;
         let status = said.status;
         let mut beginning = Beginning::default();
-        if view.can_wait() && step.has_next && step.tried.repeatable {
-            let opened = open(client, &mut source, &mut view, step.idle, gateway.routing.commit_after).await;
+        if view.can_wait() && self.has_next && self.tried.repeatable {
+            let begun = &self.trial.begun;
+            let opened = open(client, &mut source, &mut view, self.idle, gateway.routing.commit_after, begun).await;
             let used = view.metered();
             let fault = match opened {
                 Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used }),
@@ -404,10 +440,10 @@ impl Exchange {
                 }
                 Ok((Opened::Failed(data), held)) => {
                     let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
-                    let answer = match &step.request.answer {
+                    let answer = match &self.request.answer {
                         Some(to) => {
                             let error = translation::upstream_error(0, &data, signals.retry_after);
-                            step.told(to, &answer, error, &self.id, said.clone())
+                            self.told(to, &answer, error, self.asked.asks.id, said.clone())
                         }
                         None => Box::new(Collected { head: answer.clone(), body: held.bytes(), said: said.clone() }),
                     };
@@ -415,10 +451,10 @@ impl Exchange {
                     Some(fault.error("its stream began with an error"))
                 }
                 Ok((Opened::Empty(why), _)) => {
-                    Some(Fault::new(Why::Empty, step.gave_nothing(&why), Recorded::Truncated).error(why))
+                    Some(Fault::new(Why::Empty, self.gave_nothing(&why), Recorded::Truncated).error(why))
                 }
                 Ok((Opened::Silent, _)) => {
-                    let fault = Fault::new(Why::Late, step.was_silent(), Recorded::Timeout);
+                    let fault = Fault::new(Why::Late, self.was_silent(), Recorded::Timeout);
                     Some(fault.error("it sent nothing for too long"))
                 }
             };
@@ -426,7 +462,10 @@ impl Exchange {
                 return Ok(fault.status(status).used(used).into());
             }
         }
-        let of_target = Outcome::Good { first: self.stream.then(|| step.since.elapsed()) };
+        // A stream that is not held back is known to be good, and how fast it was, when its first content comes.
+        let was_held = beginning.is_something();
+        let first = beginning.first_content().map(|at| at.duration_since(self.since));
+        let of_target = (was_held || !view.can_wait()).then_some(Outcome::Good { first });
         let (whole, room) = (None, None);
         let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
         Ok(Judged::Passes(Box::new(passing)))
@@ -434,21 +473,20 @@ impl Exchange {
 
     /// An answer in another protocol that does not stream: it is translated once it is whole.
     async fn translated_whole<S: Io>(
-        &mut self,
+        &self,
         client: &mut Client<S>,
-        step: &Step<'_, '_, '_>,
         to: &Answer,
         heard: Heard,
     ) -> Result<Judged, Stopped> {
         let Heard { answer, mut source, signals, said } = heard;
         let status = said.status;
-        let mut room = step.worker.gateway.kept.share();
-        let collected = collected(client, &mut source, &mut room, WHOLE, step.idle, step.end).await;
+        let mut room = self.worker.gateway.kept.share();
+        let collected = collected(client, &mut source, &mut room, WHOLE, self.idle, self.end).await;
         let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: unknown() })?;
         let body = match collected {
             Ok(body) => body,
             Err(NotWhole::Late) => {
-                let fault = Fault::new(Why::Late, step.was_silent(), Recorded::Timeout).status(status);
+                let fault = Fault::new(Why::Late, self.was_silent(), Recorded::Timeout).status(status);
                 return Ok(fault.error("its answer did not come in time").used(unknown()).into());
             }
             // It was generated and paid: nobody else is asked for it.
@@ -458,7 +496,7 @@ impl Exchange {
                     NotWhole::Broken(why) => why,
                     _ => format!("its answer is longer than {} MB", WHOLE >> 20),
                 };
-                let fault = Fault::new(Why::Broken, step.gave_nothing(&why), Recorded::Truncated).status(status);
+                let fault = Fault::new(Why::Broken, self.gave_nothing(&why), Recorded::Truncated).status(status);
                 return Ok(fault.error(why).used(unknown()).into());
             }
         };
@@ -467,7 +505,7 @@ impl Exchange {
             Ok((body, metered)) => {
                 let fields = translated::fields(to, &answer);
                 let answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
-                let of_target = Outcome::Good { first: self.stream.then(|| step.since.elapsed()) };
+                let of_target = Some(Outcome::Good { first: self.tried.stream.then(|| self.since.elapsed()) });
                 let (view, whole, beginning) = (View::Plain, Some((body, metered)), Beginning::default());
                 let room = Some(room);
                 let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
@@ -476,9 +514,9 @@ impl Exchange {
             Err(error) => {
                 // Some say within a good answer that they failed; what cannot be read may have been one.
                 let used = unknown().filter(|_| error.kind == ErrorKind::BadGateway);
-                self.unanswered = false;
+                self.trial.unanswered.set(false);
                 let failure = Why::FirstEvent(Refused::of_event(&translation::error_event(&error), &signals));
-                let what = What::Answer(step.told(to, &answer, error, &self.id, said));
+                let what = What::Answer(self.told(to, &answer, error, self.asked.asks.id, said));
                 let fault = Fault::new(failure, what, Recorded::UpstreamError).status(status);
                 Ok(fault.error("its answer is an error").used(used).into())
             }
