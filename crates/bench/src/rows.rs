@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::subject::Subject;
 use crate::subject::Subject::{
-    Cco, CcoAgain, CcoBodies, CcoOff, CcoQuiet, CcoTranslates, Direct, Nginx, NginxAgain, OneWorker, OneWorkerAgain,
-    TwoWorkers,
+    Cco, CcoAgain, CcoBodies, CcoOff, CcoQuiet, CcoRoutes, CcoTranslates, Direct, Nginx, NginxAgain, OneWorker,
+    OneWorkerAgain, TwoWorkers,
 };
 
 /// One kind of load.
@@ -59,6 +59,13 @@ pub(crate) const LOADS: &[Load] = &[
         flags: Some("--conns 64 --body 200000"),
         warmup: 0,
         subjects: &[Cco, CcoTranslates, CcoAgain],
+    },
+    Load {
+        name: "routed",
+        what: "64 connections, 500 B up, 1 KB down, without rules and with a hundred",
+        flags: Some("--conns 64"),
+        warmup: 0,
+        subjects: &[Cco, CcoRoutes, CcoAgain],
     },
     Load {
         name: "paced",
@@ -202,6 +209,18 @@ pub(crate) const FIGURES: &[Figure] = &[
         compare: Compare::More,
         goal: 2000.0,
         limit: 5000.0,
+        value: CPU_PER_REQUEST.1,
+    },
+    Figure {
+        title: "CPU per small request with 100 rules, to none",
+        load: "routed",
+        of: CcoRoutes,
+        to: Cco,
+        again: CcoAgain,
+        unit: "µs",
+        compare: Compare::Ratio,
+        goal: 1.03,
+        limit: 1.05,
         value: CPU_PER_REQUEST.1,
     },
     to_nginx("CPU per event, 20 ms apart", "paced", CPU_PER_EVENT, Compare::Ratio, (1.0, 1.2)),

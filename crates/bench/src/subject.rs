@@ -34,6 +34,8 @@ pub(crate) enum Subject {
     CcoQuiet,
     /// Before an upstream that speaks Chat Completions.
     CcoTranslates,
+    /// With a hundred rules, of which the last one matches, a second provider behind the first, and hedging.
+    CcoRoutes,
     /// One worker, not pinned; and once more.
     OneWorker,
     OneWorkerAgain,
@@ -53,6 +55,7 @@ impl Subject {
             Self::CcoBodies => "cco, bodies",
             Self::CcoQuiet => "cco, log.level warn",
             Self::CcoTranslates => "cco, from chat",
+            Self::CcoRoutes => "cco, 100 rules",
             Self::OneWorker => "cco, 1 worker",
             Self::OneWorkerAgain => "cco, 1 worker again",
             Self::TwoWorkers => "cco, 2 workers",
@@ -187,7 +190,7 @@ fn cco_command(
         }
         _ => ("anthropic", json!({ "providerType": "anthropic", "baseUrl": base })),
     };
-    let config = json!({
+    let mut config = json!({
         "providers": { name: provider },
         "routing": { "defaultProvider": name },
         "audit": { "enabled": subject != Subject::CcoOff, "logRequestBodies": bodies, "logResponseBodies": bodies },
@@ -195,16 +198,43 @@ fn cco_command(
         "costTracking": { "pricingOverrides": { "claude-bench-1": { "inputPerMillion": 3, "outputPerMillion": 15 } } },
         "log": { "level": level },
     });
+    if subject == Subject::CcoRoutes {
+        config["providers"]["second"] =
+            json!({ "providerType": "anthropic-compatible", "baseUrl": base, "apiKeyRef": "env:BENCH_KEY" });
+        config["routing"] = routing(name);
+    }
     let file = places.scratch.join("cco.json");
     fs::write(&file, config.to_string())?;
     let workers = if matches!(subject, Subject::TwoWorkers | Subject::Soaked) { "2" } else { "1" };
     let home = places.home();
     fs::create_dir_all(&home)?;
-    let mut command = vec!["env".to_owned(), format!("CCO_HOME={}", home.display())];
+    let mut command = vec!["env".to_owned(), format!("CCO_HOME={}", home.display()), "BENCH_KEY=bench".into()];
     command.push(places.cco.to_string_lossy().into_owned());
     command.extend(["serve", "--workers", workers, "--listen"].map(String::from));
     command.extend([listen.to_string(), "--config".into(), file.to_string_lossy().into_owned()]);
     Ok(command)
+}
+
+/// Rules of every sort, and whatever else is there to route by.
+fn routing(name: &str) -> Value {
+    let sorts = [
+        json!({ "model": "gpt-*" }),
+        json!({ "model": ["*haiku*", "*sonnet*"], "stream": true }),
+        json!({ "headers": { "x-team": "go" } }),
+        json!({ "agentType": "Plan" }),
+        json!({ "promptTokensOver": 900_000 }),
+        json!({ "session": "x-*" }),
+        json!({ "agent": "sub" }),
+        json!({ "project": "cco", "tools": true }),
+        json!({ "inFlightOver": 5000 }),
+    ];
+    let never = |n: usize| json!({ "when": sorts[n % sorts.len()], "use": { "providers": ["second"] } });
+    let mut rules: Vec<Value> = (0..99).map(never).collect();
+    rules.push(json!({ "name": "all", "when": { "model": "claude-*" }, "use": { "providers": [name] } }));
+    json!({
+        "defaultProvider": name, "fallbackChain": [name, "second"], "rules": rules, "hedgeAfterMs": 5000,
+        "agentRules": { "Explore": "second" }, "modelTierRules": { "haiku": "second" }, "continueOnBreak": true,
+    })
 }
 
 /// Makes sure that nginx is there: installs it where we may. Why not, where we may not.

@@ -94,6 +94,14 @@ impl Cap {
         Ok(self.turn(Some(permit)))
     }
 
+    /// A turn, if there is one without waiting.
+    pub fn try_enter(&self) -> Option<Turn<'_>> {
+        match &self.turns {
+            None => Some(self.turn(None)),
+            Some(turns) => turns.try_acquire().ok().map(|permit| self.turn(Some(permit))),
+        }
+    }
+
     /// Somebody has waited for a turn until it was too late: it counts as turned away.
     pub fn gave_up(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +142,7 @@ mod tests {
         assert!(futures_poll(&mut second).is_none() && futures_poll(&mut third).is_none());
         check(&cap, 1, 2, 0);
         assert_eq!(cap.enter().await.err(), Some(Full));
+        assert!(cap.try_enter().is_none());
         check(&cap, 1, 2, 1);
         drop(first);
         assert!(futures_poll(&mut third).is_none(), "the second comes first");
@@ -141,6 +150,7 @@ mod tests {
         check(&cap, 1, 1, 1);
         drop((second, third));
         check(&cap, 0, 0, 1);
+        drop(cap.try_enter().unwrap());
         let _again = cap.enter().await.unwrap();
         check(&cap, 1, 0, 1);
     }

@@ -325,7 +325,8 @@ impl Drop for Open {
 
 impl Local {
     fn new(current: Arc<Current>, phases: &Phases) -> Self {
-        let this = Self { desk: Rc::new(Desk::new(current, phases)), tasks: TaskTracker::new(), load: Arc::default() };
+        let desk = Rc::new(Desk::new(current, phases));
+        let this = Self { tasks: desk.worker().tasks.clone(), desk, load: Arc::default() };
         let desk = this.desk.clone();
         this.tasks.spawn_local(async move {
             let mut ticks = tokio::time::interval(SWEEP);

@@ -24,12 +24,14 @@ use crate::net::Dial;
 use crate::process::Process;
 use crate::provider::Provider;
 use crate::recorder::{Recorder, now_us};
+use crate::replay::Shelf;
 use crate::retry::Budget;
 use crate::route::{Affinity, Keys, Prices, RuleSet, Subscriptions, View};
 use crate::secret::Secret;
 use crate::upstream::Pool;
 use ledger::record::Id;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The gateway as its configuration made it.
 pub struct Gateway {
@@ -87,6 +89,10 @@ pub struct Gateway {
     pub on_loss: OnLoss,
     /// Whom requests go to.
     pub routing: Routing,
+    /// How long an answer waits for a client that has gone; nothing: not at all.
+    pub replay: Duration,
+    /// Answers that wait so.
+    pub replays: Arc<Shelf>,
 }
 
 impl fmt::Debug for Gateway {
@@ -136,6 +142,10 @@ pub struct Routing {
     pub budget: Arc<Budget>,
     /// After so long without content an accepted stream is kept.
     pub commit_after: Duration,
+    /// After so long without the beginning of a stream a second target is asked beside the first.
+    pub hedge_after: Option<Duration>,
+    /// Whether an answer that broke off is gone on with where that can be done.
+    pub continue_on_break: bool,
     began: Instant,
 }
 
@@ -149,6 +159,8 @@ impl Routing {
             subscriptions: Arc::default(),
             budget: Arc::default(),
             commit_after: config.routing.commit_after,
+            hedge_after: config.routing.hedge_after,
+            continue_on_break: config.routing.continue_on_break,
             began: Instant::now(),
         }
     }
@@ -163,6 +175,8 @@ impl Routing {
             subscriptions: self.subscriptions.clone(),
             budget: self.budget.clone(),
             commit_after: config.routing.commit_after,
+            hedge_after: config.routing.hedge_after,
+            continue_on_break: config.routing.continue_on_break,
             began: self.began,
             rules,
         }
@@ -265,6 +279,12 @@ impl Counters {
     /// A request ended so.
     pub fn ended(&self, outcome: &'static str) {
         *self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).entry(outcome).or_default() += 1;
+    }
+
+    /// A request that was counted already runs on without its client.
+    pub fn runs_on(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(self)
     }
 
     /// So many bytes of an answer were sent on.
@@ -389,12 +409,15 @@ pub struct Worker {
     pub phases: Phases,
     /// Cancelled once another process has taken over.
     pub retired: CancellationToken,
+    /// Whatever runs on this thread.
+    pub tasks: TaskTracker,
 }
 
 impl Worker {
     /// A worker of this gateway.
     pub fn new(gateway: Arc<Gateway>, phases: &Phases) -> Self {
-        Self { gateway, pool: Rc::default(), phases: phases.child(), retired: CancellationToken::new() }
+        let (pool, phases, retired) = (Rc::default(), phases.child(), CancellationToken::new());
+        Self { gateway, pool, phases, retired, tasks: TaskTracker::new() }
     }
 
     /// The same thread's for another gateway. Connections are kept if they were made in the same way.
@@ -406,7 +429,7 @@ impl Worker {
             // For answers that begin now it is as if the process ended.
             phases.drain = current.retired.clone();
         }
-        Self { gateway, pool, phases, retired: current.retired.clone() }
+        Self { gateway, pool, phases, retired: current.retired.clone(), tasks: self.tasks.clone() }
     }
 }
 

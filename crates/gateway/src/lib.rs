@@ -25,6 +25,7 @@ pub mod provider;
 pub mod recorder;
 pub mod relay;
 pub mod reload;
+pub mod replay;
 pub mod retry;
 pub mod route;
 pub mod secret;

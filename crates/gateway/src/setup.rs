@@ -26,6 +26,7 @@ use crate::net::{BadProxy, BadRoots, Dial, Dialer, ExtraRoots, Settings};
 use crate::process::Process;
 use crate::provider::Provider;
 use crate::recorder::{Billing, Bodies, Recorder};
+use crate::replay::Shelf;
 use crate::secret::Secret;
 
 /// Why a configuration that reads well cannot be used on this machine.
@@ -251,6 +252,7 @@ struct Kept {
     admin_token: Secret,
     counters: Arc<Counters>,
     refused: Arc<Refused>,
+    replays: Arc<Shelf>,
     configured: Arc<Configured>,
     process: Arc<Process>,
     stop: CancellationToken,
@@ -271,6 +273,7 @@ pub fn gateway(
         admin_token,
         counters: Arc::default(),
         refused: Arc::default(),
+        replays: Arc::default(),
         configured: Arc::default(),
         process: Arc::default(),
         stop: CancellationToken::new(),
@@ -295,6 +298,7 @@ pub fn again(old: &Gateway, config: &Config, env: &Env) -> Result<(Gateway, Vec<
         admin_token: old.admin_token.clone(),
         counters: old.counters.clone(),
         refused: old.refused.clone(),
+        replays: old.replays.clone(),
         configured: old.configured.clone(),
         process: old.process.clone(),
         stop: old.stop.clone(),
@@ -349,7 +353,7 @@ fn joined(
     let held = |held: Option<&Arc<Held>>| {
         held.filter(|held| held.limit() == server.max_held).cloned().unwrap_or_else(|| Held::new(server.max_held))
     };
-    let Kept { version, started, admin_token, counters, refused, configured, process, stop } = kept;
+    let Kept { version, started, admin_token, counters, refused, replays, configured, process, stop } = kept;
     let gateway = Gateway {
         version,
         started,
@@ -369,6 +373,8 @@ fn joined(
         recorder,
         counters,
         refused,
+        replay: config.routing.replay,
+        replays,
         configured,
         process,
         network: config.network.clone(),

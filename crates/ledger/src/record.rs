@@ -17,6 +17,8 @@ use crate::redact::Redactor;
 const NAME: usize = 256;
 /// Bytes that are kept of an error's text.
 const MESSAGE: usize = 1000;
+/// Bytes that are kept of why it went where it went.
+const ROUTE: usize = 4000;
 /// Attempts and losses that are kept of one exchange.
 const LIST: usize = 64;
 /// More tokens than this are no count, but a fault of whoever counted.
@@ -224,13 +226,15 @@ named! {
         Rejected = "rejected",
         /// It was in flight when the process that served it ended without a word.
         Interrupted = "interrupted",
+        /// Of an attempt only: another one, which was made beside it, answered sooner, and this one was cancelled.
+        HedgeLost = "hedge_lost",
     } else UpstreamError
 }
 
 impl Outcome {
     /// Whether something went wrong. A client that goes is a person who pressed a key.
     pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Success | Self::ClientDisconnected)
+        !matches!(self, Self::Success | Self::ClientDisconnected | Self::HedgeLost)
     }
 }
 
@@ -287,6 +291,36 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[n(6)]
     pub error: Option<Box<str>>,
+    /// What it used beside what the exchange's own usage says: it was cancelled, and another one answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(7)]
+    pub usage: Option<Box<Usage>>,
+    /// What that cost; it is in the cost of the exchange.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(8)]
+    pub cost: Option<NanoUsd>,
+    /// How long it waited for its turn at the provider before it began, in microseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[cbor(n(9), skip_if = "is_zero")]
+    pub queued_us: u64,
+}
+
+impl Attempt {
+    /// One of which nothing more is known than who was asked, and how that ended.
+    pub fn new(provider: Box<str>, outcome: Outcome) -> Self {
+        Self {
+            provider,
+            model: None,
+            outcome,
+            status: None,
+            started_us: 0,
+            duration_us: 0,
+            error: None,
+            usage: None,
+            cost: None,
+            queued_us: 0,
+        }
+    }
 }
 
 /// Who takes part in an exchange, and what was asked: known when it begins.
@@ -473,6 +507,18 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[n(23)]
     pub error: Option<Box<str>>,
+    /// Why it went where it went: the rule that matched, and how each candidate was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[n(26)]
+    pub route: Option<Box<str>>,
+    /// How many clients got the answer or a part of it, where that is not the one that asked.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[cbor(n(27), skip_if = "is_zero")]
+    pub deliveries: u64,
+    /// How many times the answer broke off and was continued by a further request.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[cbor(n(28), skip_if = "is_zero")]
+    pub continued: u64,
 }
 
 fn is_false(b: &bool) -> bool {
@@ -513,6 +559,9 @@ impl Record {
             credential: None,
             limits: None,
             error: None,
+            route: None,
+            deliveries: 0,
+            continued: 0,
         }
     }
 
@@ -566,7 +615,7 @@ impl Record {
             attempt.model.iter_mut().chain(&mut attempt.error).for_each(|text| redactor.clean(text));
         }
         self.losses.iter_mut().for_each(|loss| redactor.clean(loss));
-        let said = [&mut self.stop_reason, &mut self.upstream_request_id, &mut self.error];
+        let said = [&mut self.stop_reason, &mut self.upstream_request_id, &mut self.error, &mut self.route];
         said.into_iter().flatten().for_each(|text| redactor.clean(text));
     }
 
@@ -585,6 +634,7 @@ impl Record {
             cut_some(name, NAME);
         }
         cut_some(&mut self.error, MESSAGE);
+        cut_some(&mut self.route, ROUTE);
     }
 }
 
@@ -779,6 +829,9 @@ mod tests {
                 losses: texts[6..8].iter().flatten().cloned().collect(),
                 stop_reason: text(8),
                 error: text(9),
+                route: text(7),
+                deliveries: numbers[7] % 3,
+                continued: numbers[8] % 2,
                 ..Record::new(start, outcome)
             }
         }

@@ -75,13 +75,11 @@ pub fn record(n: u64) -> Record {
     let status = if failed { 529 } else { 200 };
     let duration_us = 400_000 + mix(n ^ 5) % 20_000_000;
     let attempt = Attempt {
-        provider: start.parties.provider.clone().unwrap_or_default(),
         model: start.parties.model.clone(),
-        outcome,
         status: Some(status),
         started_us: 150,
         duration_us,
-        error: None,
+        ..Attempt::new(start.parties.provider.clone().unwrap_or_default(), outcome)
     };
     let known = generation && !failed;
     let cost =

@@ -22,6 +22,15 @@ pub fn claude(model: &str) -> Quirks {
     quirks
 }
 
+/// Whether a model goes on where the last turn of a request, which is its own, leaves off: Claude's later ones refuse that.
+/// Of others nothing is known; who does not says so.
+pub fn continues_turns(model: &str) -> bool {
+    match claude_version(model) {
+        Some((_, version)) => version < (4, 6),
+        None => !model.contains("claude"),
+    }
+}
+
 /// Family and version in `claude-opus-4-5-20251101` and in `claude-3-5-sonnet-20241022`.
 fn claude_version(model: &str) -> Option<(&str, (u32, u32))> {
     let name = &model[model.find("claude-")? + "claude-".len()..];
@@ -202,5 +211,15 @@ mod tests {
         assert!(openai("gpt-5.3").reasoning_with_tools && !openai("gpt-5.4").reasoning_with_tools);
         assert!(!openai("gpt-6.1-sol").reasoning_with_tools);
         assert_eq!(openai("my-deployment"), Quirks::OPENAI_REASONING);
+    }
+
+    #[test]
+    fn models_that_take_the_beginning_of_their_turn_are_known() {
+        for model in ["claude-3-5-haiku-20241022", "claude-sonnet-4-5", "claude-opus-4-1", "deepseek-chat"] {
+            assert!(continues_turns(model), "{model}");
+        }
+        for model in ["claude-opus-4-6", "claude-sonnet-5-5", "claude-mythos", "us.anthropic.claude-opus-4-7"] {
+            assert!(!continues_turns(model), "{model}");
+        }
     }
 }

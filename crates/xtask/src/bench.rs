@@ -8,6 +8,9 @@ use crate::{Fault, Places, shell};
 /// A release build of everything on a small machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// Nanoseconds that one decision among a hundred rules may take.
+const ROUTE_LIMIT: &str = "2000";
+
 /// `cargo xtask bench …`: the words are the runner's.
 pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
     let places = Places::find()?;
@@ -16,7 +19,20 @@ pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode
     if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
         return Err("the release build failed".into());
     }
+    let mut words = words.peekable();
     let built = places.target.join("release");
+    if words.peek() != Some(&"--help") {
+        // What a decision costs is measured without a gateway around it.
+        let mut build = shell::cargo();
+        build.args(["build", "--release", "--locked", "--package", "gateway", "--example", "route"]);
+        if !shell::run(build.current_dir(&places.root), BUILD_LIMIT)?.status.success() {
+            return Err("the release build failed".into());
+        }
+        let route = Command::new(built.join("examples").join("route")).arg(ROUTE_LIMIT).status();
+        if !route.map_err(|e| format!("cannot run `route`: {e}"))?.success() {
+            return Err(format!("a decision of the router takes longer than {ROUTE_LIMIT} ns"));
+        }
+    }
     let mut run = Command::new(built.join("bench"));
     run.arg("run").arg("--cco").arg(built.join("cco")).arg("--out").arg(places.target.join("bench"));
     // Its output is for the user's eyes, line by line, and nothing of it is counted here.

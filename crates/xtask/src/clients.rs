@@ -45,6 +45,11 @@ pub(crate) const CLAUDE_CODE_RUN: Client = agent("claude_code_run.py", |places| 
     Ok(vec!["--claude".into(), setup::claude(places)?, "--cco".into(), cco])
 });
 
+pub(crate) const CLAUDE_CODE_AGENTS: Client = agent("claude_code_agents.py", |places| {
+    let cco = places.target.join("debug").join("cco");
+    Ok(vec!["--claude".into(), setup::claude(places)?, "--cco".into(), cco])
+});
+
 pub(crate) const CODEX: Client = agent("codex.py", |places| Ok(vec!["--codex".into(), setup::codex(places)?]));
 
 /// They judge what the other scripts sent up too, where these ran before.

@@ -93,6 +93,12 @@ pub(crate) const PARTS: &[Part] = &[
         run: |places| clients::run(&clients::CLAUDE_CODE_RUN, places),
     },
     Part {
+        name: "clients:claude-code-agents",
+        what: "the real Claude Code with two sub-agents: each at its own provider, and the tree adds up",
+        needs: &["build"],
+        run: |places| clients::run(&clients::CLAUDE_CODE_AGENTS, places),
+    },
+    Part {
         name: "clients:judges",
         what: "programs of others judge requests, answers and streams, and stand in as providers",
         needs: &["build"],

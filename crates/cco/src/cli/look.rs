@@ -107,6 +107,7 @@ pub(crate) enum LogsCommand {
   cco logs show last
   cco logs show 1a2b3c4d
   cco logs show last-error --response
+  cco logs show last --route
   cco logs show 1a2b3c4d --request --raw > request.json")]
 pub(crate) struct Show {
     /// An id, the first digits of its last eight, `last` or `last-error`
@@ -120,6 +121,9 @@ pub(crate) struct Show {
     /// The body byte for byte: that of the answer if not said otherwise
     #[arg(long)]
     pub(crate) raw: bool,
+    /// Why it went where it went: the rule, how each candidate was judged, attempts and waits
+    #[arg(long, conflicts_with_all = ["request", "response", "raw"])]
+    pub(crate) route: bool,
     /// One JSON object
     #[arg(long, conflicts_with_all = ["request", "response", "raw"])]
     pub(crate) json: bool,

@@ -25,6 +25,8 @@ pub(super) fn explain(record: &Record, said: Option<&str>) -> (String, String) {
             "the gateway ended without a word while this was in flight".into(),
             "look why it ended (its log, the system's log), and send the request again".into(),
         ),
+        // No exchange ends so.
+        Outcome::HedgeLost => ("another attempt answered sooner".into(), "nothing is to be done".into()),
         Outcome::Rejected => (format!("cco refused the request{said}"), refused(record.status).into()),
         Outcome::UpstreamError => failed(record, provider, &said),
     }

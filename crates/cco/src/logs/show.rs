@@ -38,6 +38,10 @@ pub(super) fn show(options: &Show) -> Result<(), Failure> {
         return Ok(());
     }
     let record = record(&told["record"]).ok_or_else(|| Failure::new("the record cannot be read by this version"))?;
+    if options.route {
+        route(&record);
+        return Ok(());
+    }
     let zone = source::here();
     let said = said(&mut source, word, &record, &told);
     let (cause, help) = explain(&record, said.as_deref());
@@ -53,6 +57,8 @@ pub(super) fn show(options: &Show) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Microseconds between two attempts that are worth a word.
+const WAIT_US: u64 = 5_000;
 /// Bytes of an answer that is looked into for what it says went wrong.
 const ERROR: u64 = 1 << 20;
 
@@ -185,6 +191,12 @@ fn about(record: &Record, told: &Value, zone: &Zone) {
             record.first_token_us.map(|us| format!("first token after {}", ms(us))),
         ]),
     );
+    if record.deliveries > 0 {
+        field("clients", &format!("{} got it, or a part of it", record.deliveries));
+    }
+    if record.continued > 0 {
+        field("continued", "the answer broke off, and a further request went on with it");
+    }
     field("bytes", &format!("{} up, {} down", record.bytes_in, record.bytes_out));
     if let Some(id) = &record.upstream_request_id {
         field("upstream", &clean(id));
@@ -231,6 +243,32 @@ fn attempts(record: &Record) {
     let widths = table.widths(&[]);
     term::line(format_args!("\nattempts\n  {}", table.heading(&widths)));
     table.lines(&widths, None).for_each(|line| term::line(format_args!("  {line}")));
+}
+
+/// Why it went where it went, and what it waited for on the way.
+fn route(record: &Record) {
+    let told = record.route.as_deref().unwrap_or("there was nothing to choose from: one provider, and no rules");
+    term::line(format_args!("route\n  {}", text::lines(told).replace('\n', "\n  ")));
+    attempts(record);
+    let mut waits = Vec::new();
+    let mut free = None;
+    let ms = |us: u64| text::took(us as f64 / 1e3);
+    // Those that ran beside another one did not wait for it.
+    let mut in_order: Vec<_> = record.attempts.iter().enumerate().collect();
+    in_order.sort_by_key(|(_, attempt)| attempt.started_us);
+    for (n, attempt) in in_order {
+        if attempt.queued_us > 0 {
+            waits.push(format!("attempt {}: {} for its turn at `{}`", n + 1, ms(attempt.queued_us), attempt.provider));
+        }
+        let between = free.map_or(0, |free| attempt.started_us.saturating_sub(attempt.queued_us).saturating_sub(free));
+        if between >= WAIT_US {
+            waits.push(format!("attempt {}: {} after the one before", n + 1, ms(between)));
+        }
+        free = free.max(Some(attempt.started_us.saturating_add(attempt.duration_us)));
+    }
+    if !waits.is_empty() {
+        term::line(format_args!("\nwaits\n  {}", text::lines(&waits.join("\n")).replace('\n', "\n  ")));
+    }
 }
 
 /// Which bodies are there, and how they are seen.

@@ -181,6 +181,11 @@ impl Gateway {
         self.memory("VmHWM:")
     }
 
+    /// The memory that it has resident now, in bytes.
+    pub(crate) fn memory_now(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
     fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/status", self.pid()))).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

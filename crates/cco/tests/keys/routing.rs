@@ -192,6 +192,21 @@ pub(crate) fn rows() -> Vec<Row> {
         there("/routing/affinity", ROUTE, "affinity_can_be_off"),
         there("/routing/maxSwitchCostUsd", ROUTE, "a_switch_that_costs_too_much_is_refused_while_the_cache_is_warm"),
         there(
+            "/routing/hedgeAfterMs",
+            "cco/tests/route/beside.rs",
+            "a_second_provider_answers_where_the_first_does_not_begin_and_the_first_is_cancelled",
+        ),
+        there(
+            "/routing/replaySecs",
+            "cco/tests/route/beside.rs",
+            "a_client_whose_connection_broke_gets_its_answer_and_pays_once",
+        ),
+        there(
+            "/routing/continueOnBreak",
+            "cco/tests/route/beside.rs",
+            "an_answer_that_breaks_off_is_gone_on_with_and_its_client_sees_one_answer",
+        ),
+        there(
             "/routing/commitAfterSecs",
             "gateway/tests/relay/failover.rs",
             "pings_do_not_commit_and_are_let_go_after_a_while",

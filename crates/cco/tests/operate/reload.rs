@@ -196,7 +196,9 @@ async fn keys_that_work_without_a_start_work_after_a_change() {
     change(&gateway, &upstream, json!({ "providers": { "anthropic": { "timeoutSecs": 0.1 } } })).await;
     assert_eq!(gateway.ask(streamed("text=late fault=delay-head=3000")).await.status, 504);
     change(&gateway, &upstream, json!({ "providers": { "anthropic": { "enabled": false } } })).await;
-    assert_eq!(gateway.ask(messages("text=ok")).await.status, 401);
+    let refused = gateway.ask(messages("text=ok")).await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("the provider `anthropic`, which is disabled"), "{}", refused.text());
 
     // routing.defaultProvider
     let other = json!({

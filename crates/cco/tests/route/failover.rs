@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::common::{Answer, Ended, Gateway, Upstream, binary, contains, prompt, soon, upstream, upstream_with};
 
 /// A request of a client that brings no key.
-fn unsigned(stream: bool) -> Vec<u8> {
+pub(crate) fn unsigned(stream: bool) -> Vec<u8> {
     let body = prompt("Hello.", stream);
     let head = format!(
         "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nanthropic-version: 2023-06-01\r\nContent-Length: {}\r\n\r\n",
@@ -37,17 +37,17 @@ async fn start(first: &Upstream, second: &Upstream, fault: &str) -> Gateway {
     Gateway::start_with(config, &[], &[("FIRST", "sk-key-of-the-first"), ("SECOND", "sk-key-of-the-second")]).await
 }
 
-async fn cco(gateway: &Gateway, args: &[&str]) -> Output {
+pub(crate) async fn cco(gateway: &Gateway, args: &[&str]) -> Output {
     binary().env("CCO_HOME", gateway.home()).args(args).output().await.unwrap()
 }
 
-fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[track_caller]
-fn check_served(answer: &Answer, provider: &str, attempts: &str) {
+pub(crate) fn check_served(answer: &Answer, provider: &str, attempts: &str) {
     assert_eq!((answer.status, answer.ended), (200, Ended::Whole), "{}", answer.text());
     assert_eq!((answer.header("x-cco-provider"), answer.header("x-cco-attempts")), (Some(provider), Some(attempts)));
 }

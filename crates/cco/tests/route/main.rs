@@ -3,11 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-#[expect(dead_code, unused_imports, reason = "what these tests leave out others need")]
+#[expect(dead_code, reason = "what these tests leave out others need")]
 #[path = "../common/mod.rs"]
 mod common;
 
+mod beside;
 mod failover;
+mod weather;
 
 use std::io::Write as _;
 use std::path::PathBuf;

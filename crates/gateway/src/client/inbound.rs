@@ -171,6 +171,13 @@ pub struct HeldBody {
 }
 
 impl HeldBody {
+    /// One made of it, beside it; `None`: there is no room, or it cannot be read.
+    pub fn another(&self, text: Bytes) -> Option<Self> {
+        let _claim = self.room_for(text.len())?;
+        let envelope = Envelope::read(&text).ok()?;
+        Some(Self { bytes: text.clone(), text, envelope, _claim })
+    }
+
     /// Room for what is made of it, beside it; `None`: there is none.
     pub fn room_for(&self, bytes: usize) -> Option<Claim> {
         let mut claim = self._claim.held.share();

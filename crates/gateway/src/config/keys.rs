@@ -12,7 +12,7 @@ use jsonc_parser::ast::Value;
 use wire::protocol::Protocol;
 
 use super::credential::CredentialRef;
-use super::form::Effect::{Later, Now};
+use super::form::Effect::Now;
 use super::form::{
     Key, Keys, Kind, NanoUsd, any_name, boolean, choice, days, dollars, gibibytes, integer, mebibytes, millis, path,
     secs, section, words,
@@ -244,16 +244,16 @@ section! {
         affinity: bool = "affinity", boolean().or(true), Now;
         /// Refuses a switch whose cold prompt cache costs more than this, in US dollars.
         max_switch_cost: Option<NanoUsd> = "maxSwitchCostUsd", dollars().or_null(), Now;
-        /// Asks a second target when the first has sent nothing after this many milliseconds.
-        hedge_after: Option<Duration> = "hedgeAfterMs", millis(1.0..=3_600_000.0).or_null(), Later;
-        /// How many seconds long an answer whose client is gone can be resumed; 0: not at all.
-        replay: Duration = "replaySecs", secs(0.0..=86_400.0).or(0), Later;
+        /// Asks a second target beside the first when that has not begun its stream after this many milliseconds; the slower one is cancelled.
+        hedge_after: Option<Duration> = "hedgeAfterMs", millis(1.0..=3_600_000.0).or_null(), Now;
+        /// How many seconds long an answer whose client is gone goes on, for the same request to get it; 0: not at all.
+        replay: Duration = "replaySecs", secs(0.0..=86_400.0).or(0), Now;
         /// After this many seconds without content an accepted answer is kept, and its comments and pings are relayed.
         commit_after: Duration = "commitAfterSecs", secs(0.0..=3600.0).or(20), Now;
         /// Guesses the type of an agent whose client does not tell it from the beginning of its system prompt (Claude Code's built-in ones).
         guess_agent_types: bool = "guessAgentTypes", boolean().or(false), Now;
-        /// Lets a provider that can continue a partial answer do so when its stream breaks off.
-        continue_on_break: bool = "continueOnBreak", boolean().or(false), Later;
+        /// Lets a model that continues a partial answer of its own do so when its stream breaks off.
+        continue_on_break: bool = "continueOnBreak", boolean().or(false), Now;
         /// What follows when a subscription is used up: "pass" hands the refusal on, a provider's name lets that one serve.
         on_subscription_limit: String = "onSubscriptionLimit", provider_name().or("pass"), Now;
     }

@@ -23,6 +23,8 @@ pub enum Outcome {
         /// From the last byte of the request to the first event of a stream.
         first: Option<Duration>,
     },
+    /// It had not begun when another target, which was asked later, had.
+    Overtaken,
     /// An answer that speaks of the request, not of its target.
     Answered,
     /// The target failed.
@@ -98,6 +100,7 @@ impl Outcome {
     pub(super) fn verdict(self) -> Verdict {
         match self {
             Self::Good { first: Some(first) } if first > SLOW => Verdict::Slow,
+            Self::Overtaken => Verdict::Slow,
             Self::Good { .. } | Self::Answered | Self::KeyRefused => Verdict::Good,
             Self::Failed(why) => Verdict::Failed(why),
             Self::Limited(wait, why) => Verdict::Limited(wait, why),

@@ -129,7 +129,7 @@ impl Table {
         match outcome {
             Outcome::KeyRefused => self.refuse(now, slot),
             Outcome::Good { .. } => self.refused.retain(|refusals| refusals.slot != slot),
-            Outcome::Answered | Outcome::Failed(_) | Outcome::Limited(..) => {}
+            Outcome::Answered | Outcome::Overtaken | Outcome::Failed(_) | Outcome::Limited(..) => {}
         }
         let Some(known) = self.targets.get_mut(&id) else { return };
         if let Outcome::Good { first: Some(first) } = outcome {

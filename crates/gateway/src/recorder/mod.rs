@@ -1,6 +1,7 @@
 //! One record an exchange: begun before its request goes up, settled before its client sees the end.
 
 mod bodies;
+mod delivery;
 mod observed;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger::Ledger;
 use ledger::journal::Ack;
+use ledger::money::NanoUsd;
 use ledger::price::{Billed, Cost, PriceTable, Unpriced};
 use ledger::record::{Operation, Outcome, Record, Start};
 use ledger::redact::Redactor;
@@ -19,6 +21,7 @@ use tracing::{debug, warn};
 use wire::usage::Usage;
 
 pub use bodies::{Bodies, Owner, Tape};
+pub use delivery::Delivery;
 pub use observed::{Histogram, OTHER, Observed, Series};
 
 use crate::config::{self, OnFailure};
@@ -301,14 +304,26 @@ impl Recorder {
         if record.used().is_none() {
             return Some(Err(Unpriced::TooLarge));
         }
-        Some(prices.cost(&Billed {
+        let cost = prices.cost(&Billed {
             provider: billed_as,
             model,
             at: record.started_us / 1_000_000,
             usage,
             estimated_output: record.estimated_output,
             notional: record.parties.notional,
-        }))
+        });
+        // What attempts beside the one that answered have cost was paid too.
+        let beside = record
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.cost)
+            .fold(0i64, |sum, cost| sum.saturating_add(cost.0));
+        Some(cost.map(|cost| Cost { nano_usd: NanoUsd(cost.nano_usd.0.saturating_add(beside)), ..cost }))
+    }
+
+    /// What an attempt cost beside the one that answered; `None`: there is no price for it.
+    pub fn cost_beside(&self, billed: &Billed<'_>) -> Option<NanoUsd> {
+        Some(self.prices.as_ref()?.cost(billed).ok()?.nano_usd)
     }
 
     /// What this use would cost now; `None`: there is no price for it.
@@ -346,6 +361,8 @@ pub struct Draft {
     record: Option<Record>,
     /// Under which name the price table knows the provider.
     billed_as: Arc<str>,
+    /// To whom the answer goes, where that may be another one than who asked.
+    delivery: Option<Arc<Delivery>>,
 }
 
 impl fmt::Debug for Draft {
@@ -357,7 +374,18 @@ impl fmt::Debug for Draft {
 impl Draft {
     /// Of an exchange that begins.
     pub fn new(recorder: Arc<Recorder>, start: Start) -> Self {
-        Self { recorder, record: Some(Record::new(start, Outcome::Interrupted)), billed_as: Arc::default() }
+        let record = Some(Record::new(start, Outcome::Interrupted));
+        Self { recorder, record, billed_as: Arc::default(), delivery: None }
+    }
+
+    /// Forgets it: there is no exchange after all.
+    pub fn forget(mut self) {
+        self.record = None;
+    }
+
+    /// The answer may go to another client than the one that asked.
+    pub fn delivered_by(&mut self, delivery: Arc<Delivery>) {
+        self.delivery = Some(delivery);
     }
 
     /// What is known so far; `None` once it is settled.
@@ -395,7 +423,10 @@ impl Draft {
         let mut record = self.record.take()?;
         record.ended_us = now_us();
         last(&mut record);
-        self.recorder.settle(record, &self.billed_as)
+        match &self.delivery {
+            Some(delivery) => delivery.settle(&self.recorder, record, &self.billed_as),
+            None => self.recorder.settle(record, &self.billed_as),
+        }
     }
 }
 

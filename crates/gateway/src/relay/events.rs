@@ -7,6 +7,7 @@ use wire::meter::{Meter, Metered, Progress};
 use wire::protocol::Protocol;
 use wire::sse::{RawEvent, Splitter};
 
+use super::seam::{Partial, Seam};
 use crate::live::Tap;
 use crate::translation::{self, Observing};
 
@@ -26,6 +27,8 @@ pub struct Events {
     meter: Meter,
     /// For those who watch.
     tap: Option<Tap>,
+    /// What has been said, where it could be gone on with.
+    partial: Option<Box<Partial>>,
     /// In place of the meter, where the protocol is not Anthropic's.
     other: Option<Box<Observing>>,
     tail: Vec<Bytes>,
@@ -39,13 +42,17 @@ pub struct Events {
 impl Default for Events {
     fn default() -> Self {
         let (splitter, meter) = (Splitter::new(KEPT), Meter::default());
-        Self { splitter, meter, tap: None, other: None, tail: Vec::new(), tail_len: 0, unfinished: 0, within: false }
+        let (tap, partial, other, tail) = (None, None, None, Vec::new());
+        Self { splitter, meter, tap, partial, other, tail, tail_len: 0, unfinished: 0, within: false }
     }
 }
 
 /// Looks at one event.
-fn see(meter: &mut Meter, tap: Option<&Tap>, event: &RawEvent<'_>) {
+fn see(meter: &mut Meter, tap: Option<&Tap>, partial: Option<&mut Partial>, event: &RawEvent<'_>) {
     meter.event(event);
+    if let Some(partial) = partial {
+        partial.observe(event);
+    }
     if let Some(tap) = tap {
         tap.event(event);
     }
@@ -55,6 +62,16 @@ impl Events {
     /// Tells those who watch what the answer says.
     pub fn tap(&mut self, tap: Tap) {
         self.tap = Some(tap);
+    }
+
+    /// Remembers what is said, so that it can be gone on with.
+    pub fn follow(&mut self) {
+        self.partial = Some(Box::default());
+    }
+
+    /// What it takes to go on from here; `None`: that cannot be done.
+    pub(super) fn seam(&mut self) -> Option<Seam> {
+        self.partial.take().filter(|_| self.at_border() && !self.is_over())?.seam()
     }
 
     /// Of an answer in that protocol.
@@ -126,10 +143,10 @@ impl Events {
 
     /// Looks at bytes that are relayed in another form (a compressed stream): nothing is held back.
     pub fn look(&mut self, plain: &[u8]) {
-        let Self { splitter, meter, tap, other, .. } = self;
+        let Self { splitter, meter, tap, partial, other, .. } = self;
         match other {
             None => {
-                splitter.push(plain, |event| see(meter, tap.as_ref(), &event));
+                splitter.push(plain, |event| see(meter, tap.as_ref(), partial.as_deref_mut(), &event));
             }
             Some(other) => {
                 other.push(plain);
@@ -143,9 +160,9 @@ impl Events {
     /// Takes the pieces that one read brought; what is to be sent now is appended to `ready`.
     pub fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) {
         for piece in fresh.drain(..) {
-            let Self { splitter, meter, tap, other, .. } = &mut *self;
+            let Self { splitter, meter, tap, partial, other, .. } = &mut *self;
             let border = match other {
-                None => splitter.push(&piece, |event| see(meter, tap.as_ref(), &event)),
+                None => splitter.push(&piece, |event| see(meter, tap.as_ref(), partial.as_deref_mut(), &event)),
                 Some(other) => {
                     other.push(&piece);
                     splitter.push(&piece, |event| {

@@ -2,8 +2,10 @@
 
 mod events;
 mod opening;
+mod seam;
 mod stream;
 
 pub use events::Events;
 pub use opening::{Beginning, Opened, open};
-pub use stream::{Ended, Framed, Gate, IDLE, Limits, Relay, Report, Seen, Settle, View, Whole};
+pub use seam::{Joined, Seam};
+pub use stream::{Ended, Framed, Gate, IDLE, Limits, Paused, Relay, Report, Seen, Settle, View, Whole};

@@ -15,7 +15,7 @@ use wire::meter::{self, Metered, Progress};
 use wire::protocol::Protocol;
 use wire::sse::Splitter;
 
-use super::{Beginning, Events};
+use super::{Beginning, Events, Joined, Seam};
 use crate::client::Client;
 use crate::client::inbound::Claim;
 use crate::client::respond::with_details;
@@ -56,6 +56,8 @@ pub enum View {
     Coded(Box<Events>, Option<Box<Decoder>>),
     /// A stream of another protocol, on its way to the client's; unpacked first where it is packed.
     Translated(Box<Streaming>, Option<Box<Decoder>>, Option<Tap>),
+    /// A second stream behind one that broke off.
+    Joined(Box<Joined>),
 }
 
 impl View {
@@ -93,6 +95,11 @@ impl View {
                 }
                 return good;
             }
+            Self::Joined(joined) => {
+                let good = fresh.drain(..).all(|piece| joined.push(&piece));
+                ready.extend(joined.take());
+                return good;
+            }
             Self::Plain | Self::Whole(_) | Self::Coded(..) => ready.append(fresh),
         }
         true
@@ -103,7 +110,7 @@ impl View {
         match self {
             Self::Translated(streaming, ..) => Some(streaming.error_data()),
             Self::Events(events) => events.error_data(),
-            Self::Plain | Self::Whole(_) | Self::Coded(..) => None,
+            Self::Plain | Self::Whole(_) | Self::Coded(..) | Self::Joined(_) => None,
         }
     }
 
@@ -119,6 +126,7 @@ impl View {
             Self::Whole(whole) => Some(whole.metered()),
             Self::Events(events) | Self::Coded(events, _) => Some(events.metered()),
             Self::Translated(streaming, ..) => Some(streaming.metered()),
+            Self::Joined(joined) => Some(joined.metered()),
         }
     }
 
@@ -128,6 +136,7 @@ impl View {
             Self::Plain | Self::Whole(_) => (Progress::Nothing, false),
             Self::Events(events) | Self::Coded(events, _) => (events.progress(), events.has_content()),
             Self::Translated(streaming, ..) => (streaming.progress(), streaming.has_content()),
+            Self::Joined(joined) => (joined.seen().progress(), true),
         }
     }
 }
@@ -247,6 +256,13 @@ pub struct Seen<'a> {
     pub first_token: Option<Instant>,
 }
 
+impl Paused {
+    /// When its first token came, and how much of it was sent.
+    pub fn so_far(&self) -> (Option<Instant>, u64) {
+        (self.first_token, self.payload)
+    }
+}
+
 /// Awaited before the last bytes leave.
 pub type Gate = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -286,6 +302,8 @@ pub struct Relay<'a, S> {
     /// Whether the client is left without a proper end of its message, so that it knows.
     aborted: bool,
     payload: u64,
+    /// It broke off and can be gone on with: why, and how.
+    paused: Option<(String, Seam)>,
 }
 
 impl<S> std::fmt::Debug for Relay<'_, S> {
@@ -303,6 +321,21 @@ pub struct Report {
     pub aborted: bool,
     /// Bytes of the upstream's body that were sent on.
     pub payload: u64,
+    /// It is not over: its upstream broke off, and somebody may go on with it.
+    pub paused: Option<Box<Paused>>,
+}
+
+/// An answer that broke off and can be gone on with.
+#[derive(Debug)]
+pub struct Paused {
+    /// Why it broke off.
+    pub why: String,
+    /// How it can be gone on with.
+    pub seam: Seam,
+    /// What was seen of it.
+    pub view: View,
+    first_token: Option<Instant>,
+    payload: u64,
 }
 
 impl<'a, S: Io> Relay<'a, S> {
@@ -320,7 +353,7 @@ impl<'a, S: Io> Relay<'a, S> {
         let (fresh, ready) = (Vec::new(), Vec::new());
         let (last_read, last_sent) = (now, now);
         let (ended, aborted, payload) = (None, false, 0);
-        let (settled, gate, first_token, given_up) = (None, None, None, None);
+        let (settled, gate, first_token, given_up, paused) = (None, None, None, None, None);
         Self {
             client,
             source,
@@ -340,7 +373,33 @@ impl<'a, S: Io> Relay<'a, S> {
             given_up,
             aborted,
             payload,
+            paused,
         }
+    }
+
+    /// Goes on where another relay of the same answer was paused, and its client has its head.
+    #[must_use]
+    pub fn after(mut self, first_token: Option<Instant>, payload: u64) -> Self {
+        (self.first_token, self.payload) = (first_token, payload);
+        self
+    }
+
+    /// Begins with what was read of the stream that is put behind another one.
+    pub fn join(&mut self, beginning: &Beginning) {
+        let View::Joined(joined) = &mut self.view else { return };
+        let good = beginning.raw.iter().all(|piece| joined.join(piece));
+        self.ready.extend(joined.take());
+        if good {
+            self.pass_on();
+        } else {
+            self.break_off("the upstream's stream does not go on with the one that broke off".into());
+        }
+    }
+
+    /// Ends it as what it is: broken off.
+    pub fn break_off(&mut self, why: String) {
+        self.ready.clear();
+        self.fail(ErrorKind::BadGateway, &why, Ended::Truncated(why.clone()));
     }
 
     /// Begins with what was read and held back.
@@ -365,8 +424,12 @@ impl<'a, S: Io> Relay<'a, S> {
             self.poll(cx)
         })
         .await;
+        let paused = self.paused.filter(|_| self.settled.is_none()).map(|(why, seam)| {
+            let (view, first_token, payload) = (self.view, self.first_token, self.payload);
+            Box::new(Paused { why, seam, view, first_token, payload })
+        });
         let ended = self.settled.unwrap_or(ended);
-        Report { ended, aborted: self.aborted, payload: self.payload }
+        Report { ended, aborted: self.aborted, payload: self.payload, paused }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -390,11 +453,14 @@ impl<'a, S: Io> Relay<'a, S> {
                 if let Some(ended) = self.ended.take() {
                     return Poll::Ready(ended);
                 }
+                if let Some((why, _)) = &self.paused {
+                    return Poll::Ready(Ended::Truncated(why.clone()));
+                }
                 // While the client takes nothing, nothing is read: the upstream feels its pace.
                 more = self.poll_source(cx).is_ready();
                 reads += 1;
                 // Where there is always more, everything else is looked at between.
-                if more && (self.ended.is_some() || reads % BURST != 0) {
+                if more && (self.ended.is_some() || self.paused.is_some() || reads % BURST != 0) {
                     continue;
                 }
             }
@@ -439,6 +505,7 @@ impl<'a, S: Io> Relay<'a, S> {
                         self.ready.extend(streaming.take());
                     }
                     View::Events(events) => self.ready.push(events.ping()),
+                    View::Joined(joined) => self.ready.push(joined.seen().ping()),
                     View::Plain | View::Whole(_) | View::Coded(..) => {}
                 }
                 self.send();
@@ -448,7 +515,7 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Reads the upstream once and puts what it brought into the outbox. Ready when something changed.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended.is_some() {
+        if self.ended.is_some() || self.paused.is_some() {
             return Poll::Pending;
         }
         match self.source.poll_read(&mut self.fresh, cx) {
@@ -498,7 +565,7 @@ impl<'a, S: Io> Relay<'a, S> {
                 self.fresh.iter().for_each(|piece| whole.keep(piece));
                 self.ready.append(&mut self.fresh);
             }
-            view @ (View::Events(_) | View::Translated(..)) => {
+            view @ (View::Events(_) | View::Translated(..) | View::Joined(_)) => {
                 if !view.pass(&mut self.fresh, &mut self.ready) {
                     return self.broke("the upstream's stream cannot be unpacked".into());
                 }
@@ -566,13 +633,13 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// Bytes of the upstream's go into the archive as they came. What is translated goes there as its client gets it.
     fn keep(&mut self, fresh: &[Bytes]) {
-        if !matches!(self.view, View::Translated(..)) {
+        if !matches!(self.view, View::Translated(..) | View::Joined(_)) {
             fresh.iter().for_each(|piece| self.settle.keep(piece));
         }
     }
 
     fn send(&mut self) {
-        if matches!(self.view, View::Translated(..)) {
+        if matches!(self.view, View::Translated(..) | View::Joined(_)) {
             self.ready.iter().for_each(|piece| self.settle.keep(piece));
         }
         match self.framed {
@@ -602,6 +669,10 @@ impl<'a, S: Io> Relay<'a, S> {
                 }
                 events.was_whole()
             }
+            View::Joined(joined) => {
+                joined.events().end();
+                joined.seen().was_whole()
+            }
             // A decoder that has failed knows nothing against the stream.
             View::Coded(events, decoder) => {
                 events.end();
@@ -626,6 +697,14 @@ impl<'a, S: Io> Relay<'a, S> {
 
     /// The upstream's body broke off.
     fn broke(&mut self, why: String) {
+        if self.settled.is_none()
+            && self.framed == Framed::Chunked
+            && let View::Events(events) = &mut self.view
+            && let Some(seam) = events.seam()
+        {
+            self.paused = Some((why, seam));
+            return;
+        }
         self.fail(ErrorKind::BadGateway, &why, Ended::Truncated(why.clone()));
     }
 
@@ -644,6 +723,16 @@ impl<'a, S: Io> Relay<'a, S> {
             View::Events(events) if events.at_border() && self.framed != Framed::Length => {
                 self.ready.clear();
                 self.ready.push(events.last_word(kind, &with_details(message, self.request_id), self.request_id));
+                self.send();
+                self.close();
+            }
+            View::Joined(joined) => {
+                self.ready.clear();
+                self.ready.push(joined.seen().last_word(
+                    kind,
+                    &with_details(message, self.request_id),
+                    self.request_id,
+                ));
                 self.send();
                 self.close();
             }
@@ -667,7 +756,7 @@ impl<'a, S: Io> Relay<'a, S> {
     fn may_ping(&self) -> bool {
         let can = match &self.view {
             View::Events(events) => events.at_border(),
-            View::Translated(..) => true,
+            View::Translated(..) | View::Joined(_) => true,
             View::Plain | View::Whole(_) | View::Coded(..) => false,
         };
         self.ended.is_none() && can && !self.is_over()

@@ -1,12 +1,15 @@
 //! Why a request goes where it goes. A plan that nobody asks about says nothing, and costs nothing for it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::facts::Facts;
 use super::rules::{RuleSet, Test};
 use super::{Cause, Keys, NoPlan, Plan};
 use crate::config::{Agent, NanoUsd};
 use crate::health::{Look, Slot, Time};
+
+/// Bytes after which no more candidates are written into a record.
+const NOTED: usize = 3000;
 
 /// Who is told what a plan finds on its way.
 pub(super) trait Trace {
@@ -62,7 +65,7 @@ impl Verdict {
         }
     }
 
-    fn write(self, help: Option<&str>, now: Time, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write(self, help: Option<&str>, now: Time, f: &mut impl fmt::Write) -> fmt::Result {
         match self {
             Self::Taken => f.write_str("taken"),
             Self::Disabled => f.write_str("it is not enabled"),
@@ -89,7 +92,7 @@ fn dollars(amount: NanoUsd) -> String {
     format!("{}.{}", amount.0 / 1_000_000_000, &decimals[..kept])
 }
 
-fn write_look(look: Look, now: Time, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_look(look: Look, now: Time, f: &mut impl fmt::Write) -> fmt::Result {
     let seconds = |until: Time| now.until(until).as_millis().div_ceil(1000);
     match look {
         Look::Well | Look::Probing => f.write_str("it works"),
@@ -158,26 +161,37 @@ impl fmt::Display for Explanation {
         writeln!(f, "{}", self.decided)?;
         let mut taken = 0;
         for Candidate { provider, slot, model, verdict, help } in &self.candidates {
-            match verdict {
-                Verdict::Taken | Verdict::LastResort(_) => {
-                    taken += 1;
-                    write!(f, "{taken}. ")?;
-                }
-                _ => f.write_str("-  ")?,
-            }
-            write!(f, "{provider}")?;
-            if !model.is_empty() {
-                write!(f, ", model {model}")?;
-            }
-            if let Some(slot) = slot {
-                write!(f, ", {slot}")?;
-            }
-            f.write_str(": ")?;
-            verdict.write(help.as_deref(), self.now, f)?;
-            writeln!(f)?;
+            write_candidate(f, &mut taken, (provider, model), *slot, *verdict, (help.as_deref(), self.now))?;
         }
         Ok(())
     }
+}
+
+/// One line of a candidate; those that are targets are counted.
+fn write_candidate(
+    out: &mut impl fmt::Write,
+    taken: &mut usize,
+    (provider, model): (&str, &str),
+    slot: Option<Slot>,
+    verdict: Verdict,
+    (help, now): (Option<&str>, Time),
+) -> fmt::Result {
+    match verdict {
+        Verdict::Taken | Verdict::LastResort(_) => {
+            *taken += 1;
+            write!(out, "{taken}. {provider}")?;
+        }
+        _ => write!(out, "-  {provider}")?,
+    }
+    if !model.is_empty() {
+        write!(out, ", model {model}")?;
+    }
+    if let Some(slot) = slot {
+        write!(out, ", {slot}")?;
+    }
+    out.write_str(": ")?;
+    verdict.write(help, now, out)?;
+    out.write_char('\n')
 }
 
 impl Explanation {
@@ -222,30 +236,66 @@ impl Trace for Recorder<'_, '_> {
 
 impl Recorder<'_, '_> {
     pub(super) fn finish(self, result: &Result<Plan<'_>, NoPlan<'_>>, now: Time) -> Explanation {
-        let decided = match result {
-            Ok(plan) => {
-                let name = |at: usize| match self.rules.rules.get(at).and_then(|rule| rule.rule.name.as_deref()) {
-                    Some(name) => format!("rule {} `{name}`", at + 1),
-                    None => format!("rule {}", at + 1),
-                };
-                let matches = match (plan.rule, plan.cause) {
-                    (Some(at), Cause::Rule(..)) | (Some(at), Cause::Subscription) => format!("{}: yes", name(at)),
-                    (Some(at), _) => format!("{}: yes, it leaves the providers to others", name(at)),
-                    (None, _) => String::new(),
-                };
-                let cause = match plan.cause {
-                    Cause::Rule(..) => String::new(),
-                    Cause::Agent(name) => format!("agent type `{name}` is in `agentRules`"),
-                    Cause::Tier(tier) => format!("the model contains `{tier}` of `modelTierRules`"),
-                    Cause::Default => "`defaultProvider`, then `fallbackChain`".into(),
-                    Cause::Subscription => "the caller's subscription is used up: `onSubscriptionLimit`".into(),
-                };
-                [matches, cause].into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
-            }
-            Err(NoPlan::Refused { rule, message, .. }) => format!("rule {} refuses: {message}", rule + 1),
-            Err(NoPlan::NoTarget) => "no provider can take this request".into(),
+        let mut decided = String::new();
+        self.rules.write_decided(result, &mut decided);
+        Explanation { unmatched: self.unmatched, decided: decided.trim_end().into(), candidates: self.candidates, now }
+    }
+}
+
+/// Writes down, in as few words as it takes, how candidates were judged: for the record of a request.
+pub(super) struct Noted<'r> {
+    pub(super) rules: &'r RuleSet,
+    pub(super) keys: &'r dyn Keys,
+    pub(super) now: Time,
+    pub(super) lines: String,
+    pub(super) taken: usize,
+}
+
+impl Trace for Noted<'_> {
+    fn unmatched(&mut self, _: usize, _: &Test) {}
+
+    fn candidate(&mut self, provider: u16, slot: Option<Slot>, model: &str, verdict: Verdict) {
+        if self.lines.len() > NOTED {
+            return;
+        }
+        let known = &self.rules.providers[usize::from(provider)];
+        let help = (verdict == Verdict::NoKey)
+            .then(|| self.keys.why_none(provider).unwrap_or_else(|| known.no_key.to_string()));
+        let about = (help.as_deref(), self.now);
+        // Memory takes every line.
+        let _ = write_candidate(&mut self.lines, &mut self.taken, (&known.name, model), slot, verdict, about);
+    }
+}
+
+impl RuleSet {
+    /// What decided, in words, a line each.
+    pub(super) fn write_decided(&self, result: &Result<Plan<'_>, NoPlan<'_>>, out: &mut String) {
+        let name = |at: usize| match self.rules.get(at).and_then(|rule| rule.rule.name.as_deref()) {
+            Some(name) => format!("rule {} `{name}`", at + 1),
+            None => format!("rule {}", at + 1),
         };
-        Explanation { unmatched: self.unmatched, decided, candidates: self.candidates, now }
+        let _ = match result {
+            Ok(plan) => {
+                let _ = match (plan.rule, plan.cause) {
+                    (Some(at), Cause::Rule(..)) | (Some(at), Cause::Subscription) => {
+                        writeln!(out, "{}: yes", name(at))
+                    }
+                    (Some(at), _) => writeln!(out, "{}: yes, it leaves the providers to others", name(at)),
+                    (None, _) => Ok(()),
+                };
+                match plan.cause {
+                    Cause::Rule(..) => Ok(()),
+                    Cause::Agent(name) => writeln!(out, "agent type `{name}` is in `agentRules`"),
+                    Cause::Tier(tier) => writeln!(out, "the model contains `{tier}` of `modelTierRules`"),
+                    Cause::Default => writeln!(out, "`defaultProvider`, then `fallbackChain`"),
+                    Cause::Subscription => {
+                        writeln!(out, "the caller's subscription is used up: `onSubscriptionLimit`")
+                    }
+                }
+            }
+            Err(NoPlan::Refused { rule, message, .. }) => writeln!(out, "rule {} refuses: {message}", rule + 1),
+            Err(NoPlan::NoTarget) => writeln!(out, "no provider can take this request"),
+        };
     }
 }
 

@@ -156,6 +156,14 @@ impl<'p> Changes<'p> {
     }
 }
 
+impl<'p> Plan<'p> {
+    /// This target and no other.
+    pub fn of(target: Target<'p>, changes: Changes<'p>) -> Self {
+        let (cause, rule, session) = (Cause::Default, None, None);
+        Self { targets: vec![target], cause, rule, changes, last_resort: false, session }
+    }
+}
+
 /// Whom a request goes to, one after the other.
 #[derive(Debug, Clone)]
 pub struct Plan<'p> {

@@ -1,7 +1,7 @@
 //! The plan: the first rule that matches, then the kinds of agents, the tiers of models, the default, the chain.
 
 use super::candidates::{Gatherer, Keys};
-use super::explain::{Explanation, Recorder, Trace};
+use super::explain::{Explanation, Noted, Recorder, Trace};
 use super::facts::Facts;
 use super::model::Rank;
 use super::rules::{Compiled, RuleSet};
@@ -28,6 +28,34 @@ impl RuleSet {
     /// Whom a request goes to.
     pub fn plan<'p>(&'p self, facts: &'p Facts<'_>, purse: &Purse, view: &View<'_>) -> Result<Plan<'p>, NoPlan<'p>> {
         self.plan_with(facts, purse, view, &mut ())
+    }
+
+    /// The same, with what decided and how each candidate was judged in words, for the record; nothing where there is
+    /// nothing to choose from.
+    pub fn plan_noted<'p>(
+        &'p self,
+        facts: &'p Facts<'_>,
+        purse: &Purse,
+        view: &View<'_>,
+    ) -> (Result<Plan<'p>, NoPlan<'p>>, Option<Box<str>>) {
+        if !self.has_choice() {
+            return (self.plan(facts, purse, view), None);
+        }
+        let lines = String::with_capacity(256);
+        let mut noted = Noted { rules: self, keys: view.keys, now: view.now, lines, taken: 0 };
+        let plan = self.plan_with(facts, purse, view, &mut noted);
+        let mut text = String::with_capacity(64 + noted.lines.len());
+        self.write_decided(&plan, &mut text);
+        text.push_str(&noted.lines);
+        text.truncate(text.trim_end().len());
+        (plan, Some(text.into()))
+    }
+
+    /// Whether there is anything to choose from.
+    fn has_choice(&self) -> bool {
+        let others = self.chain.iter().any(|provider| *provider != self.default);
+        let pools = self.providers.iter().any(|provider| provider.keys > 1);
+        others || pools || !self.rules.is_empty() || !self.agents.is_empty() || !self.tiers.is_empty()
     }
 
     /// The same, with the reasons.

@@ -2,9 +2,9 @@
 
 use wire::protocol::Protocol;
 
-use super::Keys;
 use super::facts::Facts;
 use super::model::Names;
+use super::{Changes, Keys};
 use crate::catalog::ProviderKind;
 use crate::client::inbound::Operation;
 use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig, Rule};
@@ -58,6 +58,8 @@ pub(super) struct Known {
     pub(super) takes_callers_keys: bool,
     /// The kind needs no key.
     pub(super) keyless: bool,
+    /// References to keys.
+    pub(super) keys: usize,
     /// What to do where there is no key, nor a reference to one.
     pub(super) no_key: Box<str>,
     kind: &'static ProviderKind,
@@ -225,6 +227,17 @@ impl RuleSet {
         self.providers.iter().position(|known| &*known.name == name).and_then(|at| u16::try_from(at).ok())
     }
 
+    /// What the rule at this place changes.
+    pub fn changes(&self, rule: Option<usize>) -> Changes<'_> {
+        rule.and_then(|at| self.rules.get(at)).map(|rule| Changes::of(&rule.rule)).unwrap_or_default()
+    }
+
+    /// The provider that a key of this vendor would go to if it were enabled.
+    pub fn switched_off(&self, vendor: &str) -> Option<&str> {
+        let is_it = |known: &&Known| known.kind.name == vendor && !known.enabled && known.takes_callers_keys;
+        self.providers.iter().find(is_it).map(|known| &*known.name)
+    }
+
     /// The one provider that a caller's own key goes to. A key whose form tells its vendor goes to a provider of that
     /// kind and to no other; `None`: there is none, and the key is not spent. Any other key goes to the provider that the
     /// gateway stands in for, which is the default one (or the first of the chain that is enabled).
@@ -273,6 +286,7 @@ impl Known {
             ),
             takes_callers_keys: config.key_mode == KeyMode::Client,
             keyless: config.kind.keyless && config.api_keys.is_empty(),
+            keys: config.api_keys.len(),
             no_key: no_key.into(),
             kind: config.kind,
         }

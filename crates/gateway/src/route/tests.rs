@@ -106,6 +106,11 @@ impl World {
         with(fields, body, |facts| self.rules.explain(&facts, &self.purse, &self.view()).1.to_string())
     }
 
+    /// What a record keeps of it.
+    fn noted(&self, fields: &str, body: &str) -> Option<String> {
+        with(fields, body, |facts| self.rules.plan_noted(&facts, &self.purse, &self.view()).1.map(|text| text.into()))
+    }
+
     /// Three failures of this target.
     fn down(&self, provider: u16, slot: Slot, model: &str) {
         let place = Place { provider, slot, model, operation: Operation::Generation };
@@ -624,4 +629,33 @@ fn no_list_of_targets_is_endless() {
     let providers = format!("{PROVIDERS}, {}", many.join(","));
     let world = World::new(&providers, &format!(r#""fallbackChain": [{}]"#, names.join(",")));
     assert_eq!(world.plan("", OPUS).split(' ').count(), TARGETS);
+}
+
+#[test]
+fn what_a_record_keeps_of_a_decision_is_what_explains_it_but_for_the_rules_that_do_not_match() {
+    let rules = r#""rules": [
+        { "name": "never", "when": { "model": "x*" }, "use": { "providers": ["c"] } },
+        { "name": "long", "when": { "model": "claude*" }, "use": { "providers": ["b"] } },
+        { "when": { "model": "gpt*" }, "use": { "refuse": "no" } } ]"#;
+    let world = World::new(PROVIDERS, &format!("{CHAIN}, {rules}"));
+    world.down(2, Slot::Stored(0), "claude-sonnet-5-5");
+    for (body, unmatched) in [(r#"{"model":"claude-sonnet-5-5"}"#, 1), (r#"{"model":"gpt-5"}"#, 2)] {
+        let all = world.explain("", body);
+        let want: Vec<&str> = all.lines().skip(unmatched).collect();
+        assert_eq!(world.noted("", body).as_deref(), Some(&*want.join("\n")), "{all}");
+    }
+    let noted = world.noted("", r#"{"model":"claude-sonnet-5-5"}"#).unwrap();
+    assert!(noted.starts_with("rule 2 `long`: yes\n1. b, model claude-sonnet-5-5, key 1: taken\n"), "{noted}");
+    assert!(noted.contains("-  c, model claude-sonnet-5-5, key 1: it rests for"), "{noted}");
+}
+
+#[test]
+fn where_there_is_nothing_to_choose_from_nothing_is_noted() {
+    let one = World::new(r#""a": { "providerType": "anthropic", "apiKeyRef": "env:A" }"#, r#""fallbackChain": ["a"]"#);
+    assert_eq!(one.noted("", r#"{"model":"claude-sonnet-5-5"}"#), None);
+    let pool = World::new(
+        r#""a": { "providerType": "anthropic", "apiKeyRef": ["env:A", "env:B"] }"#,
+        r#""fallbackChain": ["a"]"#,
+    );
+    assert!(pool.noted("", r#"{"model":"claude-sonnet-5-5"}"#).is_some());
 }

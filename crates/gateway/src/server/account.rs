@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http1::{Framing, RequestHead, ResponseHead};
 use ledger::limits::Limits;
-use ledger::record::{Attempt, Id, Operation, Outcome, Parties, Record, Start};
+use ledger::price::Billed;
+use ledger::record::{Attempt, Fingerprint, Id, Operation, Outcome, Parties, Record, Start};
 use ledger::redact;
 use tokio::time::Instant;
 use wire::meter::{self, Counts, Meter, Metered};
@@ -27,7 +28,7 @@ use crate::route::Target;
 use crate::server::caller::Means;
 use crate::server::exchange::Exchange;
 use crate::server::limits;
-use crate::server::request::Credential;
+use crate::server::step::Step;
 
 impl Exchange {
     pub(super) fn record(&mut self) -> Option<&mut Record> {
@@ -80,8 +81,14 @@ impl Exchange {
         }
     }
 
-    /// Whom it goes to next goes into the record.
-    pub(super) fn goes_to(&mut self, provider: &Provider, target: &Target<'_>, credential: Option<Credential>) {
+    /// Of several tries at a time it is this one that the record goes on with.
+    pub(super) fn goes_on_with(&mut self, step: &Step<'_, '_, '_>) {
+        self.goes_to(step.provider, step.target, step.payer.clone());
+        self.lose(&step.request.losses);
+    }
+
+    /// Whom it goes to next goes into the record, and whose key pays: its fingerprint, and whether that of a subscription.
+    pub(super) fn goes_to(&mut self, provider: &Provider, target: &Target<'_>, payer: Option<(Fingerprint, bool)>) {
         self.provider.clone_from(&provider.name);
         let Some(draft) = self.draft.as_mut() else { return };
         draft.bill(&provider.billed_as);
@@ -90,8 +97,8 @@ impl Exchange {
         parties.provider = Some(provider.name.as_str().into());
         parties.model = (!target.model.is_empty()).then(|| target.model.into());
         parties.simulated = false;
-        (record.credential, parties.notional) = match credential {
-            Some(credential) => (Some(credential.fingerprint), credential.notional),
+        (record.credential, parties.notional) = match payer {
+            Some((fingerprint, notional)) => (Some(fingerprint), notional),
             None => (None, false),
         };
     }
@@ -144,19 +151,83 @@ impl Exchange {
         measure(record, metered, status);
     }
 
-    /// One try is over.
-    pub(super) fn tried(&mut self, since: Instant, outcome: Outcome, status: Option<u16>, error: Option<&str>) {
-        let (started, provider) = (self.started, self.provider.as_str().into());
-        let Some(record) = self.record() else { return };
-        record.attempts.push(Attempt {
-            provider,
-            model: record.parties.model.clone(),
-            outcome,
-            status,
-            started_us: micros(since - started),
-            duration_us: micros(since.elapsed()),
-            error: error.map(Box::from),
+    /// The answer broke off, and somebody may go on with it: the try that it was ended here.
+    pub(super) fn broke_off(&mut self, why: &str) {
+        let elapsed = micros(self.started.elapsed());
+        let Some(last) = self.record().and_then(|record| record.attempts.last_mut()) else { return };
+        last.outcome = Outcome::Truncated;
+        last.duration_us = elapsed.saturating_sub(last.started_us);
+        last.error = Some(why.into());
+    }
+
+    /// Another decision takes the place of the first: both are kept.
+    pub(super) fn goes_elsewhere(&mut self, route: Option<Box<str>>) {
+        let (Some(record), Some(route)) = (self.record(), route) else { return };
+        record.route = Some(match record.route.take() {
+            Some(before) => format!("{before}\n{route}").into(),
+            None => route,
         });
+    }
+
+    /// One try is over.
+    pub(super) fn tried(
+        &mut self,
+        step: &Step<'_, '_, '_>,
+        outcome: Outcome,
+        status: Option<u16>,
+        error: Option<&str>,
+    ) {
+        let attempt = self.attempt_of(step, outcome, status);
+        let Some(record) = self.record() else { return };
+        record.attempts.push(Attempt { error: error.map(Box::from), ..attempt });
+    }
+
+    fn attempt_of(&self, step: &Step<'_, '_, '_>, outcome: Outcome, status: Option<u16>) -> Attempt {
+        let model = step.target.model;
+        Attempt {
+            model: (!model.is_empty()).then(|| model.into()),
+            status,
+            started_us: micros(step.since - self.started),
+            duration_us: micros(step.since.elapsed()),
+            queued_us: if step.queued >= Duration::from_millis(1) { micros(step.queued) } else { 0 },
+            ..Attempt::new(step.provider.name.as_str().into(), outcome)
+        }
+    }
+
+    /// Another try beside this one was quicker. What it has used is paid all the same: it is kept with it, and its cost
+    /// is in that of the exchange.
+    pub(super) fn overtaken(&mut self, step: &Step<'_, '_, '_>, status: Option<u16>, used: Option<Metered>) {
+        let mut attempt = self.attempt_of(step, Outcome::HedgeLost, status);
+        let model = used.as_ref().and_then(|used| used.model.clone()).or(attempt.model.clone());
+        let (estimated, usage) = match used {
+            Some(used) => (used.estimated_output(), Some(used.usage)),
+            None => (None, None),
+        };
+        let notional = step.payer.as_ref().is_some_and(|(_, notional)| *notional);
+        let mut unknown = step.trial.unanswered.get();
+        match usage {
+            Some(Counts::Known(usage)) => {
+                let billed_as = &step.provider.billed_as;
+                let recorder = &step.worker.gateway.recorder;
+                let at = now_us() / 1_000_000;
+                let billed = model.as_deref().map(|model| Billed {
+                    provider: billed_as,
+                    model,
+                    at,
+                    usage: &usage,
+                    estimated_output: estimated,
+                    notional,
+                });
+                attempt.cost = billed.and_then(|billed| recorder.cost_beside(&billed));
+                attempt.usage = Some(Box::new(usage));
+            }
+            Some(Counts::Unknown) => unknown = true,
+            None => {}
+        }
+        let is_generation = self.operation == inbound::Operation::Generation;
+        let Some(record) = self.record() else { return };
+        record.usage_unknown |= unknown && is_generation;
+        record.attempts.push(attempt);
     }
 
     /// All targets have failed, and this answer of one of them is the client's.
@@ -226,7 +297,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// What the head of an upstream's answer said that the record keeps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Said {
     /// Its status.
     pub(super) status: u16,

@@ -82,10 +82,7 @@ impl Step<'_, '_, '_> {
         }
     }
 
-    async fn connect<S: Io>(
-        &self,
-        client: &mut Client<S>,
-    ) -> Result<Result<Connection, (Refusal, String)>, Failure> {
+    async fn connect<S: Io>(&self, client: &mut Client<S>) -> Result<Result<Connection, (Refusal, String)>, Failure> {
         let (provider, timeout) = (self.provider, self.provider.timeouts.connect);
         let mut dial = self.worker.gateway.dialer.dial(&provider.base.origin, timeout);
         // The dialer keeps its own time; ours is a second more, for a dialer that does not.
@@ -100,7 +97,6 @@ impl Step<'_, '_, '_> {
             Err(why) => Err(why.into()),
         }
     }
-
 }
 
 fn unreachable(provider: &Provider, error: &DialError) -> Refusal {
@@ -109,11 +105,7 @@ fn unreachable(provider: &Provider, error: &DialError) -> Refusal {
 }
 
 /// Waits for the answer's head, feeding what is still to be fed.
-async fn answer_head<S: Io>(
-    client: &mut Client<S>,
-    flight: &mut Flight,
-    patience: Duration,
-) -> Result<Head, Failure> {
+async fn answer_head<S: Io>(client: &mut Client<S>, flight: &mut Flight, patience: Duration) -> Result<Head, Failure> {
     let mut pace = Pace::new();
     let waited = std::future::poll_fn(|cx| {
         if !client.out.is_empty() && matches!(client.out.poll_flush(&mut client.io, cx), Poll::Ready(Err(_))) {

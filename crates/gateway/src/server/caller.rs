@@ -5,7 +5,7 @@ use http1::RequestHead;
 use crate::catalog::Auth;
 use crate::client::peer::Peer;
 use crate::error::{ErrorKind, Refusal, Retry};
-use crate::route::{Purse, vendor_of_key};
+use crate::route::{Purse, RuleSet, vendor_of_key};
 use crate::secret::Secret;
 
 /// The text that a client which insists on a key is given when it should spend ours.
@@ -138,9 +138,15 @@ pub fn means(
 }
 
 /// What a caller is told who brought a key for which there is no provider, and may spend no other.
-pub fn homeless(means: &Means, purse: &Purse) -> Option<Refusal> {
+pub fn homeless(means: &Means, purse: &Purse, rules: &RuleSet) -> Option<Refusal> {
     let own = means.own.as_ref().filter(|_| purse.own.is_none() && !purse.stored)?;
     let kind = vendor_of_key(own.key.expose())?;
+    if let Some(name) = rules.switched_off(kind) {
+        let message = format!(
+            "the key of this request is one for the provider `{name}`, which is disabled: set `providers.{name}.enabled`"
+        );
+        return Some(Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never));
+    }
     let message = format!(
         "the key of this request is one for `{kind}`, and no provider of this type is there to take it: configure one \
          (`\"providerType\": \"{kind}\"`), or send the gateway's token (`token` in CCO_HOME) in place of the key to \

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http1::{Framing, RequestHead, ResponseHead};
-use ledger::record::Id;
+use ledger::record::{Fingerprint, Id};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use wire::meter::Metered;
 
 use crate::cap::Turn;
-use crate::client::inbound::{Claim, HeldBody};
+use crate::client::inbound::{Claim, HeldBody, Operation};
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
@@ -20,11 +20,12 @@ use crate::io::Io;
 use crate::provider::Provider;
 use crate::relay::{Beginning, View};
 use crate::retry::{Failure as Why, Kept, Merit, Owner, Tried, UsedUp, Verdict, judge, same_target_limit};
-use crate::route::{Facts, Plan, Purse, Target};
+use crate::route::{Changes, Facts, Plan, Purse, Target};
 use crate::server::account::Said;
 use crate::server::caller::Means;
 use crate::server::exchange::{Exchange, Failure};
-use crate::server::request::{Unfit, credential, prepare};
+use crate::server::hedge::Hedge;
+use crate::server::request::{Outgoing, Unfit, credential, prepare};
 use crate::server::step::{Came, Step, Trial};
 use crate::server::translated::{self, Asks};
 use crate::translation::Answer;
@@ -68,6 +69,8 @@ pub(super) struct Won<'g> {
     pub(super) pass: Pass<'g>,
     /// When the attempt began.
     pub(super) since: Instant,
+    /// The model that was asked for, and whether the body had to be changed to say so; where it may be asked again.
+    pub(super) asked_for: Option<(Box<str>, bool)>,
     /// Other targets had failed for reasons that do not pass by themselves.
     pub(super) final_word: bool,
     pub(super) _turn: Turn<'g>,
@@ -141,6 +144,26 @@ fn passed_over(provider: &Provider, target: &Target<'_>, unfit: Unfit) -> Refusa
     .retry(Retry::Never)
 }
 
+/// Whose key pays: its fingerprint, and whether that of a subscription.
+pub(super) type Payer = Option<(Fingerprint, bool)>;
+
+/// The request for a target, and who pays for it; or what the client is told where there is nobody else.
+pub(super) fn ready(
+    provider: &Provider,
+    asked: &Asked<'_, '_>,
+    operation: Operation,
+    target: &Target<'_>,
+    changes: &Changes<'_>,
+) -> Result<(Outgoing, Payer), Refusal> {
+    let home = asked.purse.own.map(|own| own.home);
+    let way = provider.way(asked.asks.protocol);
+    let credential = credential(provider, way, target.slot, asked.means, home).map_err(|()| no_key(provider))?;
+    let (asks, head, body) = (asked.asks, asked.head, asked.body);
+    let request = prepare(asks, head, operation, body, provider, target, changes, credential.as_ref());
+    let request = request.map_err(|unfit| passed_over(provider, target, unfit))?;
+    Ok((request, credential.map(|credential| (credential.fingerprint, credential.notional))))
+}
+
 impl Exchange {
     /// Tries the targets of a plan.
     pub(super) async fn dispatch<'g, S: Io>(
@@ -153,7 +176,6 @@ impl Exchange {
         let gateway = &*worker.gateway;
         let routing = &gateway.routing;
         let mut plan = plan;
-        let repeatable = asked.body.is_some() || asked.head.framing == Framing::None;
         let kept: RefCell<Kept<(&'g Provider, What)>> = RefCell::default();
         let mut full = None;
         let mut passed = None;
@@ -169,25 +191,17 @@ impl Exchange {
             };
             at += 1;
             let Some(provider) = gateway.provider(target.provider) else { continue };
-            let home = asked.purse.own.map(|own| own.home);
-            let way = provider.way(asked.asks.protocol);
-            let Ok(credential) = credential(provider, way, target.slot, asked.means, home) else {
-                passed.get_or_insert_with(|| no_key(provider));
-                continue;
-            };
-            let (head, body) = (asked.head, asked.body);
-            if let Some(body) = body {
+            if let Some(body) = asked.body {
+                let way = provider.way(asked.asks.protocol);
                 translated::learn(client, worker, asked.asks, provider, way, &target, body).await?;
             }
-            let (asks, changes) = (asked.asks, &plan.changes);
-            let request =
-                match prepare(asks, head, self.operation, body, provider, &target, changes, credential.as_ref()) {
-                    Ok(request) => request,
-                    Err(unfit) => {
-                        passed.get_or_insert_with(|| passed_over(provider, &target, unfit));
-                        continue;
-                    }
-                };
+            let (request, payer) = match ready(provider, asked, self.operation, &target, &plan.changes) {
+                Ok(ready) => ready,
+                Err(refusal) => {
+                    passed.get_or_insert(refusal);
+                    continue;
+                }
+            };
             if !request.lost.is_empty() {
                 debug!(id = %self.id, provider = %provider.name, lost = %request.lost, "not carried");
             }
@@ -198,32 +212,18 @@ impl Exchange {
             // Where somebody else can be asked, nobody waits long.
             let has_next = at < plan.targets.len();
             let wait = if has_next { provider.timeouts.head.min(TURN) } else { provider.timeouts.head };
+            let came = Instant::now();
             let Some(turn) = self.turn(client, provider, wait).await? else {
                 full.get_or_insert(provider);
                 continue;
             };
-            self.goes_to(provider, &target, credential);
-            let owner = if target.slot == Slot::Client { Owner::Client } else { Owner::Ours };
-            let replaces_subscription = routing.rules.replaces_subscriptions() && owner == Owner::Client;
-            let limit = same_target_limit(head, provider.max_retries);
-            let stream = self.stream;
-            let mut step = Step {
-                worker,
-                asked,
-                provider,
-                target: &target,
-                request: &request,
-                patience: self.patience(head, plan.changes.timeout.unwrap_or(provider.timeouts.head)),
-                idle: plan.changes.idle_timeout.unwrap_or(provider.timeouts.idle),
-                end: self.started + plan.changes.max_stream.unwrap_or(provider.timeouts.max_stream),
-                has_next: false,
-                has_failed: false,
-                tried: Tried { owner, stream, repeatable, again: 0, limit, replaces_subscription },
-                since: Instant::now(),
-                id: Id(self.key),
-                operation: self.operation,
-                trial: Trial::default(),
-            };
+            // A second one beside it is asked for streams alone: what comes whole would be paid twice.
+            let hedge_after = routing.hedge_after.filter(|_| self.stream && asked.body.is_some());
+            let payers = hedge_after.and_then(|_| payer.clone());
+            self.goes_to(provider, &target, payer);
+            let mut step = self.at(worker, asked, provider, &target, &request, &plan);
+            (step.queued, step.payer) = (came.elapsed(), payers);
+            let replaces_subscription = step.tried.replaces_subscription;
             let mut turn = Some(turn);
             loop {
                 let place = target.place(asked.facts);
@@ -233,12 +233,21 @@ impl Exchange {
                 (step.since, step.trial) = (Instant::now(), Trial::default());
                 (step.has_next, step.has_failed) = (at < plan.targets.len(), self.attempts > 0);
                 self.attempts += 1;
-                let (failure, what) = match self.step(client, &step, &kept, pass, &mut turn).await? {
+                let came = match hedge_after.filter(|_| step.has_next) {
+                    None => self.step(client, &step, &kept, pass, &mut turn).await?,
+                    Some(after) => {
+                        let hedge = Hedge { after, plan: &plan, at };
+                        let (came, next) = self.hedged(client, &step, &kept, pass, &mut turn, &hedge).await?;
+                        at = next;
+                        came
+                    }
+                };
+                let (failure, what) = match came {
                     Came::Won(won) => {
                         if let Some(session) = plan.session
                             && won.answer.status < 400
                         {
-                            routing.affinity.remember(routing.now(), session, target.provider, target.slot);
+                            routing.affinity.remember(routing.now(), session, won.provider.place, won.slot);
                         }
                         return Ok(Dispatched::Won(won));
                     }
@@ -247,7 +256,10 @@ impl Exchange {
                 let verdict = judge(&failure, &step.tried, &routing.budget, asked.chance);
                 kept.borrow_mut().offer(&failure, &step.tried, verdict, || (provider, what));
                 if replaces_subscription && !self.replaced && self.is_used_up(gateway, asked, &failure) {
-                    match routing.rules.plan(asked.facts, asked.purse, &gateway.view(asked.chance)) {
+                    let (instead, route) =
+                        routing.rules.plan_noted(asked.facts, asked.purse, &gateway.view(asked.chance));
+                    self.goes_elsewhere(route);
+                    match instead {
                         Ok(instead) => (self.replaced, plan, at) = (true, instead, 0),
                         Err(_) => at = plan.targets.len(),
                     }
@@ -289,6 +301,42 @@ impl Exchange {
             what => what,
         };
         Ok(Dispatched::Lost(Box::new(Lost { provider, what, final_word })))
+    }
+
+    /// An attempt at a target that is about to begin.
+    pub(super) fn at<'s, 'f, 'g>(
+        &self,
+        worker: &'g Worker,
+        asked: &'s Asked<'s, 'f>,
+        provider: &'g Provider,
+        target: &'s Target<'s>,
+        request: &'s Outgoing,
+        plan: &Plan<'_>,
+    ) -> Step<'s, 'f, 'g> {
+        let owner = if target.slot == Slot::Client { Owner::Client } else { Owner::Ours };
+        let replaces_subscription = worker.gateway.routing.rules.replaces_subscriptions() && owner == Owner::Client;
+        let repeatable = asked.body.is_some() || asked.head.framing == Framing::None;
+        let limit = same_target_limit(asked.head, provider.max_retries);
+        let (timeouts, changes) = (&provider.timeouts, &plan.changes);
+        Step {
+            worker,
+            asked,
+            provider,
+            target,
+            request,
+            patience: self.patience(asked.head, changes.timeout.unwrap_or(timeouts.head)),
+            idle: changes.idle_timeout.unwrap_or(timeouts.idle),
+            end: self.started + changes.max_stream.unwrap_or(timeouts.max_stream),
+            has_next: false,
+            has_failed: false,
+            tried: Tried { owner, stream: self.stream, repeatable, again: 0, limit, replaces_subscription },
+            since: Instant::now(),
+            queued: Duration::ZERO,
+            payer: None,
+            id: Id(self.key),
+            operation: self.operation,
+            trial: Trial::default(),
+        }
     }
 
     /// Waits for the provider's turn; `None`: too many wait already, or it did not come in time.

@@ -9,6 +9,7 @@ use ledger::redact;
 use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
+use wire::meter::Meter;
 use wire::protocol::Protocol;
 
 use crate::client::inbound::{HeldBody, NoBody, Operation, protocol, read_held};
@@ -22,13 +23,15 @@ use crate::io::Io;
 use crate::party::{Guess, Party};
 use crate::provider::Provider;
 use crate::recorder::{Draft, now_us};
-use crate::relay::{Ended, Framed, IDLE, Limits, Relay};
+use crate::relay::{Ended, Framed, IDLE, Limits, Paused, Relay, View};
 use crate::retry::{self, Owner, Refused};
 use crate::route::{Cause, Facts, Measured, OwnKey, Purse};
 use crate::server::account::{Closing, First, outcome, refused};
 use crate::server::answer::{Told, answer_head, framed, is_json, keeps};
 use crate::server::caller::{self, Means, Rules};
+use crate::server::continued::{Broken, can_go_on};
 use crate::server::dispatch::{Asked, Dispatched, What};
+use crate::server::replay;
 use crate::server::request::Fitted;
 use crate::server::translated::{Asks, does_not_count};
 use crate::signals::Signals;
@@ -67,6 +70,12 @@ pub(super) struct Exchange {
     /// Another provider serves because the caller's subscription is used up.
     pub(super) replaced: bool,
     pub(super) first_byte: Option<Duration>,
+    /// Its client can have the whole of a good answer.
+    pub(super) good: bool,
+    /// Its answer may go to another client than the one that asked.
+    pub(super) is_detached: bool,
+    /// Then: how it ended, and why.
+    pub(super) ended: Option<(record::Outcome, Option<Box<str>>)>,
 }
 
 /// What an answer that ended badly after it had begun says of its target.
@@ -130,57 +139,98 @@ pub(super) async fn exchange<S: Io>(
         unanswered: false,
         replaced: false,
         first_byte: None,
+        good: false,
+        is_detached: false,
+        ended: None,
     };
-    let _running = gateway.counters.running();
-    match this.run(client, head, worker).await {
-        Ok((ended, keep)) => {
-            let (outcome, cause) = outcome(&ended, this.status);
-            this.log(head, outcome.as_str(), cause, gateway);
-            keep
+    let running = gateway.counters.running();
+    this.open(head, gateway);
+    let admitted = match this.admit(client, head, gateway).await {
+        Ok(admitted) => admitted,
+        Err(why) => {
+            this.know_party(&Party::of(head, None, Guess::Never));
+            return this.ended(client, head, worker, Err(why)).await;
         }
-        Err(Failure::Gone) => {
-            drop(this.settle(record::Outcome::ClientDisconnected, None));
-            this.log(head, "client_disconnected", None, gateway);
-            false
+    };
+    match admitted {
+        (means, Some(body)) if !gateway.replay.is_zero() && operation == Operation::Generation && head.minor > 0 => {
+            let key = replay::key(client, head, worker, &means, &body);
+            drop(running);
+            match gateway.replays.take(key) {
+                Some(reader) => {
+                    this.draft.take().into_iter().for_each(Draft::forget);
+                    replay::rejoined(client, reader, worker, key).await
+                }
+                None => this.detached(client, head, worker, (means, body), key).await,
+            }
         }
-        Err(Failure::Refused(refusal)) => {
-            this.status = refusal.kind.status();
-            let outcome = refused(refusal.kind);
-            if let Some(settling) = this.settle(outcome, Some(&refusal.message)) {
-                settling.await;
-            }
-            this.log(head, outcome.as_str(), Some(&refusal.message), gateway);
-            if this.draft.is_none() {
-                gateway.refused.push(Id(this.key), Some((head.method(), &redact::path(head.path()))), &refusal);
-            }
-            let keep_alive = keeps(client, head, worker) && !refusal.close;
-            let mut answer = Answer::refusal(&refusal, this.protocol, &this.id);
-            if this.attempts > 0 {
-                answer.fields.extend(told_fields(&this.provider, this.attempts));
-            }
-            client.answer(&answer, &this.id, keep_alive, head.method() == "HEAD").await
-        }
+        admitted => this.conclude(client, head, worker, admitted).await,
     }
 }
 
 impl Exchange {
+    /// Serves a request that was admitted. `true`: the connection can carry another.
+    pub(super) async fn conclude<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Rc<Worker>,
+        admitted: (Means, Option<HeldBody>),
+    ) -> bool {
+        let served = self.run(client, head, worker, admitted).await;
+        self.ended(client, head, worker, served).await
+    }
+
+    /// The end of an exchange: its log line, and its answer where that is a refusal of ours.
+    async fn ended<S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &Worker,
+        served: Result<(Ended, bool), Failure>,
+    ) -> bool {
+        let gateway = &*worker.gateway;
+        match served {
+            Ok((ended, keep)) => {
+                let (outcome, cause) = outcome(&ended, self.status);
+                self.good = !outcome.is_failure() && ended == Ended::Complete;
+                self.tell(head, outcome, cause, gateway);
+                keep
+            }
+            Err(Failure::Gone) => {
+                drop(self.settle(record::Outcome::ClientDisconnected, None));
+                self.tell(head, record::Outcome::ClientDisconnected, None, gateway);
+                false
+            }
+            Err(Failure::Refused(refusal)) => {
+                self.status = refusal.kind.status();
+                let outcome = refused(refusal.kind);
+                if let Some(settling) = self.settle(outcome, Some(&refusal.message)) {
+                    settling.await;
+                }
+                self.tell(head, outcome, Some(&refusal.message), gateway);
+                if self.draft.is_none() {
+                    gateway.refused.push(Id(self.key), Some((head.method(), &redact::path(head.path()))), &refusal);
+                }
+                let keep_alive = keeps(client, head, worker) && !refusal.close;
+                let mut answer = Answer::refusal(&refusal, self.protocol, &self.id);
+                if self.attempts > 0 {
+                    answer.fields.extend(told_fields(&self.provider, self.attempts));
+                }
+                client.answer(&answer, &self.id, keep_alive, head.method() == "HEAD").await
+            }
+        }
+    }
+
     async fn run<S: Io>(
         &mut self,
         client: &mut Client<S>,
         head: &RequestHead,
         worker: &Rc<Worker>,
+        (means, body): (Means, Option<HeldBody>),
     ) -> Result<(Ended, bool), Failure> {
         let gateway = &*worker.gateway;
         let routing = &gateway.routing;
-        self.open(head, gateway);
-        let (means, body) = match self.admit(client, head, gateway).await {
-            Ok(admitted) => admitted,
-            Err(why) => {
-                self.know_party(&Party::of(head, None, Guess::Never));
-                return Err(why);
-            }
-        };
-
         self.know_caller(&client.peer, &means);
 
         // Whom it goes to.
@@ -214,8 +264,12 @@ impl Exchange {
             }
         }
         let view = gateway.view(chance);
-        let Ok(plan) = routing.rules.plan(&facts, &purse, &view) else {
-            return Err(caller::homeless(&means, &purse)
+        let (planned, route) = routing.rules.plan_noted(&facts, &purse, &view);
+        if let Some(record) = self.record() {
+            record.route = route;
+        }
+        let Ok(plan) = planned else {
+            return Err(caller::homeless(&means, &purse, &routing.rules)
                 .unwrap_or_else(|| routing.rules.refusal(&facts, &purse, &view))
                 .into());
         };
@@ -233,7 +287,8 @@ impl Exchange {
         if let (Some(bodies), Some(owner), Some(body)) = (bodies, &owner, &body) {
             bodies.request(owner, head, &body.bytes);
         }
-        let (session, idle, max_stream) = (plan.session, plan.changes.idle_timeout, plan.changes.max_stream);
+        let (session, rule) = (plan.session, plan.rule);
+        let (idle, max_stream) = (plan.changes.idle_timeout, plan.changes.max_stream);
         let prompt_bytes = facts.prompt_bytes();
         let (id, protocol) = (self.id.clone(), self.protocol);
         let fitted = Fitted::default();
@@ -270,8 +325,10 @@ impl Exchange {
                 return self.answer_translated(client, head, worker, told, kind, body).await;
             }
         };
+        // What an answer could be gone on with is kept until it has ended.
+        let goes_on = routing.continue_on_break && can_go_on(&won, &facts, body.as_ref());
         drop(facts);
-        drop(body);
+        let rest = body.filter(|_| goes_on);
         drop(fitted);
 
         // Down.
@@ -300,13 +357,44 @@ impl Exchange {
         let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, answer));
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();
-        let said = Some(won.said);
+        let said = Some(std::mem::take(&mut won.said));
         let first = Some(First { pass: &mut won.pass, routing, since: won.since });
         let mut closing = Closing { draft, status, started, first_byte, said, tape, first, seen: None };
-        let mut relay = Relay::new(client, &mut won.source, framed, won.view, limits, &self.id, &mut closing);
-        relay.begin_with(won.beginning);
-        let report = relay.run().await;
-        let seen = closing.seen.take().unwrap_or_default();
+        if let (View::Events(events), true) = (&mut won.view, rest.is_some()) {
+            events.follow();
+        }
+        let (view, beginning) = (std::mem::replace(&mut won.view, View::Plain), std::mem::take(&mut won.beginning));
+        let mut relay = Relay::new(client, &mut won.source, framed, view, limits, &self.id, &mut closing);
+        relay.begin_with(beginning);
+        let mut report = relay.run().await;
+        let mut seen = closing.seen.take().unwrap_or_default();
+        if let (Some(paused), Some(body)) = (report.paused.take(), rest) {
+            let Closing { tape, said, .. } = closing;
+            self.broke_off(&paused.why);
+            won.pass.record(routing.now(), Outcome::Failed(Why::Broken));
+            let fitted = Fitted::default();
+            let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss, home: own_home, fitted: &fitted };
+            let text = Some((&body.text[..], &body.envelope));
+            let facts = Facts::of(head, text, protocol, self.operation, routing.rules.guess());
+            let asked = Asked { head, asks, body: Some(&body), facts: &facts, means: &means, purse: &purse, chance };
+            let (so_far, Paused { why, seam, view, .. }) = (paused.so_far(), *paused);
+            let broken = Broken { seam, before: view.metered().unwrap_or_else(|| Meter::default().metered()) };
+            let joined = self.go_on(client, worker, &asked, rule, &mut won, broken).await;
+            let draft = self.draft.as_mut();
+            let mut closing = Closing { draft, status, started, first_byte, said, tape, first: None, seen: None };
+            let (view, beginning) = match joined {
+                Some((view, beginning)) => (view, Some(beginning)),
+                None => (view, None),
+            };
+            let relay = Relay::new(client, &mut won.source, framed, view, limits, &self.id, &mut closing);
+            let mut relay = relay.after(so_far.0, so_far.1);
+            match beginning {
+                Some(beginning) => relay.join(&beginning),
+                None => relay.break_off(why),
+            }
+            report = relay.run().await;
+            seen = closing.seen.take().unwrap_or_default();
+        }
         gateway.counters.relayed(report.payload);
         if let Some(failed) = failed(&report.ended, seen.error.as_deref(), won.slot) {
             won.pass.record(routing.now(), failed);
@@ -363,7 +451,15 @@ impl Exchange {
         limit.max(WHOLE_ANSWER).max(clients.unwrap_or_default())
     }
 
-    fn log(&self, head: &RequestHead, outcome: &'static str, cause: Option<&str>, gateway: &Gateway) {
+    /// Logs how it ended: now, or once it is known who had the answer.
+    fn tell(&mut self, head: &RequestHead, outcome: record::Outcome, cause: Option<&str>, gateway: &Gateway) {
+        match self.is_detached {
+            true => self.ended = Some((outcome, cause.map(Box::from))),
+            false => self.log(head, outcome.as_str(), cause, gateway),
+        }
+    }
+
+    pub(super) fn log(&self, head: &RequestHead, outcome: &'static str, cause: Option<&str>, gateway: &Gateway) {
         gateway.counters.ended(outcome);
         let (ms, first_ms) = (self.started.elapsed().as_millis() as u64, self.first_byte.map(|d| d.as_millis() as u64));
         info!(

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http1::ResponseHead;
-use ledger::record::{Id, Outcome as Recorded};
+use ledger::record::{Fingerprint, Id, Outcome as Recorded};
 use tokio::time::Instant;
 use wire::error::ApiError;
 use wire::meter::{Meter, Metered};
@@ -58,6 +58,10 @@ pub(super) struct Step<'s, 'f, 'g> {
     pub(super) has_failed: bool,
     pub(super) tried: Tried,
     pub(super) since: Instant,
+    /// How long it waited for its turn before.
+    pub(super) queued: Duration,
+    /// Whose key pays, where several may be asked at a time: its fingerprint, and whether that of a subscription.
+    pub(super) payer: Option<(Fingerprint, bool)>,
     /// Of the exchange, and what it asks for.
     pub(super) id: Id,
     pub(super) operation: Operation,
@@ -99,10 +103,10 @@ pub(super) enum Judged {
 
 /// An answer that its client gets.
 pub(super) struct Passing {
-    answer: ResponseHead,
+    pub(super) answer: ResponseHead,
     source: UpstreamBody,
     said: Said,
-    view: View,
+    pub(super) view: View,
     whole: Option<(Bytes, Metered)>,
     /// The room of that.
     room: Option<Claim>,
@@ -113,16 +117,16 @@ pub(super) struct Passing {
 
 /// A failed attempt.
 pub(super) struct Fault {
-    failure: Why,
+    pub(super) failure: Why,
     what: What,
     /// As its record says it.
     outcome: Recorded,
-    status: Option<u16>,
+    pub(super) status: Option<u16>,
     error: Option<Cow<'static, str>>,
     /// What it says of its target, where that is not what the failure says.
     of_target: Option<Outcome>,
     /// What it came to until it failed, where the upstream had accepted it.
-    used: Option<Metered>,
+    pub(super) used: Option<Metered>,
 }
 
 impl Fault {
@@ -143,6 +147,13 @@ impl Fault {
     }
 }
 
+impl Passing {
+    /// Its stream, and what was read of that.
+    pub(super) fn stream(self: Box<Self>) -> (UpstreamBody, View, Beginning) {
+        (self.source, self.view, self.beginning)
+    }
+}
+
 impl From<Fault> for Judged {
     fn from(fault: Fault) -> Self {
         Self::Fails(Box::new(fault))
@@ -151,10 +162,10 @@ impl From<Fault> for Judged {
 
 /// An attempt whose end nobody waits for any more.
 pub(super) struct Stopped {
-    why: Failure,
-    status: Option<u16>,
+    pub(super) why: Failure,
+    pub(super) status: Option<u16>,
     /// What it had come to, where the upstream had accepted it.
-    used: Option<Metered>,
+    pub(super) used: Option<Metered>,
 }
 
 impl From<Failure> for Stopped {
@@ -262,7 +273,7 @@ impl Exchange {
                 self.unanswered = false;
                 let status = answer.status;
                 let outcome = if status >= 400 { Recorded::UpstreamError } else { Recorded::Success };
-                self.tried(step.since, outcome, Some(status), None);
+                self.tried(step, outcome, Some(status), None);
                 if let Some(of_target) = of_target {
                     pass.record(routing.now(), of_target);
                 }
@@ -279,6 +290,7 @@ impl Exchange {
                     beginning,
                     pass,
                     since: step.since,
+                    asked_for: routing.continue_on_break.then(|| (step.target.model.into(), step.target.renames)),
                     final_word: status >= 400 && step.has_failed && !kept.borrow().may_pass() && !may_pass(status),
                     _turn: turn.take().expect("a target is won once"),
                 })))
@@ -286,7 +298,7 @@ impl Exchange {
             Ok(Judged::Fails(fault)) => {
                 let Fault { failure, what, outcome, status, error, of_target, used } = *fault;
                 self.used(used);
-                self.tried(step.since, outcome, status, error.as_deref());
+                self.tried(step, outcome, status, error.as_deref());
                 pass.record(routing.now(), of_target.unwrap_or_else(|| Outcome::of(&failure, step.owner())));
                 Ok(Came::Failed(failure, what))
             }
@@ -299,12 +311,11 @@ impl Exchange {
                         kind => (account::refused(kind), Some(&*refusal.message)),
                     },
                 };
-                self.tried(step.since, outcome, status, cause);
+                self.tried(step, outcome, status, cause);
                 Err(why)
             }
         }
     }
-
 }
 
 impl Step<'_, '_, '_> {
@@ -316,14 +327,13 @@ impl Step<'_, '_, '_> {
         pass: &Pass<'_>,
     ) -> Result<Judged, Stopped> {
         let (head, worker, provider) = (self.asked.head, self.worker, self.provider);
-        let (answer, mut source) =
-            match self.attempt(client).await? {
-                Try::Answer(came) => *came,
-                Try::Failed(failure, refusal, why) => {
-                    let outcome = if failure == Why::Late { Recorded::Timeout } else { Recorded::UpstreamError };
-                    return Ok(Fault::new(failure, What::Refusal(refusal), outcome).error(why).into());
-                }
-            };
+        let (answer, mut source) = match self.attempt(client).await? {
+            Try::Answer(came) => *came,
+            Try::Failed(failure, refusal, why) => {
+                let outcome = if failure == Why::Late { Recorded::Timeout } else { Recorded::UpstreamError };
+                return Ok(Fault::new(failure, What::Refusal(refusal), outcome).error(why).into());
+            }
+        };
         // A body that goes up while it arrives may have been read to its end by now.
         client.unread &= source.sending().0.is_uploading();
         let signals = Signals::read(answer.fields(), unix_ms());
@@ -417,12 +427,7 @@ impl Step<'_, '_, '_> {
     }
 
     /// An answer that was accepted. Where another target is left, it is held back until it is clear what it begins with.
-    async fn opened<S: Io>(
-        &self,
-        client: &mut Client<S>,
-        heard: Heard,
-        view: View,
-    ) -> Result<Judged, Stopped> {
+    async fn opened<S: Io>(&self, client: &mut Client<S>, heard: Heard, view: View) -> Result<Judged, Stopped> {
         let gateway = &self.worker.gateway;
         let mut view = view.tapped(gateway.recorder.live(), self.id, self.asked.asks.protocol);
         let Heard { answer, mut source, signals, said } = heard;

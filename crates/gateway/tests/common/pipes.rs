@@ -449,6 +449,9 @@ impl House {
         let Self { gateway, worker, near, far, book, .. } = self;
         near.close();
         soon(near.wait()).await;
+        worker.tasks.close();
+        soon(worker.tasks.wait()).await;
+        assert_eq!(gateway.replays.waiting(), 0, "an answer still waits for a client");
         assert_eq!(gateway.held.used(), 0, "bytes of request bodies are still held");
         assert_eq!(gateway.kept.used(), 0, "bytes of answers are still kept");
         assert_eq!(gateway.counters.totals().1, 0, "a request counts as running");

@@ -373,6 +373,22 @@ async fn what_is_not_there_is_404_and_what_is_only_read_is_405() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_whose_provider_is_disabled_is_told_so_and_goes_nowhere_else() {
+    let edit = |settings: &mut Value| {
+        settings["providers"]["anthropic"]["enabled"] = false.into();
+        settings["providers"]["other"] = json!({ "providerType": "openai-compatible", "baseUrl": "http://other.test", "apiKeyRef": "env:OTHER_KEY" });
+        settings["routing"] = json!({ "fallbackChain": ["anthropic", "other"] });
+    };
+    in_house(edit, async |house| {
+        let reply = house.client_as(peer("127.0.0.1:40000", false)).ask(messages(false, "")).await;
+        let (kind, why) = reply.refusal();
+        assert_eq!((reply.status, reply.header("x-should-retry"), house.dialed()), (503, Some("false"), 0), "{kind}");
+        assert!(why.contains("the provider `anthropic`, which is disabled"), "{why}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_an_enabled_provider_every_request_is_503() {
     in_house(
         |s| s["providers"]["anthropic"]["enabled"] = false.into(),

@@ -99,6 +99,13 @@ mod tests {
             assert_eq!(only(&out).kind, Some(Kind::Start));
             assert_eq!(read::<Start>(&only(&out)), Some(start(n)));
         }
+        let mut rare = record(3);
+        (rare.route, rare.deliveries, rare.continued) = (Some("`defaultProvider`".into()), 2, 1);
+        let (usage, lost) = (rare.usage.clone(), &mut rare.attempts[0]);
+        (lost.usage, lost.cost, lost.queued_us) = (usage.map(Box::new), Some(crate::money::NanoUsd(7)), 9);
+        let mut out = Vec::new();
+        put_record(&mut out, &rare);
+        assert_eq!(read(&only(&out)), Some(rare));
     }
 
     #[test]

@@ -84,6 +84,15 @@ fn process(page: &mut Page, gateway: &Gateway) {
     }
     page.one("cco_held_bytes", Gauge, "Bytes of request bodies that are held.", gateway.held.used());
     page.one("cco_held_limit_bytes", Gauge, "Bytes that may be held (`server.maxHeldMb`).", gateway.held.limit());
+    let counts = gateway.replays.counts();
+    let help = "Answers that wait for clients that have gone (`routing.replaySecs`).";
+    page.one("cco_replays_waiting", Gauge, help, gateway.replays.waiting());
+    page.family("cco_replays_total", Counter, "What became of answers whose clients went before their end.");
+    let whats =
+        [("left", counts.left), ("joined", counts.joined), ("expired", counts.expired), ("outgrown", counts.outgrown)];
+    for (what, count) in whats {
+        page.sample("cco_replays_total", &[("what", what)], count);
+    }
 }
 
 fn upstreams(page: &mut Page, gateway: &Gateway) {

@@ -72,6 +72,12 @@ struct About<T, U, A, L> {
     attempts: Option<A>,
     #[serde(skip_serializing_if = "Option::is_none")]
     losses: Option<L>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<T>,
+    #[serde(skip_serializing_if = "is_zero")]
+    deliveries: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    continued: u64,
 }
 
 type Written<'a> = About<&'a str, &'a Usage, &'a [Attempt], &'a [Box<str>]>;
@@ -79,6 +85,10 @@ type Read = About<Box<str>, Usage, Vec<Attempt>, Vec<Box<str>>>;
 
 fn is_false(b: &bool) -> bool {
     !*b
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// 0 paid, 1 notional, 2 simulated.
@@ -135,6 +145,9 @@ pub(super) fn about(record: &Record, about: &mut Vec<u8>) -> rusqlite::Result<()
         error: record.error.as_deref(),
         attempts: Some(&*record.attempts).filter(|all| !all.is_empty()),
         losses: Some(&*record.losses).filter(|all| !all.is_empty()),
+        route: record.route.as_deref(),
+        deliveries: record.deliveries,
+        continued: record.continued,
     };
     about.clear();
     serde_json::to_writer(about, &written).map_err(|why| rusqlite::Error::ToSqlConversionFailure(why.into()))
@@ -244,6 +257,9 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         error: about.error,
         attempts: about.attempts.unwrap_or_default(),
         losses: about.losses.unwrap_or_default(),
+        route: about.route,
+        deliveries: about.deliveries,
+        continued: about.continued,
     };
     Ok(Row { seq: row.get(0)?, record })
 }

@@ -132,6 +132,10 @@ fn a_record_comes_back_as_it_went_in() {
     full.usage_unknown = true;
     full.cost_flags = Flags { rate_assumed: true, incomplete: true, ..Flags::default() };
     full.unpriced = Some(Unpriced::UnknownRate);
+    (full.route, full.deliveries, full.continued) = (Some("rule 1 `a`: yes\n1. a, key 1: taken".into()), 2, 1);
+    let lost = &mut full.attempts[0];
+    (lost.outcome, lost.cost, lost.queued_us) = (Outcome::HedgeLost, Some(NanoUsd(7)), 9);
+    lost.usage = full.usage.clone().map(Box::new);
     let bare = Record::new(start(4), Outcome::Rejected);
     let fixture = with(&[full.clone(), bare.clone()]);
     let back: Vec<Record> = fixture.rows(&Filter::default()).into_iter().map(|row| row.record).collect();
