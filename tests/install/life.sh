@@ -93,7 +93,8 @@ db.execute('PRAGMA user_version = 1')
 db.commit()"
 chmod 600 "$home/.cco/ledger.db"
 
-run cco simulate --journal "$work/journal" >"$work/simulator" 2>&1 &
+# Without a function between: what is ended later is the simulator itself.
+env -i HOME="$home" PATH="$home/.local/bin:/usr/bin:/bin" cco simulate --journal "$work/journal" >"$work/simulator" 2>&1 &
 simulator=$!
 for _ in $(seq 100); do grep -q http "$work/simulator" && break; sleep 0.1; done
 at=$(sed -n 's/.*\(http:\/\/[0-9.:]*\).*/\1/p' "$work/simulator" | head -n 1)
