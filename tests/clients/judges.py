@@ -567,8 +567,8 @@ def a_real_model_answers_every_client_in_every_protocol_and_its_counts_arrive():
     providers = {
         "messages": {"providerType": "anthropic-compatible", "baseUrl": ""},
         "chat": {"providerType": "llamacpp", "baseUrl": ""},
+        "responses": {"providerType": "llamacpp", "protocol": "openai-responses", "baseUrl": "/v1"},
     }
-    # Its Responses streams are not asked for yet: their events do not say which item they are about.
     with Server([args.model, "-c", REAL_MODEL, weights, port], port, "/health") as model:
         until(lambda: answers(f"{model.url}/health"), "the model is loaded", patience=180)
         with Gateway(model.url, providers) as gateway:

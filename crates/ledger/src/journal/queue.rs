@@ -358,6 +358,24 @@ mod tests {
         assert!(!queue.lock().sleeping, "the thread was woken");
     }
 
+    /// The tasks of a runtime go on one after the other: each hands in and waits before the first is asked again.
+    #[test]
+    fn what_the_tasks_of_a_runtime_hand_in_while_none_of_them_can_go_on_is_one_write() {
+        let queue = queue();
+        let mut acks: Vec<_> = (0..50).map(|_| handed_in(&queue)).collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        for ack in &mut acks {
+            assert!(Pin::new(ack).poll(&mut cx).is_pending());
+        }
+        assert!(queue.lock().sleeping, "nobody woke the thread yet");
+        assert!(Pin::new(&mut acks[0]).poll(&mut cx).is_pending());
+        assert!(!queue.lock().sleeping, "now somebody did");
+        let handed = queue.take(None, Handed::default());
+        assert_eq!(handed.entries.len(), 50);
+        queue.wrote(handed.last);
+        assert!(acks.iter_mut().all(|ack| matches!(Pin::new(ack).poll(&mut cx), Poll::Ready(Ok(_)))));
+    }
+
     #[test]
     fn a_word_that_is_there_wakes_nobody() {
         let queue = queue();

@@ -181,19 +181,6 @@ fn what_comes_during_a_write_goes_together_in_the_next_one() {
     assert_eq!(puppet.strings().begun, 2);
 }
 
-#[tokio::test]
-async fn what_the_tasks_of_a_runtime_hand_in_while_none_of_them_can_go_on_is_one_write() {
-    let (puppet, journal) = puppet(|_| {});
-    let (journal, tasks) = (std::rc::Rc::new(journal), tokio::task::LocalSet::new());
-    for n in 0..50 {
-        let journal = journal.clone();
-        tasks.spawn_local(async move { journal.finish(record(n)).await.unwrap() });
-    }
-    tasks.await;
-    assert_eq!(puppet.ids().len(), 50);
-    assert_eq!(puppet.strings().begun, 1);
-}
-
 #[test]
 fn what_nobody_waits_for_is_written_all_the_same() {
     let (puppet, journal) = puppet(|_| {});

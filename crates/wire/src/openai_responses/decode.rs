@@ -72,7 +72,7 @@ struct Named<'a> {
 /// The data of an event about an item.
 #[derive(Deserialize)]
 struct OfItem<'a> {
-    output_index: u64,
+    output_index: Option<u64>,
     #[serde(borrow)]
     item: &'a RawValue,
 }
@@ -100,6 +100,8 @@ impl Head<'_> {
 /// The data of an event about a piece of an item.
 #[derive(Deserialize)]
 struct Piece<'a> {
+    /// Some servers do not say it: see [`State::piece`].
+    #[serde(default = "unsaid")]
     output_index: u64,
     #[serde(alias = "summary_index")]
     content_index: Option<u64>,
@@ -111,6 +113,13 @@ struct Piece<'a> {
     input: Option<Str<'a>>,
     annotation: Option<Json<'a>>,
     part: Option<ContentPart<'a>>,
+}
+
+/// No item has this number.
+const UNSAID: u64 = u64::MAX;
+
+fn unsaid() -> u64 {
+    UNSAID
 }
 
 #[derive(Deserialize)]
@@ -129,6 +138,7 @@ pub(super) fn stream() -> Events<State> {
         progress: false,
         said: false,
         items: Vec::new(),
+        next: 0,
         seen: Seen::default(),
     })
 }
@@ -143,6 +153,8 @@ pub(super) struct State {
     said: bool,
     /// The items that are open.
     items: Vec<Item>,
+    /// The number after those of all items so far.
+    next: u64,
     seen: Seen,
 }
 
@@ -219,34 +231,34 @@ impl State {
     fn named(&mut self, name: &[u8], data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         match name {
             b"response.output_text.delta" | b"response.refusal.delta" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 let block = if name == b"response.refusal.delta" { Block::Refusal } else { Block::Text };
                 self.text(&piece, block, piece.delta.as_deref(), sink);
             }
             b"response.function_call_arguments.delta" | b"response.custom_tool_call_input.delta" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 self.input(piece.output_index, piece.delta.as_deref(), true, sink);
             }
             b"response.reasoning_summary_text.delta" | b"response.reasoning_text.delta" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 let of_summary = name == b"response.reasoning_summary_text.delta";
                 self.reasoning(&piece, of_summary, sink);
             }
             // Some send the whole without the pieces.
             b"response.output_text.done" | b"response.refusal.done" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 let block = if name == b"response.refusal.done" { Block::Refusal } else { Block::Text };
                 if !self.is_fed(&piece) {
                     self.text(&piece, block, piece.text.as_deref().or(piece.refusal.as_deref()), sink);
                 }
             }
             b"response.function_call_arguments.done" | b"response.custom_tool_call_input.done" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 let input = piece.arguments.as_deref().or(piece.input.as_deref());
                 self.input(piece.output_index, input, false, sink);
             }
             b"response.content_part.added" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 if let Some(part) = &piece.part {
                     let is_refusal = part.kind.as_deref() == Some("refusal");
                     let block = if is_refusal { Block::Refusal } else { Block::Text };
@@ -256,14 +268,14 @@ impl State {
                 }
             }
             b"response.content_part.done" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 if let Some(opened) = self.opened(piece.output_index, piece.content_index.unwrap_or(0)) {
                     let key = opened.key;
                     self.blocks.close(key, sink);
                 }
             }
             b"response.output_text.annotation.added" => {
-                let piece: Piece<'_> = serde_json::from_str(data)?;
+                let piece = self.piece(data)?;
                 if let (Some(opened), Some(annotation)) =
                     (self.opened(piece.output_index, piece.content_index.unwrap_or(0)), piece.annotation)
                 {
@@ -279,12 +291,12 @@ impl State {
                 let OfItem { output_index, item } = serde_json::from_str(data)?;
                 let head: Head<'_> = serde_json::from_str(item.get())?;
                 self.begin(&Response::default(), sink);
-                self.open(output_index, head, sink);
+                self.open(output_index.unwrap_or(self.next), head, sink);
             }
             b"response.output_item.done" => {
                 let OfItem { output_index, item } = serde_json::from_str(data)?;
                 self.begin(&Response::default(), sink);
-                self.whole(output_index, item, sink)?;
+                self.whole(output_index.unwrap_or_else(|| self.newest()), item, sink)?;
             }
             b"response.created" | b"response.queued" | b"response.in_progress" => {
                 let Lifecycle { response } = serde_json::from_str(data)?;
@@ -325,6 +337,7 @@ impl State {
             return self.blocks.guard.fail("the upstream's answer has too many items at once", sink);
         }
         self.said = true;
+        self.next = self.next.max(index.saturating_add(1));
         let kind = match head.kind.as_deref() {
             Some("message") => Kind::Message,
             Some("reasoning") => Kind::Reasoning,
@@ -372,6 +385,20 @@ impl State {
         if !item.blocks.iter().any(|opened| opened.part == part) {
             self.block(index, part, block, sink);
         }
+    }
+
+    /// A piece of an item. llama.cpp does not say of which: its items come one after the other, so it is the newest.
+    fn piece<'a>(&self, data: &'a str) -> serde_json::Result<Piece<'a>> {
+        let mut piece: Piece<'a> = serde_json::from_str(data)?;
+        if piece.output_index == UNSAID {
+            piece.output_index = self.newest();
+        }
+        Ok(piece)
+    }
+
+    /// The number of the item that began last and is open; of the next one, where none is.
+    fn newest(&self) -> u64 {
+        self.items.iter().map(|item| item.index).max().unwrap_or(self.next)
     }
 
     fn opened(&mut self, index: u64, part: u64) -> Option<&mut Opened> {

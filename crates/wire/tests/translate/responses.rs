@@ -81,6 +81,31 @@ fn items_side_by_side_come_one_after_the_other() {
     );
 }
 
+/// As llama.cpp writes them: no event says of which item it is.
+#[test]
+fn items_without_numbers_come_one_after_the_other() {
+    let thought = json!({ "type": "reasoning", "id": "rs_1", "summary": [], "content": [] });
+    let mut events = vec![
+        created(),
+        added(0, thought.clone()),
+        ("reasoning_text.delta", json!({ "item_id": "rs_1", "delta": "hm" })),
+        done(0, thought),
+        added(0, message("")),
+        part(0, 0, "output_text"),
+        text(0, 0, "on "),
+        text(0, 0, "it"),
+        done(0, message("on it")),
+        added(0, call("a", "")),
+        input(0, "{}"),
+        done(0, call("a", "{}")),
+        completed(),
+    ];
+    for (_, data) in &mut events {
+        data.as_object_mut().unwrap().remove("output_index");
+    }
+    check(&events, "think[hm|~] text[on |it|] f#a({}|) ToolUse");
+}
+
 #[test]
 fn what_was_not_told_in_pieces_is_told_when_it_is_whole() {
     let custom = json!({ "type": "custom_tool_call", "call_id": "c", "name": "patch", "input": "*** Begin" });
