@@ -53,8 +53,12 @@ impl Offline {
         }
     }
 
-    /// Only what the journal holds, for when the store cannot be asked. Nothing is changed.
+    /// Only what the journal holds, for when the store cannot be asked. Nothing is changed. [`StoreError::Missing`] where
+    /// it holds nothing.
     pub fn of_journal(journal: &Path) -> Result<Self, StoreError> {
+        if segment::all(journal).map_err(|why| unreadable(journal, &why))?.is_empty() {
+            return Err(StoreError::Missing(journal.to_owned()));
+        }
         let reader = Sqlite::in_memory(QUESTION, |writer| match look_ahead(writer, journal) {
             Ok(_) => Ok(()),
             Err(LoadError::Store(why)) => Err(why),

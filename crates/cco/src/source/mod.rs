@@ -341,8 +341,9 @@ impl Source {
                 let answer = place.ask("GET", target)?;
                 let (status, is_ours) = (answer.status, matches!(place, Place::Socket(_)));
                 answered(answer).map(Told::Bytes).or_else(|failure| match status {
-                    // What the store has not taken yet, or cannot show, may still be in the journal.
-                    404 | 503 if is_ours => from_journal(target, failure),
+                    // What the store has not taken yet, or cannot show, may still be in the journal. Who follows waits
+                    // for the store.
+                    404 | 503 if is_ours && !target.contains("after=") => from_journal(target, failure),
                     _ => Err(failure),
                 })
             }
