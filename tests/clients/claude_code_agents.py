@@ -37,8 +37,13 @@ for name in ("a", "b", "main"):
     address = running[-1].stdout.readline().strip().removeprefix("simulator listening on ")
     lane = {"providerType": "anthropic-compatible", "apiKeyRef": f"credential:LANE_{name.upper()}"}
     providers[name] = {"baseUrl": address} | (lane if name in KEYS else {"providerType": "anthropic"})
+# What compatible providers take is in no list of ours.
+prices = HOME / "prices.json"
+every = {"models": {}, "every_other": {"input": 3, "output": 15}}
+prices.write_text(json.dumps({"schema": 1, "version": "lanes", "providers": {"anthropic-compatible": every}}))
 config = {
     "server": {"listen": "127.0.0.1:0"},
+    "costTracking": {"pricesFile": str(prices)},
     "providers": providers,
     "routing": {"defaultProvider": "main", "fallbackChain": ["main"], "agentRules": {"Explore": "a", "scout": "b"}},
 }

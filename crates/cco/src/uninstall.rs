@@ -70,7 +70,10 @@ fn uninstall(options: &Uninstall) -> Result<(), Failure> {
     }
     // The system's manager first: it would start again what is stopped.
     if matches!(service::registered(&env), Registered::Ours(_)) {
-        background::uninstall(&env)?;
+        // One that does not answer (in a container, under `su`) starts nothing either.
+        if let Err(why) = background::uninstall(&env) {
+            term::note(format_args!("the system's manager was not told: {why}"));
+        }
     }
     if Source::gateway(&env).is_ok() {
         background::stop(&env)?;

@@ -99,6 +99,22 @@ async fn the_service_of_this_home_is_taken_back() {
     assert_eq!(told, "--user disable --now cco.service\n--user daemon-reload\n");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_does_not_answer_holds_up_no_removal() {
+    let upstream = upstream().await;
+    let mut daemon = Daemon::new(&upstream);
+    manager(&mut daemon.0);
+    std::fs::write(daemon.0.file("bin/systemctl"), "#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n").unwrap();
+    let unit = daemon.0.file(".config/systemd/user/cco.service");
+    std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
+    std::fs::write(&unit, run(&daemon.0, &["daemon", "install", "--print"]).done()).unwrap();
+    let said = run(&daemon.0, &["uninstall", "--purge", "--yes"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("note: the system's manager was not told: "), "{}", said.err);
+    assert!(!unit.exists());
+    assert_eq!(names(&daemon.0), Vec::<String>::new());
+}
+
 /// Credentials whose key is given by the system's manager, and one that is stored with it.
 fn sealed(home: &mut Home) {
     let given = home.file("given");

@@ -78,7 +78,8 @@ impl Overrides {
 /// The variable of a key: `server.maxBodyMb` has `CCO_SERVER_MAX_BODY_MB`.
 pub fn variable(path: &str) -> String {
     let mut name = String::from("CCO_");
-    for c in path.chars().filter(|c| *c != '"') {
+    // Where any provider is meant, `NAME` stands for one: it is no two words.
+    for c in path.replace(".NAME.", ".name.").chars().filter(|c| *c != '"') {
         match c {
             'A'..='Z' => {
                 name.push('_');
