@@ -184,7 +184,7 @@ fn what_passes_untouched_is_followed_in_its_own_protocol() {
         assert!(!cut.is_lost() && cut.progress() == Progress::Begun);
         // What we cannot read is not the upstream's fault.
         let mut odd = Observing::new(protocol);
-        odd.push(b"event: response.output_text.delta\ndata: {\"choices\": 3}\n\n");
+        odd.push(b"event: response.output_text.delta\ndata: {\"choices\": 3, \"output_index\": \"first\"}\n\n");
         odd.end();
         assert!(odd.is_lost() && odd.progress() == Progress::Begun && odd.metered().usage == Counts::Unknown);
     }
