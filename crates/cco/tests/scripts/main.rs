@@ -9,6 +9,7 @@ mod common;
 
 #[expect(dead_code, reason = "what these tests leave out others need")]
 mod broken;
+mod manual;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -143,42 +144,4 @@ async fn a_key_that_is_refused_and_a_gateway_of_somebody_else_are_seen() {
     let url = format!("http://{}", gateway.addr);
     let output = run("test-gateway-streaming.sh", home.path(), &["--url", &url], Some(KEY)).await;
     assert_eq!(red(&output).first(), Some(&"daemon"));
-}
-
-/// The blocks of a document that are marked as commands, in their order.
-fn commands(document: &str) -> String {
-    let mut commands = String::from("set -e\n");
-    let mut inside = false;
-    for line in document.lines() {
-        match line.trim() {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => commands = commands + line.trim_start_matches("   ") + "\n",
-            _ => {}
-        }
-    }
-    commands
-}
-
-/// What people are told to type must do what is said.
-#[tokio::test]
-async fn the_commands_of_the_manual_test_run_as_they_stand() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let document = std::fs::read_to_string(root.join("docs/MANUAL_STREAMING_TEST.md")).unwrap();
-    let home = tempfile::tempdir().unwrap();
-    // Ports of its own, so that it can run beside others; the program is found as `cco`.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let commands = commands(&document).replace("18099", &free()).replace("18548", &free());
-    assert!(commands.lines().count() > 40, "{commands}");
-    let bin = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cco"), bin.path().join("cco")).unwrap();
-    let mut shell = Command::new("bash");
-    shell.arg("-c").arg(commands).current_dir(root).env_clear().env("CCO_HOME", home.path()).env("HOME", home.path());
-    shell.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.path().display())).kill_on_drop(true);
-    let output = soon(shell.output()).await.unwrap();
-    let out = text(&output.stdout);
-    assert!(output.status.success(), "{out}{}", text(&output.stderr));
-    for wanted in ["Running: true", "all 7 checks passed", "x-accel-buffering: no", "event: error", "message_stop"] {
-        assert!(out.contains(wanted), "`{wanted}` is missing in {out}");
-    }
 }
