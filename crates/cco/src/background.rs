@@ -59,7 +59,7 @@ fn introduce(what: &str, told: &Told) {
     term::line(format_args!("config: {}", told.file()));
 }
 
-fn start(env: &Env, options: &Start) -> Result<(), Failure> {
+pub(crate) fn start(env: &Env, options: &Start) -> Result<(), Failure> {
     if let Some(told) = told(env) {
         introduce("already running", &told);
         return Ok(());
@@ -247,7 +247,7 @@ fn manager(program: &str, args: &[&str]) -> Result<(), Failure> {
     Err(failed(crate::text::lines(String::from_utf8_lossy(&ran.stderr).trim()).into_owned()))
 }
 
-fn install(env: &Env, options: &Install) -> Result<(), Failure> {
+pub(crate) fn install(env: &Env, options: &Install) -> Result<(), Failure> {
     let home = source::home(env)?;
     let home = std::path::absolute(&home).unwrap_or(home);
     let program = std::env::current_exe().map_err(|why| Failure::new("this program cannot be found").because(why))?;

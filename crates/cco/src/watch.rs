@@ -15,8 +15,7 @@ pub(crate) fn run(options: &Watch) -> ExitCode {
 }
 
 fn watch(options: &Watch) -> Result<(), Failure> {
-    let nobody = |why| Failure::new("no gateway is running here").because(why).help("start one with `cco serve`");
-    let source = Source::gateway(&Env::process()).map_err(nobody)?;
+    let source = Source::answering(&Env::process()).map_err(|why| Failure::absent(source::NOBODY, &why))?;
     let mut shown = Shown::default();
     source.watch(|name, data| {
         let Ok(mut event) = serde_json::from_str::<Value>(data) else { return true };

@@ -37,16 +37,15 @@ pub fn time(text: &str, now_us: i64, zone: Zone<'_>) -> Result<i64, BadTime> {
         let here = now + i64::from(zone(now));
         local(here.div_euclid(DAY_S) - before, 0, zone)
     };
-    let seconds = match text {
-        "today" => today(0),
-        "yesterday" => today(1),
+    match text {
+        "today" => Ok(today(0) * SECOND_US),
+        "yesterday" => Ok(today(1) * SECOND_US),
         _ => match ago(text) {
-            Some(Some(ago)) => return Ok(now_us.saturating_sub(ago)),
-            Some(None) => return Err(bad()),
-            None => date(text, zone).ok_or_else(bad)?,
+            Some(Some(ago)) => Ok(now_us.saturating_sub(ago)),
+            Some(None) => Err(bad()),
+            None => date(text, zone).ok_or_else(bad),
         },
-    };
-    Ok(seconds * SECOND_US)
+    }
 }
 
 /// `Some(None)`: it looks like one, but is too large.
@@ -66,6 +65,7 @@ fn ago(text: &str) -> Option<Option<i64>> {
     Some(digits.parse::<i64>().ok().and_then(|n| n.checked_mul(unit)?.checked_mul(SECOND_US)))
 }
 
+/// In microseconds since 1970.
 fn date(text: &str, zone: Zone<'_>) -> Option<i64> {
     let (day, rest) = text.split_at_checked(10)?;
     let mut parts = day.split('-');
@@ -79,10 +79,16 @@ fn date(text: &str, zone: Zone<'_>) -> Option<i64> {
         return None;
     }
     if rest.is_empty() {
-        return Some(local(day, 0, zone));
+        return Some(local(day, 0, zone) * SECOND_US);
     }
     let clock = rest.strip_prefix(['T', ' '])?;
     let (clock, utc) = clock.strip_suffix('Z').map_or((clock, false), |clock| (clock, true));
+    let (clock, us) = match clock.split_once('.') {
+        // Only seconds have parts.
+        Some((clock, part)) if clock.len() == 8 => (clock, micros(part)?),
+        Some(_) => return None,
+        None => (clock, 0),
+    };
     let mut seconds = 0;
     let mut parts = clock.split(':');
     for (unit, most, needed) in [(3600, 23, true), (60, 59, true), (1, 59, false)] {
@@ -97,7 +103,14 @@ fn date(text: &str, zone: Zone<'_>) -> Option<i64> {
     if parts.next().is_some() {
         return None;
     }
-    Some(if utc { day * DAY_S + seconds } else { local(day, seconds, zone) })
+    let seconds = if utc { day * DAY_S + seconds } else { local(day, seconds, zone) };
+    Some(seconds * SECOND_US + us)
+}
+
+/// The digits behind the point of a second.
+fn micros(digits: &str) -> Option<i64> {
+    let fits = (1..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    fits.then(|| format!("{digits:0<6}")[..6].parse().ok())?
 }
 
 /// The time at which a clock on the wall there shows this.
@@ -166,6 +179,11 @@ mod tests {
         check_time("2026-03-29", "2026-03-28T23:00");
         check_time("2026-03-30", "2026-03-29T22:00");
         assert_eq!(time("1970-01-01", NOW, UTC), Ok(0));
+        for (text, us) in
+            [("0.5Z", 500_000), ("1.000001Z", 1_000_001), ("1.123456789Z", 1_123_456), ("1.25", 1_250_000)]
+        {
+            assert_eq!(time(&format!("1970-01-01T00:00:0{text}"), NOW, UTC), Ok(us), "{text}");
+        }
         assert_eq!(time("2024-02-29", NOW, UTC), Ok(1_709_164_800_000_000));
     }
 
@@ -185,6 +203,10 @@ mod tests {
             "2026-11-22T24:00",
             "2026-11-22T1:00",
             "2026-11-22T10:00:00:00",
+            "2026-11-22T10:00:00.",
+            "2026-11-22T10:00:00.x",
+            "2026-11-22T10:00.5",
+            "2026-11-22T10:00:00.0123456789",
             "99999999999999999d",
             "é026-11-22",
             "2026-11-2é",

@@ -17,7 +17,7 @@ Examples:
   cco run --simulated -- claude          without key, network and configuration
   cco run -- python3 agent.py            any client of the official SDKs
 
-Exit code: that of the command; 1 if it was not started, 2 wrong usage.")]
+Exit code: that of the command; 1 if it was not started, 2 wrong usage, 3 no gateway is running.")]
 pub(crate) struct Run {
     /// Who pays
     #[arg(long, value_name = "WHO")]
@@ -41,9 +41,11 @@ pub(crate) struct Run {
 #[command(after_help = r#"Examples:
   eval "$(cco env)"                  bash, zsh
   cco env | source                   fish
-  eval "$(cco env --undo)""#)]
+  eval "$(cco env --undo)"
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway is running."#)]
 pub(crate) struct ForShell {
-    /// The shell that is to read it [default: your login shell]
+    /// The shell that is to read it [default: the one that calls, else your login shell]
     #[arg(long, value_name = "SHELL")]
     pub(crate) shell: Option<Shell>,
     /// Who pays [default: own if a key is set here, else stored]
@@ -74,7 +76,7 @@ Examples:
   cco setup claude --undo
   cco setup --list                  what is set up, and what comes before it
 
-Exit codes: 0 done, 1 failed or not agreed to, 2 wrong usage.")]
+Exit codes: 0 done, 1 failed or not agreed to, 2 wrong usage, 3 no gateway is running.")]
 pub(crate) struct Setup {
     /// The client
     #[arg(required_unless_present = "list")]

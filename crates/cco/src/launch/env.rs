@@ -1,8 +1,10 @@
 //! `cco env`: the variables that send what this shell starts to the gateway, as the shell's own commands.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use gateway::config::Env;
+use gateway::system;
 
 use super::client::{self, Client};
 use super::found::Found;
@@ -18,7 +20,10 @@ pub(crate) fn run(options: &ForShell) -> ExitCode {
 
 fn show(options: &ForShell) -> Result<(), Failure> {
     let env = Env::process();
-    let shell = options.shell.unwrap_or_else(|| of_user(&env));
+    let shell = match options.shell {
+        Some(shell) => shell,
+        None => of_caller(system::callers(), &env)?,
+    };
     if options.undo {
         // Everything that may have been changed, also by an earlier call that somebody else paid for.
         let proxied = Env::fixed([("HTTP_PROXY", "any")]);
@@ -48,16 +53,28 @@ fn show(options: &ForShell) -> Result<(), Failure> {
     Ok(())
 }
 
-/// By what the login shell is; most understand what Bash does.
-fn of_user(env: &Env) -> Shell {
-    let shell = env.named("SHELL").unwrap_or_default();
-    match std::path::Path::new(&shell).file_name().and_then(|name| name.to_str()) {
-        Some("fish") => Shell::Fish,
-        Some("zsh") => Shell::Zsh,
-        Some("pwsh") => Shell::Powershell,
-        None if cfg!(windows) => Shell::Powershell,
-        _ => Shell::Bash,
-    }
+/// The shell that called us, or that called who did; where none is among them, the login shell.
+fn of_caller(callers: impl Iterator<Item = String>, env: &Env) -> Result<Shell, Failure> {
+    let login = env.named("SHELL").unwrap_or_default();
+    let login = Path::new(&login).file_name().map(|name| name.to_string_lossy().into_owned());
+    let known = callers.chain(login).find_map(|name| by_name(&name));
+    known.unwrap_or(Ok(if cfg!(windows) { Shell::Powershell } else { Shell::Bash }))
+}
+
+/// `None`: it is no shell.
+fn by_name(name: &str) -> Option<Result<Shell, Failure>> {
+    Some(Ok(match name {
+        "fish" => Shell::Fish,
+        "zsh" => Shell::Zsh,
+        "pwsh" | "powershell" => Shell::Powershell,
+        "sh" | "bash" | "dash" | "ash" | "busybox" | "ksh" | "mksh" | "oksh" | "yash" => Shell::Bash,
+        "csh" | "tcsh" | "nu" | "elvish" | "xonsh" => {
+            let what = format!("there are no words for `{name}`");
+            let help = "cco run -- claude        (or name a shell whose words it reads: `--shell bash`)";
+            return Some(Err(Failure::usage(what).help(help)));
+        }
+        _ => return None,
+    }))
 }
 
 fn how(shell: Shell) -> &'static str {
@@ -127,10 +144,25 @@ mod tests {
         assert_eq!(set(Shell::Powershell, "X", evil), r"$env:X = 'a''b\c$(d)`e`'");
     }
 
+    #[track_caller]
+    fn check(callers: &[&str], login: &'static str, want: Option<Shell>) {
+        let env = Env::fixed([("SHELL", login)]);
+        let found = of_caller(callers.iter().map(|name| (*name).to_owned()), &env);
+        assert_eq!(found.ok(), want, "{callers:?} {login}");
+    }
+
     #[test]
-    fn the_shell_is_the_login_shell() {
-        for (path, shell) in [("/usr/bin/fish", Shell::Fish), ("/bin/zsh", Shell::Zsh), ("/bin/dash", Shell::Bash)] {
-            assert_eq!(of_user(&Env::fixed([("SHELL", path)])), shell);
-        }
+    fn the_shell_is_the_one_that_calls_whatever_the_login_shell_is() {
+        check(&["fish", "bash", "systemd"], "/bin/bash", Some(Shell::Fish));
+        check(&["env", "zsh"], "/usr/bin/fish", Some(Shell::Zsh));
+        check(&["sh", "fish"], "/usr/bin/fish", Some(Shell::Bash));
+        check(&["nu"], "/bin/bash", None);
+    }
+
+    #[test]
+    fn without_a_shell_among_those_who_call_it_is_the_login_shell() {
+        check(&["python3", "systemd"], "/usr/bin/fish", Some(Shell::Fish));
+        check(&[], "/bin/dash", Some(Shell::Bash));
+        check(&[], "", Some(Shell::Bash));
     }
 }

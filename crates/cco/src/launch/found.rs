@@ -6,7 +6,7 @@ use gateway::config::{self, Config, CredentialRef, Env};
 use gateway::credential::{self, Resolver};
 use gateway::route::rehearsal::{Key, Question, Rehearsal};
 use gateway::secret::Secret;
-use ledger::record::Fingerprint;
+use serde_json::Value;
 
 use super::client::{self, Client};
 use crate::source::{self, Failure, Source};
@@ -16,12 +16,14 @@ use crate::source::{self, Failure, Source};
 pub(super) struct Found {
     /// Where clients reach it.
     pub(super) base: String,
-    /// The keys that it spends for this client, as their owner knows them; `None`: it has none.
+    /// With what it pays for this client, in words; `None`: it cannot.
     pub(super) stored: Option<String>,
-    /// The credential that would be one, where there is none.
-    pub(super) missing: Option<String>,
+    /// What helps where it cannot.
+    pub(super) remedy: String,
     /// The configuration that it serves with, where it is a file.
     pub(super) file: Option<PathBuf>,
+    /// The process that answers.
+    pub(super) pid: Option<u64>,
 }
 
 /// What clients ask for: their protocol, and models of theirs. Where their requests go, these do.
@@ -30,16 +32,16 @@ const CLAUDE: &[(&str, &str)] =
 const CODEX: &[(&str, &str)] = &[("openai-responses", "gpt-5-codex")];
 const CHAT: &[(&str, &str)] = &[("openai-chat", "gpt-5")];
 
+/// The process that answers, as it says.
+pub(super) fn pid(health: &Value) -> Option<u64> {
+    health["process"]["pid"].as_u64()
+}
+
 impl Found {
     /// Asks over the socket in our folder, which nobody else can listen on: that proves it, where an answer from the
     /// port would not, since anybody may hold a port.
     pub(super) fn gateway(env: &Env, client: Client) -> Result<Self, Failure> {
-        let none = |why: std::io::Error| {
-            let failure = Failure::new("no gateway of yours answers").help("cco daemon start");
-            // Without one there is no socket: that says no more than the words above.
-            if why.kind() == std::io::ErrorKind::NotFound { failure } else { failure.because(why) }
-        };
-        let mut gateway = Source::gateway(env).map_err(none)?;
+        let mut gateway = Source::answering(env).map_err(|why| Failure::absent("no gateway of yours answers", &why))?;
         let health = gateway.json("/gateway/health")?;
         let listen = health["process"]["address"].as_str().and_then(|text| text.parse().ok());
         let listen = listen
@@ -47,28 +49,15 @@ impl Found {
         let providers = gateway.json("/gateway/providers")?;
         let rows = providers["providers"].as_array().map(Vec::as_slice).unwrap_or_default();
         let file = health["config"]["file"].as_str().map(PathBuf::from);
-        let (stored, missing) = match config::load(file.as_deref(), env) {
-            Ok(loaded) => {
-                let has_key = |name: &str| rows.iter().any(|row| row["name"] == name && row["key"] == "stored");
-                paying(&loaded.config, client, has_key, env)
-            }
+        let (stored, remedy) = match config::load(file.as_deref(), env) {
+            Ok(loaded) => paying(&loaded.config, client, rows),
             // What serves is not what the file says by now.
             Err(_) => {
                 let serving = rows.iter().find(|row| row["serves"] == true && row["key"] == "stored");
-                (serving.map(|row| format!("of `{}`", row["name"].as_str().unwrap_or_default())), None)
+                (serving.map(|row| format!("stored key {}", keys_of(row))), "cco config validate".to_owned())
             }
         };
-        Ok(Self { base: client::base(listen), stored, missing, file })
-    }
-
-    /// How the missing key comes to be there.
-    pub(super) fn remedy(&self) -> String {
-        match &self.missing {
-            Some(name) => format!("cco credentials store {name}"),
-            None => "`apiKeyRef` of a provider says which key is its own: \"credential:NAME\", stored with \
-                     `cco credentials store NAME`"
-                .into(),
-        }
+        Ok(Self { base: client::base(listen), stored, remedy, file, pid: pid(&health) })
     }
 
     /// The token that spends stored keys.
@@ -85,19 +74,19 @@ impl Found {
     }
 }
 
-/// The keys that are spent where this client's requests go, and the one that is missing where none is. Each request has
-/// targets in an order; the first that has a key is who is asked.
-fn paying(
-    config: &Config,
-    client: Client,
-    has_key: impl Fn(&str) -> bool,
-    env: &Env,
-) -> (Option<String>, Option<String>) {
+/// With what the gateway pays where this client's requests go, in words, and what helps where it cannot.
+/// Each request has targets in an order; the first that can be asked is. `rows` are the providers as the gateway knows
+/// them: its keys are not those that this process would find.
+fn paying(config: &Config, client: Client, rows: &[Value]) -> (Option<String>, String) {
     let asked: Vec<_> = match client {
         Client::Claude | Client::OpenCode => CLAUDE.iter().collect(),
         Client::Codex => CODEX.iter().collect(),
         Client::Other => CLAUDE.iter().chain(CHAT).collect(),
     };
+    let configured = |name: &str| config.providers.iter().find(|provider| provider.name == name);
+    let row = |name: &str| rows.iter().find(|row| row["name"] == name);
+    let has_key = |name: &str| row(name).is_some_and(|row| row["key"] == "stored");
+    let is_free = |name: &str| configured(name).is_some_and(|of| of.kind.keyless && of.api_keys.is_empty());
     let (rehearsal, mut payers, mut lacking) = (Rehearsal::new(config), Vec::new(), None);
     for (protocol, model) in asked {
         let question = Question {
@@ -107,42 +96,61 @@ fn paying(
             ..Question::default()
         };
         let targets = rehearsal.ask(&question).map(|answer| answer.targets).unwrap_or_default();
-        match targets.iter().find(|target| has_key(&target.provider)) {
+        match targets.iter().find(|target| has_key(&target.provider) || is_free(&target.provider)) {
             Some(payer) if !payers.contains(&payer.provider) => payers.push(payer.provider.clone()),
             Some(_) => {}
-            None => lacking = lacking.or(targets.into_iter().next()),
+            None => lacking = lacking.or(Some((targets.into_iter().next(), protocol, model))),
         }
     }
-    let reference = |name: &str| {
-        let of = config.providers.iter().find(|provider| provider.name == name);
-        of.and_then(|of| of.api_keys.first())
+    let (paid, free): (Vec<_>, Vec<_>) = payers.into_iter().partition(|name| has_key(name));
+    let keys: Vec<_> = paid.iter().filter_map(|name| row(name)).map(keys_of).collect();
+    let keys = (!keys.is_empty()).then(|| format!("stored key {}", keys.join(", ")));
+    let free = (!free.is_empty()).then(|| format!("nothing: `{}` wants no key", free.join("`, `")));
+    let told: Vec<_> = keys.into_iter().chain(free).collect();
+    let remedy = match lacking {
+        // Nobody could take it, whoever pays.
+        Some((None, protocol, model)) => format!("cco route explain --protocol {protocol} --model {model}"),
+        Some((Some(target), ..)) => {
+            let reference = configured(&target.provider).and_then(|of| of.api_keys.first());
+            match reference.and_then(CredentialRef::stored_name) {
+                Some(name) => format!("cco credentials store {name}"),
+                None => format!(
+                    "`providers.{}.apiKeyRef` says which key is its own: \"credential:NAME\", stored with \
+                     `cco credentials store NAME`",
+                    target.provider
+                ),
+            }
+        }
+        None => String::new(),
     };
-    let names: Vec<_> = payers.iter().map(|name| key_name(name, reference(name), env)).collect();
-    let missing = lacking.and_then(|target| reference(&target.provider)?.stored_name().map(str::to_owned));
-    ((!names.is_empty()).then(|| names.join(", ")), missing)
+    ((!told.is_empty()).then(|| told.join("; ")), remedy)
 }
 
-/// A key of a provider, as its owner knows it: its name and its end. Helpers are not run for that.
-fn key_name(provider: &str, reference: Option<&CredentialRef>, env: &Env) -> String {
-    let Some(reference) = reference else { return format!("of `{provider}`") };
-    let name = match reference {
-        CredentialRef::Env(name) | CredentialRef::Stored(name) => name.clone(),
-        CredentialRef::File(_) | CredentialRef::Exec(_) => return reference.to_string(),
+/// The keys of a provider that are there, as their owner knows them: where each is from, and its end.
+fn keys_of(row: &Value) -> String {
+    let key = |key: &Value| {
+        let reference = key["reference"].as_str()?;
+        let name = match reference.parse() {
+            Ok(CredentialRef::Env(name) | CredentialRef::Stored(name)) => name,
+            _ => reference.to_owned(),
+        };
+        Some(format!("{name} ({})", key["end"].as_str()?))
     };
-    match Resolver::new(env.clone()).resolve(reference) {
-        Ok(Some(key)) => format!("{name} ({})", Fingerprint::of(key.expose()).as_str()),
-        _ => name,
-    }
+    let keys: Vec<_> = row["stored_keys"].as_array().into_iter().flatten().filter_map(key).collect();
+    // An older gateway does not tell them.
+    if keys.is_empty() { format!("of `{}`", row["name"].as_str().unwrap_or_default()) } else { keys.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use gateway::config::Paths;
+    use serde_json::json;
 
     use super::*;
 
+    /// Of providers, those that have keys, each with where these are from.
     #[track_caller]
-    fn check(client: Client, with_key: &[&str], stored: Option<&str>, missing: Option<&str>) {
+    fn check(client: Client, with_keys: &[(&str, &[&str])], stored: Option<&str>, remedy: &str) {
         let text = r#"{ "providers": {
             "anthropic": {},
             "openai": { "enabled": true, "apiKeyRef": "credential:WORK" },
@@ -153,21 +161,44 @@ mod tests {
             { "when": { "protocol": "openai-chat" }, "use": { "providers": ["openai"], "fallback": false } }
         ] } }"#;
         let (config, _) = config::parse(text, &Paths::default()).unwrap();
-        let got = paying(&config, client, |name| with_key.contains(&name), &Env::fixed([]));
-        assert_eq!((got.0.as_deref(), got.1.as_deref()), (stored, missing), "{client:?} {with_key:?}");
+        let keys = |of: &[&str]| of.iter().map(|at| json!({ "reference": at, "end": "…4f2a" })).collect::<Value>();
+        let row = |(name, of): &(&str, &[&str])| json!({ "name": name, "key": "stored", "stored_keys": keys(of) });
+        let got = paying(&config, client, &with_keys.iter().map(row).collect::<Vec<_>>());
+        assert_eq!((got.0.as_deref(), &*got.1), (stored, remedy), "{client:?} {with_keys:?}");
     }
+
+    const A: (&str, &[&str]) = ("anthropic", &["env:ANTHROPIC_API_KEY"]);
+    const D: (&str, &[&str]) = ("deepseek", &["env:DEEP", "exec:pass deep"]);
+    const O: (&str, &[&str]) = ("openai", &["credential:WORK"]);
 
     #[test]
     fn who_pays_is_who_is_asked() {
-        let all = &["anthropic", "openai", "deepseek"];
-        check(Client::Codex, all, Some("WORK"), None);
-        check(Client::Claude, all, Some("ANTHROPIC_API_KEY, DEEPSEEK_API_KEY"), None);
-        check(Client::Other, all, Some("ANTHROPIC_API_KEY, DEEPSEEK_API_KEY, WORK"), None);
+        let all = &[A, O, D];
+        let keys = "stored key ANTHROPIC_API_KEY (…4f2a), DEEP (…4f2a), exec:pass deep (…4f2a)";
+        check(Client::Codex, all, Some("stored key WORK (…4f2a)"), "");
+        check(Client::Claude, all, Some(keys), "");
+        check(Client::Other, all, Some(&format!("{keys}, WORK (…4f2a)")), "");
+        check(Client::Codex, &[("openai", &[])], Some("stored key of `openai`"), "");
     }
 
     #[test]
     fn the_key_of_somebody_else_does_not_pay() {
-        check(Client::Codex, &["anthropic"], None, Some("WORK"));
-        check(Client::Claude, &["openai"], None, Some("ANTHROPIC_API_KEY"));
+        check(Client::Codex, &[A], None, "cco credentials store WORK");
+        check(Client::Claude, &[O], None, "cco credentials store ANTHROPIC_API_KEY");
+    }
+
+    #[test]
+    fn what_runs_on_ones_own_machine_is_not_paid() {
+        let local = |more: &str| {
+            let text = format!(
+                r#"{{ "providers": {{ "anthropic": {{ "enabled": false }}, "ollama": {{ "enabled": true {more} }} }},
+                "routing": {{ "defaultProvider": "ollama" }} }}"#
+            );
+            let (config, _) = config::parse(&text, &Paths::default()).unwrap();
+            paying(&config, Client::Claude, &[json!({ "name": "ollama", "key": "none" })])
+        };
+        let nothing = Some("nothing: `ollama` wants no key".to_owned());
+        assert_eq!(local(r#", "defaultModel": "llama3.2""#), (nothing, String::new()));
+        assert_eq!(local(""), (None, "cco route explain --protocol anthropic --model claude-opus".to_owned()));
     }
 }

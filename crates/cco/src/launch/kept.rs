@@ -239,19 +239,6 @@ fn changed(home: &Path, client: &str, file: &Path, change: Option<&Change>) -> i
     if all.is_empty() { std::fs::remove_file(&path) } else { system::replace(&path, &serde_json::to_vec_pretty(&all)?) }
 }
 
-/// The lines that differ, with what is around them: one piece, since our keys lie together.
-pub(super) fn difference(before: &str, after: &str) -> Vec<String> {
-    let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    let same = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let rest = old[same..].iter().rev().zip(new[same..].iter().rev()).take_while(|(a, b)| a == b).count();
-    let around = |lines: &[&str]| lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>();
-    let mut shown = around(&old[same.saturating_sub(2)..same]);
-    shown.extend(old[same..old.len() - rest].iter().map(|line| format!("- {line}")));
-    shown.extend(new[same..new.len() - rest].iter().map(|line| format!("+ {line}")));
-    shown.extend(around(&new[new.len() - rest..(new.len() - rest + 2).min(new.len())]));
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,13 +373,5 @@ mod tests {
         assert!(link.is_symlink());
         assert_eq!(std::fs::read_to_string(&real).unwrap(), "{\"a\":1}");
         assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
-    }
-
-    #[test]
-    fn a_difference_is_shown_with_what_is_around_it() {
-        let shown = difference("a\nb\nc\nd\ne\n", "a\nb\nc\nX\nY\nd\ne\n");
-        assert_eq!(shown, ["  b", "  c", "+ X", "+ Y", "  d", "  e"]);
-        assert_eq!(difference("", "a\n"), ["+ a"]);
-        assert_eq!(difference("a\na\n", "a\n"), ["  a", "- a"]);
     }
 }

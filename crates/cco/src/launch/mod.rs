@@ -1,9 +1,11 @@
 //! Clients on the gateway: one command (`cco run`), this shell (`cco env`), from now on (`cco setup`).
 
 mod client;
+mod difference;
 mod env;
 mod found;
 mod kept;
+mod offer;
 mod pay;
 mod project;
 mod run;

@@ -22,18 +22,16 @@ pub(crate) enum Wanted {
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pay {
-    /// With what.
+    /// The client itself, with what.
     Own(String),
-    /// Which key.
+    /// The gateway, with what.
     Stored(String),
 }
 
 impl fmt::Display for Pay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own(what) => write!(f, "paying with: {what}"),
-            Self::Stored(key) => write!(f, "paying with: stored key {key}"),
-        }
+        let (Self::Own(what) | Self::Stored(what)) = self;
+        write!(f, "paying with: {what}")
     }
 }
 
@@ -43,17 +41,35 @@ impl Pay {
         let own = own(client, env);
         match (wanted, own, &found.stored) {
             (Some(Wanted::Own) | None, Some(own), _) => Ok(Self::Own(own)),
-            (Some(Wanted::Own), None, _) => Ok(Self::Own("what the client logs in with".into())),
-            (Some(Wanted::Stored) | None, _, Some(key)) => Ok(Self::Stored(key.clone())),
+            // The gateway would pay for its requests, since they bring no key.
+            (Some(Wanted::Own), None, Some(stored)) => {
+                Err(Failure::new("the client has no login or key of its own, as far as can be seen")
+                    .because(format!("what it asks would be paid with: {stored}"))
+                    .help(client.remedy()))
+            }
+            (Some(Wanted::Own), None, None) => Ok(Self::Own("what the client logs in with".into())),
+            (Some(Wanted::Stored) | None, _, Some(stored)) => Ok(Self::Stored(stored.clone())),
             (Some(Wanted::Stored), _, None) => {
-                Err(Failure::new("the gateway has no stored key for this client").help(found.remedy()))
+                Err(Failure::new("the gateway has no stored key for this client").help(found.remedy.clone()))
             }
             // Claude Code asks its user to log in, which is the usual way to begin.
             (None, None, None) if client == Client::Claude => Ok(Self::Own("what you log in with".into())),
             (None, None, None) => {
                 Err(Failure::new("nobody pays: the client has no key, and the gateway has none stored for it")
-                    .help(found.remedy()))
+                    .help(found.remedy.clone()))
             }
+        }
+    }
+}
+
+impl Client {
+    /// How it comes to have a login or a key of its own.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Claude => "start `claude` by itself and log in, or set `ANTHROPIC_API_KEY`",
+            Self::Codex => "set `OPENAI_API_KEY`",
+            Self::OpenCode => "log in with `opencode auth login`, or set `ANTHROPIC_API_KEY`",
+            Self::Other => "set `ANTHROPIC_API_KEY` or `OPENAI_API_KEY`, whichever the client takes",
         }
     }
 }
@@ -71,15 +87,33 @@ fn own(client: Client, env: &Env) -> Option<String> {
             .or_else(|| env.named("CLAUDE_CODE_OAUTH_TOKEN").map(|_| "your claude.ai login".to_owned()))
             .or_else(|| claude(env)),
         Client::Codex => key("OPENAI_API_KEY"),
-        Client::OpenCode | Client::Other => {
+        Client::OpenCode => key("ANTHROPIC_API_KEY").or_else(|| opencode(env)),
+        Client::Other => {
             key("ANTHROPIC_API_KEY").or_else(|| key("ANTHROPIC_AUTH_TOKEN")).or_else(|| key("OPENAI_API_KEY"))
         }
     }
 }
 
+/// A file of somebody else, as far as it is JSON.
+fn json(path: PathBuf) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// What OpenCode keeps itself.
+fn opencode(env: &Env) -> Option<String> {
+    let data = env.named("XDG_DATA_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let data = data.or_else(|| Some(env.user_home()?.join(".local/share")))?;
+    match &json(data.join("opencode/auth.json"))?["anthropic"] {
+        Value::Object(login) => Some(match login.get("key").and_then(Value::as_str) {
+            Some(key) => format!("the key that OpenCode keeps (…{})", last(key)),
+            None => "your login in OpenCode".into(),
+        }),
+        _ => None,
+    }
+}
+
 /// What Claude Code keeps itself.
 fn claude(env: &Env) -> Option<String> {
-    let json = |path: PathBuf| -> Option<Value> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
     let folder = claude_folder(env)?;
     let settings = json(folder.join("settings.json")).unwrap_or_default();
     if settings["apiKeyHelper"].is_string() {
@@ -122,7 +156,8 @@ mod tests {
     const KEY: &str = "sk-ant-api03-0123456789-4f2a";
 
     fn decide(wanted: Option<Wanted>, client: Client, env: &Env, stored: Option<&str>) -> Result<String, ()> {
-        let found = Found { base: String::new(), stored: stored.map(str::to_owned), missing: None, file: None };
+        let stored = stored.map(|key| format!("stored key {key}"));
+        let found = Found { base: String::new(), stored, remedy: String::new(), file: None, pid: None };
         Pay::decide(wanted, client, env, &found).map(|pay| pay.to_string()).map_err(drop)
     }
 
@@ -143,6 +178,26 @@ mod tests {
         assert!(decide(Some(Wanted::Stored), Client::Claude, &none, None).is_err());
         assert!(decide(None, Client::Other, &none, None).is_err());
         assert!(decide(None, Client::Claude, &none, None).unwrap().contains("log in"));
+        for client in [Client::Claude, Client::Codex, Client::OpenCode, Client::Other] {
+            assert!(decide(Some(Wanted::Own), client, &none, Some("K (…9999)")).is_err(), "the stored key would pay");
+            assert!(decide(Some(Wanted::Own), client, &none, None).unwrap().contains("logs in"));
+        }
+    }
+
+    #[test]
+    fn what_opencode_keeps_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Env::fixed([("HOME", folder.path().to_str().unwrap())]);
+        let file = folder.path().join(".local/share/opencode/auth.json");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        for (text, want) in [
+            (r#"{"openai":{"type":"api","key":"x"}}"#, None),
+            (r#"{"anthropic":{"type":"oauth","access":"x"}}"#, Some("your login in OpenCode")),
+            (r#"{"anthropic":{"type":"api","key":"sk-ant-api03-4f2a"}}"#, Some("the key that OpenCode keeps (…4f2a)")),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(own(Client::OpenCode, &env).as_deref(), want);
+        }
     }
 
     #[test]

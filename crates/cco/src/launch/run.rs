@@ -7,7 +7,8 @@ use gateway::config::Env;
 use serde_json::Value;
 
 use super::client::{self, Changes, Client};
-use super::found::Found;
+use super::found::{self, Found};
+use super::offer;
 use super::pay::Pay;
 use super::project::Project;
 use crate::cli::launch::Run;
@@ -27,7 +28,7 @@ pub(crate) fn run(options: &Run) -> ExitCode {
 fn through_gateway(options: &Run) -> Result<u8, Failure> {
     let env = Env::process();
     let client = Client::of(&options.command[0]);
-    let found = Found::gateway(&env, client)?;
+    let found = offer::gateway(&env, client)?;
     let pay = Pay::decide(options.pay, client, &env, &found)?;
     let token = matches!(pay, Pay::Stored(_)).then(|| found.token(&env)).transpose()?;
     let here = std::env::current_dir().ok();
@@ -40,7 +41,7 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
     let code = started(&options.command, &client::changes(&found.base, token.as_ref(), project.as_ref(), &env))?;
     if !options.quiet
         && let Some(project) = &project
-        && let Err(why) = cost(&env, began, project)
+        && let Err(why) = cost(&env, &found, began, project)
     {
         term::note(format_args!("what this cost is not known: {}", text::line(&why.to_string())));
     }
@@ -63,7 +64,10 @@ fn simulated(options: &Run) -> Result<u8, Failure> {
     }
     let code = started(&options.command, &changes)?;
     match simulated.stop() {
-        Ok(requests) if !options.quiet => term::note(format_args!("simulated: {requests} requests, $0")),
+        Ok(requests) if !options.quiet => {
+            let requests = i64::try_from(requests).unwrap_or(i64::MAX);
+            term::note(format_args!("simulated: {}, $0", text::of(requests, "request")));
+        }
         Ok(_) => {}
         Err(why) => term::warning(format_args!("the simulator failed: {why}"), None),
     }
@@ -91,16 +95,13 @@ fn started(command: &[OsString], changes: &Changes) -> Result<u8, Failure> {
 }
 
 /// Says what was recorded of this project since the start, by agent where there were several.
-fn cost(env: &Env, began: i64, project: &Project) -> Result<(), Failure> {
-    let Ok(gateway) = Source::gateway(env) else {
-        term::note("the gateway has ended: `cco costs --by session` shows what this cost");
-        return Ok(());
-    };
+fn cost(env: &Env, found: &Found, began: i64, project: &Project) -> Result<(), Failure> {
+    let mut source = recorded(env, found)?;
     let words = [("since", source::exactly(began)), ("project", project.name_in_header()), ("limit", "20".into())];
-    let sessions = since(&gateway, began, &words)?;
+    let sessions = since(&mut source, &words)?;
     if sessions.is_empty() {
         // Not every client can be told to send headers.
-        let mut others = since(&gateway, began, &[words[0].clone(), words[2].clone()])?;
+        let mut others = since(&mut source, &[words[0].clone(), words[2].clone()])?;
         others.retain(|session| session["projects"].as_array().is_none_or(Vec::is_empty));
         for session in &others {
             term::note(format_args!("requests that name no project: {}", spent(session)));
@@ -124,17 +125,29 @@ fn cost(env: &Env, began: i64, project: &Project) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Who knows what was recorded: the gateway that was there at the start. Where another has taken its place, or none is
+/// left, its files: what the old one recorded at the last the new one does not know of yet.
+fn recorded(env: &Env, found: &Found) -> Result<Source, Failure> {
+    if let Ok(gateway) = Source::answering(env)
+        && found::pid(&gateway.answer("/gateway/health")?) == found.pid
+    {
+        return Ok(gateway);
+    }
+    Source::beside(env, found.file.as_deref())
+}
+
 /// The sessions that something was recorded of since then.
-fn since(gateway: &Source, began: i64, words: &[(&str, String)]) -> Result<Vec<Value>, Failure> {
-    // The gateway itself: what only the journal knows is no sum.
-    let mut told = gateway.answer(&source::target("/gateway/sessions", words, &source::here()))?;
+fn since(source: &mut Source, words: &[(&str, String)]) -> Result<Vec<Value>, Failure> {
+    let target = source::target("/gateway/sessions", words, &source::here());
+    let mut told = match source {
+        // The gateway itself: what only the journal knows is no sum.
+        Source::Gateway(_) => source.answer(&target)?,
+        Source::Files(_) => source.json(&target)?,
+    };
     if told["fresh"] == false {
         term::note("the newest requests may be missing");
     }
-    let Value::Array(mut sessions) = told["sessions"].take() else { return Ok(Vec::new()) };
-    // Questions know seconds: within one, another session may have ended before this one began.
-    let last = |session: &Value| session["last"].as_str().and_then(source::micros);
-    sessions.retain(|session| last(session).is_none_or(|last| last + 1000 > began));
+    let Value::Array(sessions) = told["sessions"].take() else { return Ok(Vec::new()) };
     Ok(sessions)
 }
 
@@ -167,5 +180,5 @@ fn spent(group: &Value) -> String {
         some => format!(", {some} of unknown use"),
     };
     let (input, output) = (text::count(costs::prompt(group)), text::count(n("output_tokens")));
-    format!("{cost} ({} requests, {input} tokens in, {output} out{unpriced}{unknown})", n("requests"))
+    format!("{cost} ({}, {input} tokens in, {output} out{unpriced}{unknown})", text::of(n("requests"), "request"))
 }

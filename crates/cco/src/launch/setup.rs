@@ -8,8 +8,9 @@ use gateway::server::caller::PLACEHOLDER;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::found::Found;
+use super::difference;
 use super::kept::{self, Change, Form, Keys};
+use super::offer;
 use super::pay::{self, Pay};
 use crate::cli::launch::{Known, Setup};
 use crate::source::{self, Failure};
@@ -117,7 +118,7 @@ fn refused(client: Known, why: impl std::fmt::Display) -> Failure {
 fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
     let env = Env::process();
     let home = source::home(&env)?;
-    let found = Found::gateway(&env, client.client())?;
+    let found = offer::gateway(&env, client.client())?;
     let pay = Pay::decide(options.pay, client.client(), &env, &found)?;
     let lost = || refused(client, "neither `HOME` nor a variable of its own says where they are");
     let (path, form) = client.file(&env).ok_or_else(lost)?;
@@ -186,7 +187,7 @@ pub(crate) fn undo_all(home: &Path) -> Result<(), Failure> {
 /// Shows a change, and asks.
 fn agreed(path: &Path, before: &str, after: &str, yes: bool) -> Result<(), Failure> {
     term::line(format_args!("{}:", path.display()));
-    for line in kept::difference(before, after) {
+    for line in difference::difference(before, after) {
         term::line(text::line(&line));
     }
     if yes || term::confirmed("Change it?").unwrap_or(false) {

@@ -29,8 +29,7 @@ pub(crate) fn run(options: &Providers) -> ExitCode {
 }
 
 fn reset(name: &str, env: &Env) -> Result<(), Failure> {
-    let nobody = |_| Failure::new("no gateway is running here").help("start one with `cco serve`");
-    let mut gateway = Source::gateway(env).map_err(nobody)?;
+    let mut gateway = Source::gateway(env).map_err(|why| Failure::absent(source::NOBODY, &why))?;
     gateway.change(&format!("/gateway/providers/reset?{}", encoded("name", name))).map_err(Failure::unlisted)?;
     term::line(format_args!("`{}` is tried anew", text::line(name)));
     Ok(())

@@ -28,7 +28,7 @@ use ledger::store::sqlite::Sqlite;
 use serde_json::Value;
 
 use crate::cli::look::Look;
-use crate::{term, text};
+use crate::{EXIT_NOT_RUNNING, term, text};
 
 pub(crate) use http::Place;
 pub(crate) use zone::{clock, exactly, here, micros};
@@ -47,6 +47,22 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { what: what.into(), cause: None, help: None, code: 1, unheard: false }
+    }
+
+    /// Nobody answers who was to be asked, and why.
+    pub(crate) fn absent(what: &str, why: &io::Error) -> Self {
+        let absent = |what: String| Self { code: EXIT_NOT_RUNNING, unheard: true, ..Self::new(what) };
+        if let Some(origin) = ELSEWHERE.get() {
+            return absent(format!("nobody answers at {origin}")).because(why);
+        }
+        match why.kind() {
+            // Without a gateway there is no socket, or a dead one: that says no more than the words.
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => absent(what.into()).help("cco daemon start"),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::new(what)
+                .because("one is there, and says nothing: it is stopped, or stuck")
+                .help("cco daemon logs --program"),
+            _ => Self::new(what).because(why),
+        }
     }
 
     /// What was typed cannot be meant.
@@ -110,6 +126,9 @@ impl From<Wrong> for Failure {
         }
     }
 }
+
+/// What is told where a gateway is needed, and there is none.
+pub(crate) const NOBODY: &str = "no gateway is running here";
 
 /// How long a question to the files may take.
 const PATIENT: Duration = Duration::from_secs(120);
@@ -252,38 +271,29 @@ impl Source {
             Err(_) => {}
         }
         let config = configuration(&env);
-        // Nobody waits for the store but who asks.
-        let store = Sqlite::new(setup::store_path(&config, &home)).question(PATIENT);
-        let store = if silent { store.impatient() } else { store };
-        let journal = setup::journal_path(&home);
         let folder = home.display();
         if silent {
             term::note(format_args!("the gateway does not answer: this is from the files in `{folder}`"));
         }
-        // A removal is to say for itself what is wrong with the store.
-        let offline = if for_changes { None } else { Some(opened(&store, &journal)?) };
+        let files = Files::of(env, config, &home, silent, for_changes)?;
         if !silent {
             term::note(format_args!("no gateway is running here: this is from the files in `{folder}`"));
         }
-        if let Some((why, is_journal)) = offline.as_ref().and_then(|all| Some((all.stale.as_ref()?, all.is_journal))) {
-            let told = if is_journal { ONLY_JOURNAL } else { "the newest records may be missing" };
-            term::note(format_args!("{told}: {why}"));
+        Ok(files.told())
+    }
+
+    /// The files of this home, beside whoever serves there with this configuration: with what a process has recorded
+    /// that is about to end, and that the one in its place does not know of yet.
+    pub(crate) fn beside(env: &Env, file: Option<&Path>) -> Result<Self, Failure> {
+        let config = config::load(file, env).map(|loaded| loaded.config).unwrap_or_default();
+        if !config.audit.enabled {
+            return Err(Failure::new("nothing is recorded (`audit.enabled`)"));
         }
-        if let Some(damaged @ 1..) = offline.as_ref().map(|offline| offline.damaged) {
-            term::note(format_args!(
-                "the journal was damaged ({}): what could be read of it is here, the rest is kept as `{}`",
-                text::of(damaged, "file"),
-                journal.join("*.damaged").display()
-            ));
-        }
-        let (folder, key) = setup::archive_paths(&home);
-        let bodies = if folder.exists() { Some(archive::Reader::open(&folder, &key)) } else { None };
-        let bodies = bodies.map(|opened| opened.map_err(|why| why.to_string()));
-        Ok(Self::Files(Box::new(Files { env, config, store, journal, offline, bodies, keeper: None })))
+        Ok(Files::of(env.clone(), config, &home(env)?, false, false)?.told())
     }
 
     /// The gateway of this home, if it says a word at once.
-    fn answering(env: &Env) -> io::Result<Self> {
+    pub(crate) fn answering(env: &Env) -> io::Result<Self> {
         let gateway = Self::gateway(env)?;
         if let Self::Gateway(place) = &gateway {
             place.greet()?;
@@ -317,7 +327,7 @@ impl Source {
     /// What the gateway says of itself.
     pub(crate) fn answer(&self, target: &str) -> Result<Value, Failure> {
         let Self::Gateway(place) = self else {
-            return Err(Failure::new("no gateway is running here").help("start one with `cco serve`"));
+            return Err(Failure::absent(NOBODY, &io::ErrorKind::NotFound.into()));
         };
         serde_json::from_slice(&answered(place.ask("GET", target)?)?)
             .map_err(|why| Failure::new("the gateway's answer cannot be read").because(why))
@@ -378,7 +388,7 @@ impl Source {
     /// Everything that happens, event by event, until `each` says that it is enough.
     pub(crate) fn watch(&self, mut each: impl FnMut(&str, &str) -> bool) -> Result<(), Failure> {
         let Self::Gateway(place) = self else {
-            return Err(Failure::new("no gateway is running here").help("start one with `cco serve`"));
+            return Err(Failure::absent(NOBODY, &io::ErrorKind::NotFound.into()));
         };
         let mut answer = place.ask("GET", "/api/streams/subscribe")?;
         if answer.status != 200 {
@@ -434,6 +444,37 @@ fn answered(answer: http::Answer) -> Result<Vec<u8>, Failure> {
 }
 
 impl Files {
+    /// Those of this home; `stuck`: whoever holds them does not go on.
+    fn of(env: Env, config: Config, home: &Path, stuck: bool, for_changes: bool) -> Result<Self, Failure> {
+        // Nobody waits for the store but who asks.
+        let store = Sqlite::new(setup::store_path(&config, home)).question(PATIENT);
+        let store = if stuck { store.impatient() } else { store };
+        let journal = setup::journal_path(home);
+        // A removal is to say for itself what is wrong with the store.
+        let offline = if for_changes { None } else { Some(opened(&store, &journal)?) };
+        let (folder, key) = setup::archive_paths(home);
+        let bodies = if folder.exists() { Some(archive::Reader::open(&folder, &key)) } else { None };
+        let bodies = bodies.map(|opened| opened.map_err(|why| why.to_string()));
+        Ok(Self { env, config, store, journal, offline, bodies, keeper: None })
+    }
+
+    /// Says what of them may be missing.
+    fn told(self) -> Source {
+        let offline = self.offline.as_ref();
+        if let Some((why, is_journal)) = offline.and_then(|all| Some((all.stale.as_ref()?, all.is_journal))) {
+            let told = if is_journal { ONLY_JOURNAL } else { "the newest records may be missing" };
+            term::note(format_args!("{told}: {why}"));
+        }
+        if let Some(damaged @ 1..) = offline.map(|offline| offline.damaged) {
+            term::note(format_args!(
+                "the journal was damaged ({}): what could be read of it is here, the rest is kept as `{}`",
+                text::of(damaged, "file"),
+                self.journal.join("*.damaged").display()
+            ));
+        }
+        Source::Files(Box::new(self))
+    }
+
     fn change(&mut self, target: &str) -> Result<Value, Failure> {
         self.offline = None;
         let keeper = match &mut self.keeper {

@@ -39,9 +39,9 @@ pub(crate) fn micros(time: &str) -> Option<i64> {
     time.parse::<Timestamp>().ok().map(Timestamp::as_microsecond)
 }
 
-/// A time as questions take it, to the second before it.
+/// A time as questions take it, to the microsecond.
 pub(crate) fn exactly(us: i64) -> String {
-    Timestamp::from_second(us.div_euclid(1_000_000)).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+    Timestamp::from_microsecond(us).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
 #[cfg(test)]
@@ -57,5 +57,12 @@ mod tests {
         assert_eq!(shown("2026-07-01T22:30:00.000Z"), "2026-07-02 00:30:00");
         assert_eq!(shown("2013-07-01T22:30:00Z"), "2013-07-02 00:30:00");
         assert_eq!(of(&TimeZone::UTC, Timestamp::UNIX_EPOCH), Zone::default());
+    }
+
+    #[test]
+    fn a_time_that_is_asked_for_exactly_is_understood_exactly() {
+        for us in [0, 1_795_355_900_000_000, 1_795_355_900_123_456, 1_795_355_900_500_000, 1] {
+            assert_eq!(ledger::query::time(&exactly(us), 0, ledger::query::UTC), Ok(us));
+        }
     }
 }

@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::common::{Gateway, soon, upstream};
+use crate::common::{Client, Gateway, soon, upstream};
 use crate::{cco, furnish, gateway, output, text};
 
 const OWN: &str = "sk-ant-api03-of-the-user-0123-4f2a";
@@ -44,18 +44,84 @@ async fn the_stored_key_pays_where_the_client_has_none_or_it_is_asked_for() {
         if own {
             command.env("ANTHROPIC_API_KEY", OWN);
         }
-        let ran = output(command.env("STORED_KEY", STORED)).await;
+        // A variable of the same name here is not the gateway's.
+        let ran = output(command.env("STORED_KEY", "sk-ant-api03-of-this-shell-0123-0000")).await;
         let (out, err) = (text(&ran.stdout), text(&ran.stderr));
         assert!(out.contains("key none token given") && out.contains("said so"), "{out} {err}");
-        let reported =
-            err.contains("paying with: stored key ANTHROPIC_API_KEY") || err.contains("stored key STORED_KEY (…9999)");
-        assert!(reported, "{err}");
+        assert!(err.contains("note: paying with: stored key STORED_KEY (…9999)\n"), "{err}");
         let arrived = format!("{:?}", upstream.last_ended().await.headers);
         assert!(!arrived.contains(OWN), "{arrived}");
     }
-    let refused = output(&mut cco(gateway.home(), &["run", "--pay", "own", "--quiet", "--", "claude"])).await;
-    assert!(text(&refused.stdout).contains("key none token \n"), "{}", text(&refused.stdout));
-    assert_eq!(text(&refused.stderr), "", "quiet is quiet");
+    let mut command = cco(gateway.home(), &["run", "--pay", "own", "--quiet", "--", "claude"]);
+    let own = output(command.env("ANTHROPIC_API_KEY", OWN)).await;
+    assert!(text(&own.stdout).contains(&format!("key {OWN} token \n")), "{}", text(&own.stdout));
+    assert_eq!(text(&own.stderr), "", "quiet is quiet");
+}
+
+#[tokio::test]
+async fn who_wants_to_pay_and_has_nothing_to_pay_with_is_not_paid_for() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    for args in [
+        &["run", "--pay", "own", "--", "claude"][..],
+        &["env", "--pay", "own"],
+        &["setup", "codex", "--pay", "own", "--yes"],
+    ] {
+        let refused = output(&mut cco(gateway.home(), args)).await;
+        let err = text(&refused.stderr);
+        assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(1), ""), "{args:?} {err}");
+        assert!(err.starts_with("error: the client has no login or key of its own"), "{err}");
+        assert!(err.contains("cause: what it asks would be paid with: stored key STORED_KEY (…9999)\n"), "{err}");
+        assert!(err.contains("help: ") && err.contains("_API_KEY`"), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_told_what_it_cost_itself_and_not_the_one_before() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    // All within a second, in one project and with one session.
+    for _ in 0..3 {
+        let ran = output(&mut cco(gateway.home(), &["run", "--", "claude"])).await;
+        assert!(text(&ran.stderr).contains("(1 request, "), "{}", text(&ran.stderr));
+    }
+}
+
+/// Ends whoever serves a home at last.
+struct Ended(std::path::PathBuf);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cco"));
+        command.args(["daemon", "stop", "--within", "0"]).env_clear().env("CCO_HOME", &self.0);
+        let _ = command.stdout(std::process::Stdio::null()).status();
+    }
+}
+
+#[tokio::test]
+async fn what_it_cost_is_known_too_where_another_gateway_has_taken_over_or_none_is_left() {
+    let upstream = upstream().await;
+    let home = tempfile::tempdir().unwrap();
+    furnish(home.path());
+    let _ended = Ended(home.path().to_owned());
+    let provider = json!({ "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": "env:STORED_KEY" });
+    let config = json!({ "server": { "listen": "127.0.0.1:0" }, "providers": { "anthropic": provider } });
+    std::fs::write(home.path().join("config.json"), config.to_string()).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cco"), home.path().join("bin/cco")).unwrap();
+    let started = output(cco(home.path(), &["daemon", "start"]).env("STORED_KEY", STORED)).await;
+    let address = text(&started.stdout).split_once("http://").unwrap().1.lines().next().unwrap();
+    // The first one has to wait for this, and does not end before.
+    let mut waiting = Client::connect(address.parse().unwrap()).await;
+    waiting.send(crate::common::streamed("events=4 fault=stall=3ev")).await;
+    waiting.head().await;
+    for (then, want) in [("cco daemon restart", "(1 request, "), ("cco daemon stop --within 0", "(1 request, ")] {
+        let ran = output(&mut cco(home.path(), &["run", "--", "sh", "-c", &format!("claude && {then}")])).await;
+        let err = text(&ran.stderr);
+        assert!(ran.status.success(), "{then}: {err}{}", text(&ran.stdout));
+        let said =
+            err.lines().find(|line| line.contains("session 5e551011")).unwrap_or_else(|| panic!("{then}: {err}"));
+        assert!(said.contains(want), "{then}: {said}");
+    }
 }
 
 #[tokio::test]
@@ -101,7 +167,7 @@ async fn what_a_client_cost_that_names_no_project_is_said_too() {
     let ran = output(&mut cco(gateway.home(), &["run", "--", "sh", "-c", &ask])).await;
     let err = text(&ran.stderr);
     assert!(ran.status.success() && err.contains("note: requests that name no project: "), "{err}");
-    assert!(err.contains("(1 requests, ") && !err.contains("no request went"), "{err}");
+    assert!(err.contains("(1 request, ") && !err.contains("no request went"), "{err}");
     let ran = output(&mut cco(gateway.home(), &["run", "--", "sh", "-c", "exit 0"])).await;
     assert!(text(&ran.stderr).contains("note: no request went through the gateway"), "{}", text(&ran.stderr));
 }
@@ -129,10 +195,83 @@ async fn without_a_gateway_of_ours_nothing_is_started() {
     for args in [&["run", "--", "claude"][..], &["env"], &["setup", "claude", "--yes"]] {
         let mut command = cco(home.path(), args);
         let ran = output(command.env("ANTHROPIC_API_KEY", OWN)).await;
-        assert_eq!((ran.status.code(), text(&ran.stdout)), (Some(1), ""), "{args:?}");
-        assert!(text(&ran.stderr).contains("error: no gateway of yours answers"), "{}", text(&ran.stderr));
-        assert!(text(&ran.stderr).contains("help: cco daemon start"), "{}", text(&ran.stderr));
+        let said = "error: no gateway of yours answers\nhelp: cco daemon start\n";
+        assert_eq!((ran.status.code(), text(&ran.stdout), text(&ran.stderr)), (Some(3), "", said), "{args:?}");
     }
+    for args in [&["watch"][..], &["providers", "reset", "anthropic"]] {
+        let ran = output(&mut cco(home.path(), args)).await;
+        let said = "error: no gateway is running here\nhelp: cco daemon start\n";
+        assert_eq!((ran.status.code(), text(&ran.stderr)), (Some(3), said), "{args:?}");
+    }
+    let ran = output(&mut cco(home.path(), &["--url", "http://127.0.0.1:9", "watch"])).await;
+    assert_eq!(ran.status.code(), Some(3));
+    assert!(
+        text(&ran.stderr).starts_with("error: nobody answers at http://127.0.0.1:9\ncause: "),
+        "{}",
+        text(&ran.stderr)
+    );
+}
+
+/// Runs the program on a terminal, in which this is typed.
+async fn on_a_terminal(home: &std::path::Path, args: &str, typed: &str) -> (Option<i32>, String) {
+    use tokio::io::AsyncWriteExt as _;
+    let mut command = tokio::process::Command::new("script");
+    let line = format!("'{}' {args}", env!("CARGO_BIN_EXE_cco"));
+    command.args(["-qec", &line, "/dev/null"]).current_dir(home.join("user/web")).env_clear();
+    command.env("CCO_HOME", home).env("HOME", home.join("user")).env("PATH", crate::path(home)).env("SHELL", "/bin/sh");
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(typed.as_bytes()).await.unwrap();
+    let ended = soon(child.wait_with_output()).await.unwrap();
+    drop(stdin);
+    (ended.status.code(), text(&ended.stdout).replace('\r', ""))
+}
+
+/// A program of this home's own, first in `PATH`.
+fn program(home: &std::path::Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = home.join("bin").join(name);
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn a_person_is_asked_whether_a_gateway_is_to_be_started() {
+    let home = tempfile::tempdir().unwrap();
+    furnish(home.path());
+    let _ended = Ended(home.path().to_owned());
+    std::fs::write(home.path().join("config.json"), r#"{ "server": { "listen": "127.0.0.1:0" } }"#).unwrap();
+    program(home.path(), "systemctl", "#!/bin/sh\nexit 1\n");
+    let (code, said) = on_a_terminal(home.path(), "setup claude --pay own", "n\n").await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("No gateway is running. Start one now (`cco daemon start`)? [y/N]"), "{said}");
+    assert!(said.contains("error: no gateway of yours answers"), "{said}");
+    let (code, said) = on_a_terminal(home.path(), "run --pay own -- sh -c 'echo it runs'", "y\n").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("started: PID ") && said.contains("it runs"), "{said}");
+    let (code, said) = on_a_terminal(home.path(), "run --pay own -- sh -c 'echo again'", "").await;
+    assert!(code == Some(0) && !said.contains("No gateway"), "{said}");
+}
+
+#[tokio::test]
+async fn where_the_system_can_start_one_with_the_login_that_is_offered() {
+    let home = tempfile::tempdir().unwrap();
+    furnish(home.path());
+    let _ended = Ended(home.path().to_owned());
+    std::fs::write(home.path().join("config.json"), r#"{ "server": { "listen": "127.0.0.1:0" } }"#).unwrap();
+    // A manager that does what it is told: it starts the program that stands in the unit.
+    let cco = env!("CARGO_BIN_EXE_cco");
+    let manager = format!(
+        "#!/bin/sh\necho \"$@\" >> \"$HOME/told\"\ncase \"$*\" in *enable*) '{cco}' serve --log-file > /dev/null 2>&1 & ;; esac\n"
+    );
+    program(home.path(), "systemctl", &manager);
+    let (code, said) = on_a_terminal(home.path(), "setup claude --pay own --yes", "y\n").await;
+    assert_eq!(code, Some(0), "{said}");
+    let asked = "No gateway is running. Start one now, and with every login (`cco daemon install`)? [y/N]";
+    assert!(said.contains(asked) && said.contains("claude now asks http://127.0.0.1:"), "{said}");
+    let told = std::fs::read_to_string(home.path().join("user/told")).unwrap();
+    assert_eq!(told, "--user show-environment\n--user daemon-reload\n--user enable --now cco.service\n");
 }
 
 #[tokio::test]
@@ -143,7 +282,7 @@ async fn a_simulator_needs_nothing_and_leaves_nothing() {
     let (out, err) = (text(&ran.stdout), text(&ran.stderr));
     assert!(ran.status.success() && out.contains("said so"), "{out} {err}");
     assert!(err.contains("note: simulated: every answer is made up"), "{err}");
-    assert!(err.ends_with("note: simulated: 1 requests, $0\n"), "{err}");
+    assert!(err.ends_with("note: simulated: 1 request, $0\n"), "{err}");
     let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
@@ -161,6 +300,23 @@ async fn a_shell_reads_what_env_prints() {
     shell.args(["-c", &script]).env_clear().env("CCO_HOME", gateway.home()).env("HOME", gateway.home());
     let ran = output(shell.env("PATH", "/usr/bin:/bin")).await;
     assert_eq!(text(&ran.stdout), format!("http://{} token\nnone none\n", gateway.addr), "{}", text(&ran.stderr));
+}
+
+#[tokio::test]
+async fn a_shell_gets_its_own_words_whatever_the_login_shell_is() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    let cco_path = env!("CARGO_BIN_EXE_cco");
+    let (fish, others) = (format!("'{cco_path}' -q env | source"), format!(r#"eval "$('{cco_path}' -q env)""#));
+    for (shell, read, login) in
+        [("fish", &fish, "/bin/bash"), ("bash", &others, "/usr/bin/fish"), ("zsh", &others, "/usr/bin/fish")]
+    {
+        let mut command = tokio::process::Command::new(shell);
+        command.args(["-c", &format!("{read}; echo $ANTHROPIC_BASE_URL")]).env_clear().env("PATH", "/usr/bin:/bin");
+        command.env("CCO_HOME", gateway.home()).env("HOME", gateway.home()).env("SHELL", login);
+        let ran = output(&mut command).await;
+        assert_eq!(text(&ran.stdout), format!("http://{}\n", gateway.addr), "{shell}: {}", text(&ran.stderr));
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,24 @@ async fn codex_and_opencode_get_files_that_were_not_there_and_lose_them() {
 }
 
 #[tokio::test]
+async fn of_a_file_only_what_changes_is_shown_and_no_key_of_others() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some("sk-ant-api03-of-the-gateway-56-9999")).await;
+    let settings = gateway.home().join("user/.codex/config.toml");
+    std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    let own: String = (0..40).map(|n| format!("[profiles.p{n}]\nmodel = \"m{n}\"\n")).collect();
+    let secret = "[model_providers.mine]\nexperimental_bearer_token = \"0123456789-4f2a\"\n";
+    std::fs::write(&settings, format!("model = \"gpt-5\"\n\n{own}{secret}")).unwrap();
+    let done = output(&mut cco(gateway.home(), &["setup", "codex", "--pay", "stored", "--yes"])).await;
+    let out = text(&done.stdout);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let changed: Vec<&str> = out.lines().filter(|line| line.starts_with(['+', '-'])).collect();
+    assert!(changed.iter().all(|line| line.starts_with('+')) && (5..9).contains(&changed.len()), "{out}");
+    assert!(out.lines().count() < 25 && out.contains("+ model_provider = \"cco\""), "{out}");
+    assert!(!out.contains("0123456789"), "{out}");
+}
+
+#[tokio::test]
 async fn a_settings_file_that_cannot_be_read_is_left_alone() {
     let upstream = upstream().await;
     let gateway = gateway(&upstream, None).await;

@@ -121,7 +121,7 @@ pub async fn answer(head: &RequestHead, peer: &Peer, worker: &Worker) -> Result<
         What::Probe => Answer::text("cco\n"),
         What::Alive => Answer::json(&json!({ "status": "healthy" })),
         What::Health => Answer::json(&state::health(gateway)),
-        What::Providers => Answer::json(&upstreams::providers(gateway)),
+        What::Providers => Answer::json(&upstreams::providers(gateway, is_admin(head, peer, gateway))),
         What::ResetProvider => Answer::json(&upstreams::reset(gateway, head.target())?),
         What::Metrics if head.target().contains('?') => {
             let message = "metrics are of everything since the last reset and take no filter: `/gateway/costs` does";

@@ -1,5 +1,6 @@
 //! The providers as they are at the moment: keys, circuits and why they are open, requests that wait for their turn.
 
+use ledger::record::Fingerprint;
 use serde_json::{Value, json};
 
 use super::ask::{Wrong, words};
@@ -59,15 +60,24 @@ fn state(circuits: &[CircuitReport], keys: &[KeyReport]) -> &'static str {
     }
 }
 
-/// All providers.
-pub(super) fn providers(gateway: &Gateway) -> Value {
+/// Our keys of a provider that are there, as their owner knows them: where each is from, and its end.
+fn stored_keys(provider: &Provider) -> Value {
+    let keys = provider.keys.iter().filter_map(|key| Some((key.live().reference(), key.live().get()?)));
+    keys.map(|(reference, key)| {
+        json!({ "reference": reference.map(ToString::to_string), "end": Fingerprint::of(key.expose()).as_str() })
+    })
+    .collect()
+}
+
+/// All providers; `is_admin`: for one who may also know which keys are spent.
+pub(super) fn providers(gateway: &Gateway, is_admin: bool) -> Value {
     let rows: Vec<Value> = gateway
         .providers
         .iter()
         .map(|p| {
             let (circuits, keys) = known(gateway, p);
             let turns = p.cap.counts();
-            json!({
+            let mut row = json!({
                 "name": p.name,
                 "type": p.kind.name,
                 "base_url": p.base.to_string(),
@@ -82,7 +92,11 @@ pub(super) fn providers(gateway: &Gateway) -> Value {
                 "running": turns.running,
                 "waiting": turns.waiting,
                 "turned_away": turns.refused,
-            })
+            });
+            if is_admin {
+                row["stored_keys"] = stored_keys(p);
+            }
+            row
         })
         .collect();
     json!({ "providers": rows, "disabled": gateway.disabled })

@@ -13,5 +13,5 @@ pub use files::{
     stamp, try_lock,
 };
 pub use handover::{Other, Parent, Stillborn, Successor, leave_session, notify};
-pub use process::{close_to_others, end_group, own_group, run_in_front};
+pub use process::{callers, close_to_others, end_group, own_group, run_in_front};
 pub use terminal::{Hidden, Terminal};

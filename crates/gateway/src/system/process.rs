@@ -6,6 +6,9 @@ use std::process::{Child, Command};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process_group, setrlimit};
 
+/// So far back it is looked who called.
+const CALLERS: usize = 16;
+
 /// Keeps the memory of this process from others: a crash writes no core file, and no process without root's rights can
 /// read it or attach to it.
 pub fn close_to_others() -> io::Result<()> {
@@ -53,6 +56,33 @@ pub fn run_in_front(command: &mut Command) -> io::Result<u8> {
     let status = status.map_err(io::Error::other)??;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// The names of the programs that this one was called by: its parent's first, as far as the system tells.
+pub fn callers() -> impl Iterator<Item = String> {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    let mut next = parent;
+    std::iter::from_fn(move || {
+        let (name, parent) = caller(next.take()?)?;
+        next = Some(parent).filter(|parent| *parent > 1);
+        Some(name)
+    })
+    .take(CALLERS)
+}
+
+/// The name of a process and the number of its parent.
+fn caller(pid: i32) -> Option<(String, i32)> {
+    // `4711 (some name) S 4710 …`: the name may hold anything.
+    if let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        return Some((name.to_owned(), rest.split_whitespace().nth(1)?.parse().ok()?));
+    }
+    let told = Command::new("ps").args(["-o", "ppid=,comm=", "-p", &pid.to_string()]).output().ok()?;
+    let told = String::from_utf8(told.stdout).ok()?;
+    let (parent, name) = told.trim().split_once(char::is_whitespace)?;
+    // A path, and of a login shell with a sign before it.
+    let name = name.rsplit('/').next().unwrap_or(name).trim();
+    Some((name.strip_prefix('-').unwrap_or(name).to_owned(), parent.parse().ok()?))
 }
 
 /// Has the command run in a group of its own, so that [`end_group`] reaches what it starts.
