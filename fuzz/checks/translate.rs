@@ -8,6 +8,7 @@ use wire::message::{Fold, Message};
 use wire::models;
 use wire::protocol::Protocol;
 use wire::quirks::Quirks;
+use wire::request::Content;
 use wire::transcode::{self, Stream};
 
 use crate::cuts;
@@ -82,11 +83,26 @@ pub(crate) fn check_stream(bytes: &[u8]) {
             assert_eq!(again.is_err(), whole.is_err(), "{protocol:?} to {client:?}: {again:?}");
             if let (Ok(whole), Ok(again)) = (&whole, &again) {
                 conserved(whole, again);
+                taken(again);
             }
         }
     }
     if let Ok(message) = &whole {
         played(message);
+    }
+}
+
+/// Every provider takes the ids and names of the calls, should it be the next that is asked; and no two have one id.
+fn taken(told: &Message<'_>) {
+    let is_taken = |word: &str, most: usize| {
+        (1..=most).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    };
+    let mut ids = Vec::new();
+    for part in &told.parts {
+        let Content::Call(call) = &part.content else { continue };
+        assert!(is_taken(&call.id, 40) && !ids.contains(&&call.id), "{call:?}");
+        assert!(call.name == "known" || is_taken(&call.name, 128), "{call:?}");
+        ids.push(&call.id);
     }
 }
 

@@ -80,7 +80,11 @@ fn read(options: &cli::translate::Translate) -> std::io::Result<Vec<u8>> {
 }
 
 fn translated(options: &cli::translate::Translate, input: &[u8]) -> std::result::Result<Result, Refused> {
-    let object = serde_json::from_slice::<Value>(input).ok().filter(Value::is_object);
+    let read = serde_json::from_slice::<Value>(input);
+    if let (Err(why), true) = (&read, input.trim_ascii_start().starts_with(b"{") && options.from != Protocol::Ollama) {
+        return Err(Refused { message: format!("it begins like JSON and is none: {why}"), field: None });
+    }
+    let object = read.ok().filter(Value::is_object);
     match &object {
         Some(body) if body.get("messages").or(body.get("input")).is_some() => request(options, body, input),
         Some(body) if body.get("error").is_some_and(|error| !error.is_null()) => error(options, input),

@@ -146,13 +146,19 @@ fn openrouter(_: &str) -> Quirks {
     Quirks { documents: true, top_k: true, reasoning: ReasoningForm::Effort, efforts: EFFORTS, ..Quirks::COMPATIBLE }
 }
 
-fn deepseek(_: &str) -> Quirks {
-    Quirks::DEEPSEEK
+fn deepseek(model: &str) -> Quirks {
+    Quirks { images: deepseek_images(model), ..Quirks::DEEPSEEK }
 }
 
 /// DeepSeek's Anthropic endpoint: what it does not know, it ignores.
-fn deepseek_anthropic(_: &str) -> Quirks {
-    Quirks { images: Images::None, documents: false, document_urls: false, sampling: true, ..Quirks::ANTHROPIC }
+fn deepseek_anthropic(model: &str) -> Quirks {
+    let images = deepseek_images(model);
+    Quirks { images, documents: false, document_urls: false, sampling: true, ..Quirks::ANTHROPIC }
+}
+
+/// Of DeepSeek's models the small one sees.
+fn deepseek_images(model: &str) -> Images {
+    if model.contains("flash") { Images::All } else { Images::None }
 }
 
 /// Azure does not search the web for its models.
@@ -310,6 +316,14 @@ mod tests {
         assert_eq!(Auth::ApiKey.of_key("eyJ0eXAi.eyJhdWQi.c2ln"), Auth::Bearer);
         for key in ["0123456789abcdef", "eyJ0eXAi", "sk-ant-api03-a.b.c"] {
             assert_eq!((Auth::ApiKey.of_key(key), Auth::XApiKey.of_key(key)), (Auth::ApiKey, Auth::XApiKey), "{key}");
+        }
+    }
+
+    #[test]
+    fn of_deepseeks_models_the_one_that_sees_is_shown_images() {
+        for way in find("deepseek").unwrap().ways {
+            let images = ["deepseek-flash", "deepseek-v4-flash", "deepseek-v4-pro", ""].map(|m| (way.quirks)(m).images);
+            assert_eq!(images, [Images::All, Images::All, Images::None, Images::None], "{way:?}");
         }
     }
 

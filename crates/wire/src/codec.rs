@@ -3,8 +3,6 @@
 //! A protocol's folder implements [`Inbound`] and [`Upstream`] and knows no other protocol: between the two there are only
 //! [`Request`], [`Event`] and [`ApiError`].
 
-use std::borrow::Cow;
-
 use crate::error::ApiError;
 use crate::event::Event;
 use crate::loss::Losses;
@@ -97,12 +95,9 @@ pub struct Back {
 }
 
 impl Back {
-    /// The client's name of a tool that the upstream calls.
-    pub fn name<'a>(&self, sent: Cow<'a, str>) -> Cow<'a, str> {
-        match self.names.iter().find(|(name, _)| **name == *sent) {
-            Some((_, known)) => Cow::Owned(known.to_string()),
-            None => sent,
-        }
+    /// The client's name of a tool that was sent under another, by either of them.
+    pub fn known(&self, called: &str) -> Option<&str> {
+        self.names.iter().find(|(sent, known)| **sent == *called || **known == *called).map(|(_, known)| &**known)
     }
 }
 

@@ -54,7 +54,8 @@ pub enum Block<'a> {
     Redacted(Opaque<'a>),
     /// A call of one of the client's tools.
     Call {
-        /// The id by which its result will refer to it. Never empty.
+        /// The id by which its result will refer to it. Empty where the upstream gives none: who writes it for a client
+        /// gives it one.
         id: Cow<'a, str>,
         /// The tool.
         name: Cow<'a, str>,

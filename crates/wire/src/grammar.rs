@@ -64,7 +64,7 @@ fn opened(block: &Block<'_>) -> Result<Open, &'static str> {
         Block::Refusal => Open::Refusal,
         Block::Thinking => Open::Thinking,
         Block::Redacted(_) => Open::Redacted,
-        Block::Call { id, name, .. } if id.is_empty() || name.is_empty() => return Err("a call without id or name"),
+        Block::Call { name, .. } if name.is_empty() => return Err("a call without a name"),
         Block::Call { .. } => Open::Call,
         Block::Extra(_) => Open::Extra,
     })
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn one_block_is_open_at_a_time_and_each_takes_its_own_deltas() {
         let start = || Event::Start(Start::default());
-        let call = |id: &'static str| Event::Open(Block::Call { id: id.into(), name: "f".into(), custom: false });
+        let call = |name: &'static str| Event::Open(Block::Call { id: "a".into(), name: name.into(), custom: false });
         let text = || Event::Delta(Delta::Text("x".into()));
         let stop = || Event::Stop(Stop::new(StopReason::EndTurn));
         check(&[Event::Ping, start(), Event::Open(Block::Text), text(), Event::Ping, Event::Close, stop()], Ok(()));
@@ -106,7 +106,7 @@ mod tests {
         check(&[start(), start()], Err("a second start"));
         check(&[text()], Err("an event before the start"));
         check(&[start(), call("a"), call("b")], Err("a block within a block"));
-        check(&[start(), call("")], Err("a call without id or name"));
+        check(&[start(), call("")], Err("a call without a name"));
         check(&[start(), call("a"), text()], Err("a delta of another kind than its block"));
         check(&[start(), text()], Err("a delta outside of a block"));
         check(&[start(), Event::Close], Err("the end of no block"));

@@ -290,6 +290,30 @@ pub fn escape(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&bytes[from..]);
 }
 
+/// The same JSON where it has halves of characters (`\ud83d` without `\ude00`), each with U+FFFD in its place; `None` where
+/// there are none. Programs that count in UTF-16 cut a text between the two, and no reader takes a half.
+pub fn whole_characters(json: &str) -> Option<String> {
+    let unit = |at: usize| {
+        let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut out, mut from, mut at) = (String::new(), 0, 0);
+    while let Some(next) = memchr::memchr(b'\\', &json.as_bytes()[at..]) {
+        at += next;
+        match (unit(at), unit(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at += 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                out.push_str(&json[from..at]);
+                out.push_str("\\ufffd");
+                at += 6;
+                from = at;
+            }
+            _ => at = (at + 2).min(json.len()),
+        }
+    }
+    (from > 0).then(|| out + &json[from..])
+}
+
 /// Writes a whole number in decimal digits.
 pub fn digits(out: &mut Vec<u8>, mut n: u64) {
     let mut text = [0; 20];
@@ -457,6 +481,24 @@ mod tests {
         object(&mut out, |o| o.members(&json, &["a"]));
         assert_eq!(String::from_utf8(out).unwrap(), r#"{"b":1.0,"b":"\ud83d\ude00"}"#);
         assert!(Json::parse("{} x").is_none() && Json::parse("").is_none() && Json::parse("{'a':1}").is_none());
+    }
+
+    #[test]
+    fn halves_of_characters_are_replaced_and_whole_ones_stay() {
+        let whole = |json: &str| whole_characters(json);
+        for same in ["", "{}", r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\u00e9\n""#, r#""\"#, r#""\u12"#, "\"\u{e9}\""]
+        {
+            assert_eq!(whole(same), None, "{same}");
+        }
+        for (half, want) in [
+            (r#""a\ud83d""#, r#""a\ufffd""#),
+            (r#""\uDE00b""#, r#""\ufffdb""#),
+            (r#""\ud83d\ud83d\ude00\\\ude00é""#, r#""\ufffd\ud83d\ude00\\\ufffdé""#),
+            (r#""\ud83d\u00e9""#, r#""\ufffd\u00e9""#),
+        ] {
+            assert_eq!(whole(half).as_deref(), Some(want), "{half}");
+            assert!(serde_json::from_str::<String>(want).is_ok());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is said on the wire between clients and providers: no I/O, no HTTP, no clock.
 
 pub mod anthropic;
+mod calls;
 pub mod codec;
 mod cuts;
 pub mod envelope;

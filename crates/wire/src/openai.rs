@@ -34,7 +34,8 @@ fn words(error: &ApiError) -> (&'static str, Option<&str>) {
         ErrorKind::NotFound => (REQUEST, Some("model_not_found")),
         ErrorKind::Billing | ErrorKind::Quota => ("insufficient_quota", Some("insufficient_quota")),
         ErrorKind::RateLimit => ("rate_limit_exceeded", Some("rate_limit_exceeded")),
-        ErrorKind::InvalidRequest => (REQUEST, error.code.as_deref()),
+        // The type is no code.
+        ErrorKind::InvalidRequest => (REQUEST, error.code.as_deref().filter(|code| *code != REQUEST)),
         ErrorKind::MethodNotAllowed
         | ErrorKind::RequestTimeout
         | ErrorKind::Conflict

@@ -1,6 +1,7 @@
 //! The only place where the protocols of clients and those of upstreams meet.
 
 use crate::anthropic::Anthropic;
+use crate::calls::Calls;
 use crate::codec::{Back, DecodeStream, EncodeStream, Encoded, Front, Inbound, Target, Upstream};
 use crate::error::{ApiError, ErrorKind};
 use crate::estimate::{self, Estimator, Sample};
@@ -115,10 +116,12 @@ pub fn whole(
     out: &mut Vec<u8>,
 ) -> Result<Seen, ApiError> {
     let mut message = from.decode_whole(body)?;
+    let mut calls = Calls::new(back.clone(), front.id);
     for part in &mut message.parts {
         if let Content::Call(call) = &mut part.content {
-            call.name = back.name(std::mem::take(&mut call.name));
-            if let (Input::Json(json), true) = (&call.input, back.custom.iter().any(|name| **name == *call.name)) {
+            call.id = calls.id(std::mem::take(&mut call.id));
+            call.name = calls.name(std::mem::take(&mut call.name));
+            if let (Input::Json(json), true) = (&call.input, calls.takes_text(&call.name)) {
                 let (mut input, mut text) = (TextInput::default(), String::new());
                 input.push(json.as_str(), &mut text);
                 input.end(&mut text);
@@ -149,7 +152,7 @@ pub struct Stream {
 /// What is behind the decoder.
 struct Writer {
     encoder: Box<dyn EncodeStream>,
-    back: Back,
+    calls: Calls,
     /// The input of the open call, where it has to become plain text.
     text_input: Option<TextInput>,
     grammar: Grammar,
@@ -250,7 +253,7 @@ impl Stream {
     pub fn new(from: &dyn Upstream, to: &dyn Inbound, back: &Back, front: &Front<'_>) -> Self {
         let out = Writer {
             encoder: to.encode_stream(front),
-            back: back.clone(),
+            calls: Calls::new(back.clone(), front.id),
             text_input: None,
             grammar: Grammar::default(),
             seen: Seen::default(),
@@ -293,12 +296,12 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Writer {
-    /// Names tools as the client knows them, and turns the input of those that take plain text into such.
+    /// Names calls and tools as the client knows them, and turns the input of those that take plain text into such.
     fn restore(&mut self, event: Event<'_>, out: &mut Vec<u8>) {
         match event {
             Event::Open(Block::Call { id, name, custom }) => {
-                let name = self.back.name(name);
-                let is_custom = self.back.custom.iter().any(|known| **known == *name);
+                let (id, name) = (self.calls.id(id), self.calls.name(name));
+                let is_custom = self.calls.takes_text(&name);
                 self.text_input = (is_custom && !custom).then(TextInput::default);
                 self.event(&Event::Open(Block::Call { id, name, custom: custom || is_custom }), out);
             }

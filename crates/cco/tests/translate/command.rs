@@ -56,6 +56,17 @@ fn an_answer_is_told_from_a_stream_and_an_error() {
 }
 
 #[test]
+fn a_body_that_is_no_json_is_not_taken_for_a_stream() {
+    for broken in [r#"{"model":"m","messages":[{"role":"user","content":"\ud83d"}]}"#, r#" {"model":"m","messages":["#]
+    {
+        let done = translate(&["--from", "anthropic", "--to", "openai-chat"], broken);
+        assert_eq!(done.status.code(), Some(1), "{broken}");
+        assert!(text(&done.stderr).contains("it begins like JSON and is none"), "{}", text(&done.stderr));
+        assert!(done.stdout.is_empty(), "{}", text(&done.stdout));
+    }
+}
+
+#[test]
 fn what_is_not_a_clients_protocol_is_refused() {
     let done = translate(&["--from", "ollama", "--to", "anthropic"], r#"{"model":"m","messages":[]}"#);
     assert_eq!(done.status.code(), Some(1));

@@ -10,7 +10,7 @@ use crate::codec::Sink;
 use crate::error::ApiError;
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::{Json, Str};
+use crate::json::{self, Json, Str};
 use crate::loss::{Place, Weight};
 use crate::message::Message;
 use crate::opaque::{Extra, Opaque};
@@ -47,8 +47,7 @@ struct Reply<'a> {
     #[serde(borrow)]
     id: Option<Str<'a>>,
     model: Option<Str<'a>>,
-    #[serde(default)]
-    content: Vec<&'a RawValue>,
+    content: Option<Vec<&'a RawValue>>,
     stop_reason: Option<Str<'a>>,
     stop_sequence: Option<Str<'a>>,
     stop_details: Option<Json<'a>>,
@@ -128,6 +127,9 @@ impl ReadEvents for State {
             _ => return,
         };
         if read.is_err() {
+            if let Some(data) = json::whole_characters(data) {
+                return self.event(Some(name), &data, sink);
+            }
             let name = String::from_utf8_lossy(name);
             self.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
         }
@@ -261,7 +263,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     state.report(reply.usage);
     stop.usage = state.counts();
     let mut message = Message::new(reply.id.unwrap_or_default().0, reply.model.unwrap_or_default().0, stop);
-    for (n, raw) in reply.content.into_iter().enumerate() {
+    for (n, raw) in reply.content.into_iter().flatten().enumerate() {
         message.parts.push(read::block(raw, Place::new("content", n), 4).map_err(|_| unreadable())?);
     }
     Ok(message)

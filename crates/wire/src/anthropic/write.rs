@@ -261,6 +261,7 @@ pub(super) fn answer(list: &mut Writer<'_>, part: &Part<'_>) {
             let sealed = opaque.as_ref().map(|opaque| opaque.seal(OWN));
             o.str("type", "thinking").str("thinking", text).str("signature", sealed.as_deref().unwrap_or(UNSIGNED));
         }),
+        Content::Call(Call { id, name, input }) => list.push_object(|o| call(o, id, name, input)),
         _ => block(list, part),
     }
 }
@@ -313,19 +314,8 @@ fn fields(o: &mut Writer<'_>, content: &Content<'_>) {
                 });
             }
         }
-        Content::Call(Call { id, name, input }) => {
-            // Names and ids are those of the client; a target with other limits is told by `fit`.
-            o.str("type", "tool_use").str("id", &fit::id(id, ID_MOST)).str("name", &fit::name(name, NAME_MOST));
-            match input {
-                Input::Json(json) => o.raw("input", json.as_str()),
-                Input::Cut(text) => o.object("input", |o| {
-                    o.str("_raw", text);
-                }),
-                Input::Text(text) => o.object("input", |o| {
-                    o.str("input", text);
-                }),
-            };
-        }
+        // Names and ids are those of the client; a target with other limits is told by `fit`.
+        Content::Call(Call { id, name, input }) => call(o, &fit::id(id, ID_MOST), &fit::name(name, NAME_MOST), input),
         Content::Result(ToolResult { id, content, is_error }) => {
             o.str("type", "tool_result").str("tool_use_id", &fit::id(id, ID_MOST));
             let parts: Vec<_> = content.iter().filter(|part| !is_blank(part)).collect();
@@ -340,6 +330,19 @@ fn fields(o: &mut Writer<'_>, content: &Content<'_>) {
         }
         Content::Extra(_) => {}
     }
+}
+
+fn call(o: &mut Writer<'_>, id: &str, name: &str, input: &Input<'_>) {
+    o.str("type", "tool_use").str("id", id).str("name", name);
+    match input {
+        Input::Json(json) => o.raw("input", json.as_str()),
+        Input::Cut(text) => o.object("input", |o| {
+            o.str("_raw", text);
+        }),
+        Input::Text(text) => o.object("input", |o| {
+            o.str("input", text);
+        }),
+    };
 }
 
 /// The API's limits of a call's id and a tool's name.

@@ -105,6 +105,12 @@ impl<'r> Fitter<'r, '_> {
             Some(choice) => choice.clone(),
             None => return (tools, None),
         };
+        if let (ToolChoice::Tool(sent), Some(ToolChoice::Tool(asked))) = (&choice, &self.request.tool_choice)
+            && self.losses.refused().is_none()
+            && !tools.iter().any(|fitted| fitted.name == *sent)
+        {
+            self.losses.refuse("tool_choice", format!("there is no tool `{asked}` to call"));
+        }
         let forced = matches!(choice, ToolChoice::Any | ToolChoice::Tool(_));
         match self.quirks.tool_choice {
             Choices::Ignored | Choices::Unforced if forced => {

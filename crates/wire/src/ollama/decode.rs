@@ -1,7 +1,5 @@
 //! Reads answers, streamed and whole.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -25,7 +23,6 @@ const LINE: usize = 16 << 20;
 struct Line<'a> {
     #[serde(borrow)]
     model: Option<Str<'a>>,
-    created_at: Option<Str<'a>>,
     message: Option<Said<'a>>,
     #[serde(default)]
     done: bool,
@@ -81,19 +78,12 @@ impl<'a> Line<'a> {
         usage.set(Report { input: Some(input), output: Some(output), ..Report::default() });
         Some(Box::new(usage))
     }
-
-    /// The id of a call that has none: no two of a conversation have the same time.
-    fn call_id(&self, n: u64) -> String {
-        let time = self.created_at.as_deref().unwrap_or_default();
-        let digits: String = time.chars().filter(char::is_ascii_digit).take(32).collect();
-        format!("call_{digits}_{n}")
-    }
 }
 
 impl<'a> ToolCall<'a> {
     /// The call; `None` where its arguments are no object.
-    fn called(self, id: String) -> Option<Call<'a>> {
-        let id = some(self.id).unwrap_or(Cow::Owned(id));
+    fn called(self) -> Option<Call<'a>> {
+        let id = self.id.unwrap_or_default().0;
         let input = self.function.arguments.unwrap_or(Json::EMPTY);
         let is_named = !self.function.name.is_empty();
         (is_named && input.is_object()).then_some(Call { id, name: self.function.name.0, input: Input::Json(input) })
@@ -118,7 +108,7 @@ struct State {
     guard: Guard,
     begun: bool,
     open: Option<Kind>,
-    calls: u64,
+    has_calls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,11 +154,11 @@ impl State {
         self.text(Kind::Thinking, said.thinking, sink);
         self.text(Kind::Text, said.content, sink);
         for call in said.tool_calls.unwrap_or_default() {
-            let Some(call) = call.called(line.call_id(self.calls)) else {
+            let Some(call) = call.called() else {
                 return self.guard.fail("a call of the upstream cannot be read", sink);
             };
             self.close(sink);
-            self.calls += 1;
+            self.has_calls = true;
             self.guard.emit(Event::Open(Block::Call { id: call.id, name: call.name, custom: false }), sink);
             if let Input::Json(json) = &call.input {
                 self.guard.emit(Event::Delta(json.into()), sink);
@@ -177,7 +167,7 @@ impl State {
         }
         if line.done {
             self.close(sink);
-            let reason = line.reason(self.calls > 0);
+            let reason = line.reason(self.has_calls);
             self.guard.emit(Event::Stop(Stop { usage: line.usage(), ..Stop::new(reason) }), sink);
         }
     }
@@ -224,8 +214,8 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     if let Some(text) = some(said.content) {
         parts.push(text.into());
     }
-    for (n, call) in calls.into_iter().enumerate() {
-        parts.push(Content::Call(call.called(line.call_id(n as u64)).ok_or_else(unreadable)?));
+    for call in calls {
+        parts.push(Content::Call(call.called().ok_or_else(unreadable)?));
     }
     let mut message = Message::new("".into(), line.model.unwrap_or_default().0, stop);
     parts.into_iter().for_each(|part| message.push(part));

@@ -11,7 +11,7 @@ use crate::codec::Sink;
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::Str;
+use crate::json::{self, Str, TextOr};
 use crate::lanes::Closing;
 use crate::message::Message;
 use crate::reading::{answer, some, unreadable};
@@ -53,7 +53,7 @@ struct Choice<'a> {
 #[derive(Deserialize, Default)]
 struct Piece<'a> {
     #[serde(borrow)]
-    content: Option<Str<'a>>,
+    content: Option<TextOr<'a, ContentPiece<'a>>>,
     refusal: Option<Str<'a>>,
     reasoning_content: Option<Str<'a>>,
     reasoning: Option<Str<'a>>,
@@ -69,11 +69,37 @@ impl<'a> Piece<'a> {
             return None;
         };
         let (kind, text) = match (content, reasoning_content, reasoning) {
-            (Some(text), None, None) => (Kind::Text, text),
-            (None, Some(text), None) | (None, None, Some(text)) => (Kind::Thinking, text),
+            (Some(TextOr::Text(text)), None, None) => (Kind::Text, text),
+            (None, Some(Str(text)), None) | (None, None, Some(Str(text))) => (Kind::Thinking, text),
             _ => return None,
         };
-        if let Cow::Borrowed(text) = text.0 { Some((kind, text)) } else { None }
+        if let Cow::Borrowed(text) = text { Some((kind, text)) } else { None }
+    }
+}
+
+/// A part of a content that is a list (Mistral): text, or a list of what was thought.
+#[derive(Deserialize)]
+struct ContentPiece<'a> {
+    #[serde(borrow)]
+    text: Option<Str<'a>>,
+    #[serde(borrow)]
+    thinking: Option<TextOr<'a, ContentPiece<'a>>>,
+}
+
+/// What a content says, in order.
+fn each_text<'a>(content: TextOr<'a, ContentPiece<'a>>, kind: Kind, each: &mut dyn FnMut(Kind, Cow<'a, str>)) {
+    match content {
+        TextOr::Text(text) => each(kind, text),
+        TextOr::List(pieces) => {
+            for ContentPiece { text, thinking } in pieces {
+                if let Some(thinking) = thinking {
+                    each_text(thinking, Kind::Thinking, each);
+                }
+                if let Some(Str(text)) = text {
+                    each(kind, text);
+                }
+            }
+        }
     }
 }
 
@@ -91,7 +117,13 @@ struct FunctionPiece<'a> {
     #[serde(borrow)]
     name: Option<Str<'a>>,
     #[serde(alias = "input")]
-    arguments: Option<Str<'a>>,
+    arguments: Option<&'a RawValue>,
+}
+
+/// Arguments, or a piece of them: a string, by the protocol; some servers send the object itself.
+fn arguments(raw: Option<&RawValue>) -> Cow<'_, str> {
+    let Some(raw) = raw else { return Cow::Borrowed("") };
+    serde_json::from_str::<Str<'_>>(raw.get()).map_or(Cow::Borrowed(raw.get()), |Str(text)| text)
 }
 
 /// The first of the choices, without memory for a list of them.
@@ -226,7 +258,10 @@ impl ReadEvents for State {
                 Some((kind, text)) => self.text(kind, text.into(), sink),
                 None => match serde_json::from_str(data) {
                     Ok(chunk) => self.chunk(data, chunk, sink),
-                    Err(_) => self.blocks.guard.fail("an event of the upstream cannot be read", sink),
+                    Err(_) => match json::whole_characters(data) {
+                        Some(data) => self.event(None, &data, sink),
+                        None => self.blocks.guard.fail("an event of the upstream cannot be read", sink),
+                    },
                 },
             },
         }
@@ -269,8 +304,8 @@ impl State {
         if let Some(text) = piece.reasoning_content.or(piece.reasoning) {
             self.text(Kind::Thinking, text.0, sink);
         }
-        if let Some(text) = piece.content {
-            self.text(Kind::Text, text.0, sink);
+        if let Some(content) = piece.content {
+            each_text(content, Kind::Text, &mut |kind, text| self.text(kind, text, sink));
         }
         if let Some(text) = piece.refusal {
             self.refused |= !text.is_empty();
@@ -334,14 +369,14 @@ impl State {
         let call = &mut self.calls[at];
         call.custom |= piece.custom.is_some();
         let function = piece.function.or(piece.custom);
-        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
+        let (name, raw) = function.map_or((None, None), |function| (function.name, function.arguments));
         if call.id.is_empty() {
             call.id.push_str(id);
         }
         if let (true, Some(name)) = (call.name.is_empty(), name) {
             call.name.push_str(&name);
         }
-        let arguments = arguments.unwrap_or_default();
+        let arguments = arguments(raw);
         if call.key.is_none() {
             if call.pending.len() + arguments.len() > PENDING {
                 return self.blocks.guard.fail("the upstream names a call too late", sink);
@@ -351,7 +386,7 @@ impl State {
                 self.begin(at, sink);
             }
         } else if let (Some(key), false) = (call.key, arguments.is_empty()) {
-            self.blocks.feed(key, Delta::Input(arguments.0), sink);
+            self.blocks.feed(key, Delta::Input(arguments), sink);
         }
     }
 
@@ -382,9 +417,7 @@ impl State {
             if call.name.is_empty() {
                 return self.blocks.guard.fail("the upstream calls a tool without a name", sink);
             }
-            if call.id.is_empty() {
-                call.id = format!("call_{at}_{}", call.name);
-            }
+            // Servers from before calls had ids give none.
             self.begin(at, sink);
         }
         if finish != Finish::Length && !self.blocks.is_whole() {
@@ -425,29 +458,32 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     if let Some(text) = some(said.reasoning_content.or(said.reasoning)) {
         message.push(Content::Thinking(Thinking { text, opaque: None, redacted: false }));
     }
-    if let Some(text) = some(said.content) {
-        message.push(text);
+    if let Some(content) = said.content {
+        each_text(content, Kind::Text, &mut |kind, text| match kind {
+            _ if text.is_empty() => {}
+            Kind::Thinking => message.push(Content::Thinking(Thinking { text, opaque: None, redacted: false })),
+            _ => message.push(text),
+        });
     }
     if let Some(text) = some(said.refusal) {
         message.push(Content::Refusal(text));
     }
     let legacy =
         said.function_call.map(|function| CallPiece { index: None, id: None, function: Some(function), custom: None });
-    for (n, call) in calls.into_iter().chain(legacy).enumerate() {
-        message.push(Content::Call(called(call, n, finish).ok_or_else(unreadable)?));
+    for call in calls.into_iter().chain(legacy) {
+        message.push(Content::Call(called(call, finish).ok_or_else(unreadable)?));
     }
     Ok(message)
 }
 
-fn called(call: CallPiece<'_>, n: usize, finish: Finish) -> Option<Call<'_>> {
+fn called(call: CallPiece<'_>, finish: Finish) -> Option<Call<'_>> {
     let custom = call.custom.is_some();
     let function = call.function.or(call.custom)?;
     let name = some(function.name)?;
-    let arguments = function.arguments.unwrap_or_default().0;
+    let arguments = arguments(function.arguments);
     let input = if custom { Input::Text(arguments) } else { openai::input(arguments) };
     if matches!(input, Input::Cut(_)) && finish != Finish::Length {
         return None;
     }
-    let id = some(call.id).unwrap_or_else(|| format!("call_{n}_{name}").into());
-    Some(Call { id, name, input })
+    Some(Call { id: call.id.unwrap_or_default().0, name, input })
 }

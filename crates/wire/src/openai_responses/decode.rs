@@ -10,7 +10,7 @@ use crate::codec::Sink;
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::{Json, Str};
+use crate::json::{self, Json, Str};
 use crate::lanes::Closing;
 use crate::loss::{Place, Weight};
 use crate::message::Message;
@@ -221,6 +221,9 @@ impl ReadEvents for State {
         let named = name.is_none().then(|| serde_json::from_str::<Named<'_>>(data).ok()?.kind).flatten();
         let name = name.or(named.as_deref().map(str::as_bytes)).unwrap_or_default();
         if self.named(name, data, sink).is_err() {
+            if let Some(data) = json::whole_characters(data) {
+                return self.event(Some(name), &data, sink);
+            }
             let name = String::from_utf8_lossy(name);
             self.blocks.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
         }
@@ -456,6 +459,9 @@ impl State {
     fn whole(&mut self, index: u64, raw: &RawValue, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         let head: Head<'_> = serde_json::from_str(raw.get())?;
         let Ok(turn) = item::read(raw, place(0)) else {
+            if let Some(text) = json::whole_characters(raw.get()) {
+                return self.whole(index, &RawValue::from_string(text)?, sink);
+            }
             self.blocks.guard.fail("an item of the upstream's answer cannot be read", sink);
             return Ok(());
         };

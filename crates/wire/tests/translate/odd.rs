@@ -88,7 +88,7 @@ fn a_name_or_an_id_may_come_late_or_never() {
         ]),
         "f#a({\"x\":1}|) ToolUse",
     );
-    check(json!([call(json!(0), "", "f", "{}"), "tool_calls"]), "f#call_0_f({}|) ToolUse");
+    check(json!([call(json!(0), "", "f", "{}"), "tool_calls"]), "f#({}|) ToolUse");
     check(json!([call(json!(0), "a", "", "{}"), "tool_calls"]), "BadGateway: the upstream calls a tool without a name");
 }
 
@@ -150,6 +150,62 @@ fn thinking_is_read_under_both_its_names_and_may_come_again() {
 }
 
 #[test]
+fn a_content_may_be_a_list_of_what_was_thought_and_said() {
+    let thinks = |text: &str| json!([{ "type": "thinking", "thinking": [{ "type": "text", "text": text }] }]);
+    check(
+        json!([
+            { "content": thinks("a") },
+            { "content": [{ "type": "thinking", "thinking": "b", "closed": true }, { "type": "text", "text": "c" }] },
+            { "content": [{ "type": "reference", "reference_ids": [1] }] },
+            { "content": "d" },
+            "stop"
+        ]),
+        "think[a|b|] text[c|d|] EndTurn",
+    );
+    let upstream = transcode::upstream(Protocol::OpenAiChat).unwrap();
+    let content = json!([thinks("a")[0], { "type": "text", "text": "b" }]);
+    let body = json!({ "choices": [{ "message": { "content": content }, "finish_reason": "stop" }] }).to_string();
+    let parts = upstream.decode_whole(body.as_bytes()).unwrap().parts;
+    let parts: Vec<_> = parts.iter().map(|part| format!("{:?}", part.content)).collect();
+    assert!(parts.len() == 2 && parts[0].starts_with("Thinking") && parts[1].starts_with("Text"), "{parts:?}");
+}
+
+#[test]
+fn arguments_may_be_the_object_itself() {
+    let function = json!({ "name": "f", "arguments": { "b": 1.0, "a": "x" } });
+    let calls = json!([{ "index": 0, "id": "call_abc", "function": function }]);
+    check(json!([{ "tool_calls": calls }, "tool_calls"]), "f#call_abc({\"a\":\"x\",\"b\":1.0}|) ToolUse");
+    let whole = r#"{"choices":[{"message":{"tool_calls":[{"id":"call_abc","function":{"name":"f","arguments":{"b":1.0,"a":2}}}]},"finish_reason":"stop"}]}"#;
+    let message = transcode::upstream(Protocol::OpenAiChat).unwrap().decode_whole(whole.as_bytes()).unwrap();
+    assert!(format!("{:?}", message.parts).contains(r#"{"b":1.0,"a":2}"#), "{message:?}");
+}
+
+#[test]
+fn half_a_character_costs_no_answer() {
+    let halves = |head: &str, tail: &str| format!("{head}a\\ud83d{tail}{head}\\ude00b{tail}");
+    let chat = halves(r#"data: {"id":"x","choices":[{"delta":{"content":""#, "\"}}]}\n\n");
+    let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    assert_eq!(short(Protocol::OpenAiChat, &(chat + end)), "text[a\u{fffd}|\u{fffd}b|] EndTurn");
+    let claude = halves(
+        "event: content_block_delta\ndata: {\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"",
+        "\"}}\n\n",
+    );
+    let begin = "event: message_start\ndata: {\"message\":{\"content\":null}}\n\n\
+        event: content_block_start\ndata: {\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+    let end = "event: content_block_stop\ndata: {}\n\n\
+        event: message_delta\ndata: {\"delta\":{\"stop_reason\":\"end_turn\"}}\n\nevent: message_stop\ndata: {}\n\n";
+    let stream = format!("{begin}{claude}{end}");
+    assert_eq!(short(Protocol::AnthropicMessages, &stream), "text[a\u{fffd}|\u{fffd}b|] EndTurn");
+    let item = "event: response.output_item.done\ndata: {\"output_index\":0,\"item\":{\"type\":\"message\",\"id\":\"i\",\
+        \"role\":\"assistant\",\"content\":[{\"type\":\"output_text\",\"text\":\"a\\ud83d\"}]}}\n\n";
+    let end = "event: response.completed\ndata: {\"response\":{\"id\":\"r\"}}\n\n";
+    assert_eq!(short(Protocol::OpenAiResponses, &format!("{item}{end}")), "text[a\u{fffd}|] EndTurn");
+    let delta = halves("event: response.output_text.delta\ndata: {\"output_index\":0,\"delta\":\"", "\"}\n\n");
+    let begin = "event: response.output_item.added\ndata: {\"output_index\":0,\"item\":{\"type\":\"message\",\"id\":\"i\"}}\n\n";
+    assert_eq!(short(Protocol::OpenAiResponses, &format!("{begin}{delta}{end}")), "text[a\u{fffd}|\u{fffd}b|] EndTurn");
+}
+
+#[test]
 fn every_finish_reason_is_told() {
     let text = || json!({ "content": "x" });
     for (reason, want) in [
@@ -165,7 +221,7 @@ fn every_finish_reason_is_told() {
         assert_eq!(short(Protocol::OpenAiChat, &chat(json!([text(), reason]), DONE)), want, "{reason}");
     }
     check(json!([{ "refusal": "I will not." }, "stop"]), "no[I will not.|] Refusal");
-    check(json!([{ "function_call": { "name": "f", "arguments": "{}" } }, "function_call"]), "f#call_0_f({}|) ToolUse");
+    check(json!([{ "function_call": { "name": "f", "arguments": "{}" } }, "function_call"]), "f#({}|) ToolUse");
 }
 
 #[test]
@@ -451,6 +507,67 @@ fn what_is_lost_is_named_by_its_path_in_the_clients_request() {
         }
     }
     assert!(named > 100, "{named}");
+}
+
+#[test]
+fn a_tool_that_is_not_offered_cannot_be_forced() {
+    let function = json!({ "type": "function", "function": { "name": "a" } });
+    let chat = json!({ "model": "m", "messages": [says("user", "hi")], "tools": [function],
+        "tool_choice": { "type": "function", "function": { "name": "b" } } });
+    let anthropic = json!({ "model": "m", "max_tokens": 9, "messages": [says("user", "hi")],
+        "tools": [{ "name": "a", "input_schema": {} }], "tool_choice": { "type": "tool", "name": "b" } });
+    let responses = json!({ "model": "m", "input": "hi", "tools": [{ "type": "function", "name": "a" }],
+        "tool_choice": { "type": "function", "name": "b" } });
+    for (from, mut request) in
+        [(Protocol::OpenAiChat, chat), (Protocol::AnthropicMessages, anthropic), (Protocol::OpenAiResponses, responses)]
+    {
+        for (to, quirks) in targets() {
+            let (_, refused) = sent(from, &request, to, &quirks);
+            assert_eq!(refused.as_deref(), Some("there is no tool `b` to call"), "{from:?} to {to:?}");
+        }
+        let choice = &mut request["tool_choice"];
+        let name = if from == Protocol::OpenAiChat { &mut choice["function"]["name"] } else { &mut choice["name"] };
+        *name = "a".into();
+        for (to, quirks) in targets() {
+            assert_eq!(sent(from, &request, to, &quirks).1, None, "{from:?} to {to:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tool_has_the_clients_name_in_every_answer_and_no_id_that_another_provider_would_refuse() {
+    let tools = json!([{ "name": "my.tool", "input_schema": {} }, { "name": "Bash", "input_schema": {} }]);
+    let request =
+        json!({ "model": "m", "max_tokens": 9, "messages": [says("user", "hi")], "tools": tools }).to_string();
+    let (from, to) =
+        (transcode::inbound(Protocol::AnthropicMessages).unwrap(), transcode::upstream(Protocol::OpenAiChat).unwrap());
+    let target = Target { model: "m", max_output: None, quirks: &Quirks::COMPATIBLE, input_estimate: 1 };
+    let back = to.encode_request(&from.decode_request(request.as_bytes()).unwrap(), &target).back;
+    let sent = &*back.names[0].0;
+    let called = |index: u8, id: &str, name: &str| json!({ "index": index, "id": id, "function": { "name": name, "arguments": "{}" } });
+    let calls = [called(0, "functions.Bash:0", "Bash"), called(1, "0", sent), called(2, "0", "functions.Bash")];
+    let whole =
+        json!({ "id": "x", "choices": [{ "message": { "tool_calls": calls }, "finish_reason": "tool_calls" }] });
+    let pieces = calls.iter().map(|call| json!({ "tool_calls": [call] }));
+    let stream = chat(pieces.chain(["tool_calls".into()]).collect(), DONE);
+    let front = &crate::support::FRONT;
+    let (mut body, mut out) = (Vec::new(), Vec::new());
+    transcode::whole(to, from, whole.to_string().as_bytes(), &back, front, false, &mut body).unwrap();
+    let mut streamed = transcode::Stream::new(to, from, &back, front);
+    streamed.push(stream.as_bytes(), &mut out);
+    streamed.end(&mut out);
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let head = |block: &Value| (block["id"].as_str().unwrap().to_owned(), block["name"].as_str().unwrap().to_owned());
+    let told: Vec<_> = body["content"].as_array().unwrap().iter().map(head).collect();
+    let out = String::from_utf8(out).unwrap();
+    let data = out.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    let begun: Vec<_> =
+        data.filter(|data| data["type"] == "content_block_start").map(|data| head(&data["content_block"])).collect();
+    assert_eq!(told, begun, "streamed and whole");
+    assert_eq!((&*told[0].1, &*told[1].1), ("Bash", "my.tool"));
+    assert!(told[2].1.starts_with("functions_Bash_"), "a name that the model made up: {told:?}");
+    assert!(told[0].0.starts_with("functions_Bash_0_"), "{told:?}");
+    assert_eq!((&*told[1].0, &*told[2].0), ("call_req_1_1", "call_req_1_2"));
 }
 
 /// A streamed and a whole answer of one upstream, with `USAGE` where its usage stands.

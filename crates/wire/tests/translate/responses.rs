@@ -208,7 +208,7 @@ fn what_is_no_event_of_the_protocol_ends_the_answer_or_is_passed_over() {
     );
     check(&[created(), added(0, message("")), added(0, message(""))], "BadGateway: the upstream begins an item twice");
     let nameless = added(0, json!({ "type": "function_call", "call_id": "a" }));
-    check(&[created(), nameless], "BadGateway: the upstream's answer is out of order: a call without id or name");
+    check(&[created(), nameless], "BadGateway: the upstream's answer is out of order: a call without a name");
     check(
         &[
             created(),
