@@ -269,9 +269,13 @@ impl Exchange {
             record.route = route;
         }
         let Ok(plan) = planned else {
-            return Err(caller::homeless(&means, &purse, &routing.rules)
-                .unwrap_or_else(|| routing.rules.refusal(&facts, &purse, &view))
-                .into());
+            let refusal = caller::homeless(&means, &purse, &routing.rules)
+                .unwrap_or_else(|| routing.rules.refusal(&facts, &purse, &view));
+            // Somebody has a list, but none of those that this request may go to.
+            if self.operation == Operation::Models && head.method() == "GET" && refusal.code.is_some() {
+                return self.models(client, head, worker).await;
+            }
+            return Err(refusal.into());
         };
         self.replaced = plan.cause == Cause::Subscription;
         if let (Some(first), Some(record)) = (plan.targets.first(), self.record()) {

@@ -142,9 +142,11 @@ impl Fitted {
 }
 
 /// What becomes of unsigned thinking there: real Claude models sign theirs, and take no other.
-fn unsigned_at(provider: &Provider) -> Unsigned {
+fn unsigned_at(provider: &Provider, target: &Target<'_>, body: &HeldBody) -> Unsigned {
     match provider.kind.name {
         "anthropic" | "azure" | "bedrock" | "vertex" => Unsigned::Goes,
+        // It passes on what it is sent to whose model it is.
+        "openrouter" if translated::model(provider, target, body).contains("claude") => Unsigned::Goes,
         _ => Unsigned::Stays,
     }
 }
@@ -210,7 +212,7 @@ pub(super) fn prepare(
             None => Err(Unfit::Model),
         };
     }
-    let stripped = body.and_then(|body| asks.fitted.of(asks.protocol, body, unsigned_at(provider)));
+    let stripped = body.and_then(|body| asks.fitted.of(asks.protocol, body, unsigned_at(provider, target, body)));
     if stripped.is_some_and(|stripped| stripped.room.is_none()) {
         return Err(Unfit::NoRoom);
     }

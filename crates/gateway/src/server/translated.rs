@@ -46,7 +46,7 @@ pub(super) struct Asks<'a> {
 }
 
 /// The model as the target calls it.
-fn model<'m>(provider: &'m Provider, target: &Target<'m>, body: &'m HeldBody) -> &'m str {
+pub(super) fn model<'m>(provider: &'m Provider, target: &Target<'m>, body: &'m HeldBody) -> &'m str {
     let asked = body.envelope.model.as_deref().unwrap_or_default();
     provider.model(if target.model.is_empty() { asked } else { target.model })
 }
