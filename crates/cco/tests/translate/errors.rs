@@ -135,6 +135,8 @@ async fn every_recorded_error_of_every_provider_is_told_in_the_words_of_every_cl
                 assert_eq!(answer.header("content-type"), Some("application/json"), "{at}");
                 if want.1 == "context_length_exceeded" || name.contains("context") || name.starts_with("e01") {
                     assert!(message.starts_with("prompt is too long: "), "{at}");
+                    let acts = message.contains("capability_rejected: prompt_too_long");
+                    assert_eq!(acts, client == Client::Anthropic, "{at}");
                 }
                 if client == Client::Anthropic {
                     assert!(answer.json()["request_id"].is_string(), "{at}");
@@ -163,6 +165,8 @@ async fn a_prompt_that_is_too_long_is_told_so_that_clients_compact_it() {
         let (told, message) = told(client, &answer);
         assert_eq!((answer.status, &*told), (400, word), "{}", answer.text());
         assert!(message.starts_with("prompt is too long"), "{message}");
+        let acts = message.ends_with("(capability_rejected: prompt_too_long)");
+        assert_eq!(acts, client == Client::Anthropic, "the word by which Claude Code knows what to do: {message}");
     }
 }
 

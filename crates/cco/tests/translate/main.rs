@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod all;
 mod command;
 mod errors;
 mod pairs;

@@ -116,6 +116,29 @@ async fn a_session_survives_a_switch_of_providers_with_thinking_in_its_history()
 }
 
 #[tokio::test]
+async fn thinking_without_a_signature_goes_back_to_nobody_who_asks_claude() {
+    let upstream = upstream().await;
+    for (name, model, stays) in [
+        ("openrouter", "anthropic/claude-opus-5-5", false),
+        ("openrouter", "deepseek/deepseek-v4-pro", true),
+        ("deepseek", "deepseek-v4-pro", true),
+        ("anthropic", "claude-opus-5-5", false),
+    ] {
+        let gateway = gateway_of(name, &upstream).await;
+        let mut body = Client::Anthropic.body("[[sim text=x]]", false);
+        body["model"] = model.into();
+        body["messages"].as_array_mut().unwrap().extend([
+            json!({ "role": "assistant", "content": [
+                { "type": "thinking", "thinking": "unsigned", "signature": "" }, { "type": "text", "text": "y" }] }),
+            json!({ "role": "user", "content": "go on" }),
+        ]);
+        Client::Anthropic.ask(&gateway, &body).await;
+        let sent = String::from_utf8(upstream.last_ended().await.body.to_vec()).unwrap();
+        assert_eq!(sent.contains("unsigned"), stays, "{name} {model}: {sent}");
+    }
+}
+
+#[tokio::test]
 async fn between_equal_protocols_of_openai_the_bytes_pass_untouched() {
     let upstream = upstream().await;
     let provider = json!({ "baseUrl": format!("http://{}", upstream.addr), "apiKeyRef": "env:PROVIDERS_KEY", "providerType": "openai" });
@@ -229,6 +252,12 @@ async fn models_are_listed_in_the_callers_shape_where_no_provider_does() {
     let one = gateway.ask(list("", "/v1/models/their-model")).await.json();
     assert_eq!(one["object"], "model");
     assert_eq!(gateway.ask(list("", "/v1/models/none")).await.status, 404);
+    // Somebody else has a list of its own, but is not asked.
+    let beside = [("ollama", provider("ollama", &upstream)), ("anthropic", provider("anthropic", &upstream))];
+    let routing = json!({ "routing": { "fallbackChain": [] } });
+    let gateway = crate::gateway(&beside, routing).await;
+    let anthropic = gateway.ask(list("anthropic-version: 2023-06-01\r\n", "/v1/models")).await;
+    assert_eq!((anthropic.status, ids(&anthropic.json())), (200, vec![json!("their-model")]), "{}", anthropic.text());
     assert_eq!(upstream.sim.requests().len(), 0);
 }
 
