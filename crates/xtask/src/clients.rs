@@ -32,6 +32,8 @@ pub(crate) const PY_TRANSLATED: Client =
 
 pub(crate) const NODE_ANTHROPIC: Client = node("node_anthropic.mjs");
 
+pub(crate) const NODE_TRANSLATED: Client = node("node_translated.mjs");
+
 pub(crate) const NODE_OPENAI: Client = node("node_openai.mjs");
 
 pub(crate) const CLAUDE_CODE: Client =

@@ -63,6 +63,12 @@ pub(crate) const PARTS: &[Part] = &[
         run: |places| clients::run(&clients::NODE_ANTHROPIC, places),
     },
     Part {
+        name: "clients:node-translated",
+        what: "the official TypeScript SDK at providers of other protocols",
+        needs: &["build"],
+        run: |places| clients::run(&clients::NODE_TRANSLATED, places),
+    },
+    Part {
         name: "clients:node-openai",
         what: "OpenAI's TypeScript SDK at providers of every protocol",
         needs: &["build"],
