@@ -8,7 +8,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use memchr::memchr_iter;
+
+use crate::members::{self, Malformed, Member, Members};
 
 /// Bytes that the token of a name may have: whatever is longer is none, and nobody should keep or log it as one.
 const LONGEST_NAME: usize = 1024;
@@ -59,60 +60,42 @@ impl Envelope {
     /// Reads the top level of `body`.
     pub fn read(body: &[u8]) -> Result<Self, EnvelopeError> {
         let mut envelope = Self::default();
-        let mut at = Cursor { body, at: 0 };
-        match envelope.walk(&mut at) {
-            Err(Stop::Twice(key)) => return Err(EnvelopeError::Twice(key)),
-            Err(Stop::Malformed) => {}
-            Ok(()) => envelope.is_object = true,
-        }
-        Ok(envelope)
-    }
-
-    fn walk(&mut self, at: &mut Cursor<'_>) -> Result<(), Stop> {
-        at.byte(b'{')?;
-        if at.peek() == Some(b'}') {
-            at.at += 1;
-            return at.end();
-        }
+        let mut members = Members::of(body);
         let mut seen_stream = false;
         loop {
-            at.space();
-            let key = at.string()?;
-            let key = &at.body[key.start + 1..key.end - 1];
-            let key =
-                if key.contains(&b'\\') { unescape(key).map(|k| Cow::Owned(k.into_bytes())) } else { Some(key.into()) };
-            at.byte(b':')?;
-            let value = at.value()?;
-            match key.as_deref() {
-                Some(b"model") => {
-                    if self.model_span.is_some() {
-                        return Err(Stop::Twice("model"));
-                    }
-                    self.model = text(&at.body[value.clone()]);
-                    self.model_span = Some(value);
+            let Member { key, value, span } = match members.next() {
+                Ok(Some(member)) => member,
+                Ok(None) => {
+                    envelope.is_object = true;
+                    return Ok(envelope);
                 }
-                Some(b"stream") => {
-                    if std::mem::replace(&mut seen_stream, true) {
-                        return Err(Stop::Twice("stream"));
+                Err(Malformed) => return Ok(envelope),
+            };
+            match &*key {
+                b"model" => {
+                    if envelope.model_span.is_some() {
+                        return Err(EnvelopeError::Twice("model"));
                     }
-                    self.stream = match &at.body[value] {
+                    envelope.model = text(value);
+                    envelope.model_span = Some(span);
+                }
+                b"stream" => {
+                    if std::mem::replace(&mut seen_stream, true) {
+                        return Err(EnvelopeError::Twice("stream"));
+                    }
+                    envelope.stream = match value {
                         b"true" => Some(true),
                         b"false" => Some(false),
                         _ => None,
                     };
                 }
-                Some(b"metadata") => self.metadata_span = Some(value),
-                Some(b"agent_type") => self.agent_type = text(&at.body[value]),
-                Some(b"system" | b"instructions") => self.system_span = Some(value),
-                Some(b"messages" | b"input") => self.messages_span = Some(value),
-                Some(b"tools") => self.tools_span = Some(value),
-                Some(b"thinking" | b"reasoning" | b"reasoning_effort") => self.thinking_span = Some(value),
+                b"metadata" => envelope.metadata_span = Some(span),
+                b"agent_type" => envelope.agent_type = text(value),
+                b"system" | b"instructions" => envelope.system_span = Some(span),
+                b"messages" | b"input" => envelope.messages_span = Some(span),
+                b"tools" => envelope.tools_span = Some(span),
+                b"thinking" | b"reasoning" | b"reasoning_effort" => envelope.thinking_span = Some(span),
                 _ => {}
-            }
-            match at.next()? {
-                b',' => {}
-                b'}' => return at.end(),
-                _ => return Err(Stop::Malformed),
             }
         }
     }
@@ -123,109 +106,10 @@ pub fn splice(body: &Bytes, span: Range<usize>, value: Bytes) -> [Bytes; 3] {
     [body.slice(..span.start), value, body.slice(span.end..)]
 }
 
-enum Stop {
-    Malformed,
-    Twice(&'static str),
-}
-
-struct Cursor<'a> {
-    body: &'a [u8],
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn space(&mut self) {
-        while matches!(self.body.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn peek(&mut self) -> Option<u8> {
-        self.space();
-        self.body.get(self.at).copied()
-    }
-
-    fn next(&mut self) -> Result<u8, Stop> {
-        let byte = self.peek().ok_or(Stop::Malformed)?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn byte(&mut self, want: u8) -> Result<(), Stop> {
-        if self.next()? == want { Ok(()) } else { Err(Stop::Malformed) }
-    }
-
-    fn end(&mut self) -> Result<(), Stop> {
-        if self.peek().is_none() { Ok(()) } else { Err(Stop::Malformed) }
-    }
-
-    /// The string token at the cursor, with its quotes.
-    fn string(&mut self) -> Result<Range<usize>, Stop> {
-        let start = self.at;
-        if self.body.get(start) != Some(&b'"') {
-            return Err(Stop::Malformed);
-        }
-        // Texts are full of escaped line ends, which need no look: only what stands before a quote decides about it.
-        for quote in memchr_iter(b'"', &self.body[start + 1..]) {
-            let inner = &self.body[start + 1..start + 1 + quote];
-            let escapes = inner.iter().rev().take_while(|byte| **byte == b'\\').count();
-            if escapes.is_multiple_of(2) {
-                self.at = start + quote + 2;
-                return Ok(start..self.at);
-            }
-        }
-        Err(Stop::Malformed)
-    }
-
-    /// The value at the cursor; what is nested in it is skipped by counting brackets outside of strings.
-    fn value(&mut self) -> Result<Range<usize>, Stop> {
-        self.space();
-        let start = self.at;
-        let mut depth = 0usize;
-        loop {
-            match self.body.get(self.at) {
-                Some(b'"') => {
-                    self.string()?;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                Some(b'{' | b'[') => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                Some(b'}' | b']') if depth > 0 => {
-                    depth -= 1;
-                    self.at += 1;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') if depth == 0 => break,
-                Some(_) => self.at += 1,
-                None => return Err(Stop::Malformed),
-            }
-        }
-        if self.at == start { Err(Stop::Malformed) } else { Ok(start..self.at) }
-    }
-}
-
 /// The text of a JSON string token; `None` where it is none.
 fn text(token: &[u8]) -> Option<String> {
     let name = (token.len() <= LONGEST_NAME).then_some(token)?;
-    name.strip_prefix(b"\"").and_then(|t| t.strip_suffix(b"\"")).and_then(unescape)
-}
-
-/// The text inside a JSON string token; `None` where it is not valid JSON or not UTF-8.
-fn unescape(inner: &[u8]) -> Option<String> {
-    if !inner.contains(&b'\\') {
-        return std::str::from_utf8(inner).ok().map(str::to_owned);
-    }
-    let mut token = Vec::with_capacity(inner.len() + 2);
-    token.push(b'"');
-    token.extend_from_slice(inner);
-    token.push(b'"');
-    serde_json::from_slice(&token).ok()
+    members::text(name).map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod guard;
 pub mod json;
 pub mod lanes;
 pub mod loss;
+mod members;
 pub mod message;
 pub mod meter;
 pub mod models;

@@ -7,6 +7,8 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::members::Malformed;
+
 /// Bytes that are kept of a tier, speed or region that has no name here.
 const WORD: usize = 64;
 /// Bytes that are kept of a model's name.
@@ -291,6 +293,16 @@ impl<'de> Deserialize<'de> for Count {
         }
         deserializer.deserialize_u64(CountVisitor)
     }
+}
+
+/// A token count as it is written; `None` for `null`, and an error for what is none.
+pub(crate) fn count(value: &[u8]) -> Result<Option<u64>, Malformed> {
+    // Nearly all are a few digits. Nothing of up to 19 overflows, and a number does not begin with a zero.
+    if value.len() <= 19 && value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value.first() > Some(&b'0')) {
+        return Ok(Some(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))));
+    }
+    let read: Option<Count> = serde_json::from_slice(value).map_err(|_| Malformed)?;
+    Ok(read.map(|Count(n)| n))
 }
 
 /// What one message of a provider says about the usage so far; `None` where it says nothing.

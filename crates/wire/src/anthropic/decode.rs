@@ -139,7 +139,7 @@ impl ReadEvents for State {
 impl State {
     /// Takes a report. One that cannot be read harms nothing but the counts: they are not known from then on.
     fn report(&mut self, usage: Option<&RawValue>) {
-        match usage.map(|usage| usage::report(usage.get())) {
+        match usage.map(|usage| usage::report(usage.get().as_bytes())) {
             None => {}
             Some(Ok(report)) => {
                 self.counted |= report.input.is_some();

@@ -6,38 +6,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::usage::{CacheWrite, Count, ITERATIONS, Iteration, IterationKind, Report, TOOLS, ToolUse};
-
-/// The object as it is written. What is beside the token counts stays text until it is asked for, so that a new form of
-/// it costs no count.
-#[derive(Deserialize)]
-struct Written<'a> {
-    input_tokens: Option<Count>,
-    cache_creation_input_tokens: Option<Count>,
-    cache_read_input_tokens: Option<Count>,
-    output_tokens: Option<Count>,
-    #[serde(borrow)]
-    cache_creation: Option<&'a RawValue>,
-    output_tokens_details: Option<&'a RawValue>,
-    server_tool_use: Option<&'a RawValue>,
-    service_tier: Option<&'a RawValue>,
-    speed: Option<&'a RawValue>,
-    inference_geo: Option<&'a RawValue>,
-    iterations: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct ByTtl {
-    ephemeral_5m_input_tokens: Option<Count>,
-    ephemeral_30m_input_tokens: Option<Count>,
-    ephemeral_1h_input_tokens: Option<Count>,
-    ephemeral_12h_input_tokens: Option<Count>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    thinking_tokens: Option<Count>,
-}
+use crate::members::{Malformed, Member, Members, text};
+use crate::usage::{CacheWrite, Count, ITERATIONS, Iteration, IterationKind, Report, TOOLS, ToolUse, count};
 
 #[derive(Default)]
 struct ServerTools {
@@ -109,58 +79,95 @@ impl<'de> Deserialize<'de> for ServerTools {
     }
 }
 
-#[derive(Deserialize)]
-struct Turn<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    model: Option<&'a RawValue>,
-}
-
-/// The text of a JSON string; `None` for every other value.
-pub(crate) fn text(raw: Option<&RawValue>) -> Option<Box<str>> {
-    serde_json::from_str(raw?.get()).ok()
-}
-
-/// Reads a `usage` object.
-pub(crate) fn report(json: &str) -> serde_json::Result<Report> {
-    let written: Written<'_> = serde_json::from_str(json)?;
-    let mut incomplete = false;
-    fn part<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, incomplete: &mut bool) -> Option<T> {
-        let read = serde_json::from_str(raw?.get());
-        *incomplete |= read.is_err();
-        read.ok()
+/// A part beside the token counts: a new form of it costs no count, but makes the usage incomplete.
+fn part<T>(value: &[u8], incomplete: &mut bool, read: impl FnOnce(&[u8]) -> Result<T, Malformed>) -> Option<T> {
+    if value == b"null" {
+        return None;
     }
-    let n = |count: Option<Count>| count.map(|Count(n)| n);
-    let by_ttl: Option<ByTtl> = part(written.cache_creation, &mut incomplete);
-    let details: Option<Details> = part(written.output_tokens_details, &mut incomplete);
-    let tools: ServerTools = part(written.server_tool_use, &mut incomplete).unwrap_or_default();
-    incomplete |= tools.unread;
-    let iterations = written.iterations.and_then(|raw| {
-        let read = serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Turns(&mut incomplete));
-        incomplete |= read.is_err();
-        read.ok()
-    });
-    Ok(Report {
-        input: n(written.input_tokens),
-        cache_read: n(written.cache_read_input_tokens),
-        cache_write: n(written.cache_creation_input_tokens),
-        cache_write_by_ttl: by_ttl.map(|by_ttl| CacheWrite {
-            m5: n(by_ttl.ephemeral_5m_input_tokens).unwrap_or(0),
-            m30: n(by_ttl.ephemeral_30m_input_tokens).unwrap_or(0),
-            h1: n(by_ttl.ephemeral_1h_input_tokens).unwrap_or(0),
-            h12: n(by_ttl.ephemeral_12h_input_tokens).unwrap_or(0),
-        }),
-        output: n(written.output_tokens),
-        reasoning: details.and_then(|details| n(details.thinking_tokens)),
-        web_search: tools.web_search,
-        web_fetch: tools.web_fetch,
-        other_tools: Some(tools.other).filter(|tools| !tools.is_empty()),
-        service_tier: text(written.service_tier).map(Into::into),
-        speed: text(written.speed).map(Into::into),
-        region: text(written.inference_geo).filter(|region| !region.is_empty()),
-        iterations,
-        incomplete,
-    })
+    let read = read(value);
+    *incomplete |= read.is_err();
+    read.ok()
+}
+
+/// Puts a count in its place; one that is there already is a fault: nobody knows which of them holds.
+fn once(place: &mut Option<u64>, seen: &mut u32, nth: u32, value: &[u8]) -> Result<(), Malformed> {
+    let bit = 1 << nth;
+    if *seen & bit != 0 {
+        return Err(Malformed);
+    }
+    *seen |= bit;
+    *place = count(value)?;
+    Ok(())
+}
+
+/// Cache writes by how long they stay.
+fn by_ttl(object: &[u8]) -> Result<CacheWrite, Malformed> {
+    let (mut counts, mut seen) = ([None; 4], 0);
+    let mut members = Members::of(object);
+    while let Some(Member { key, value, .. }) = members.next()? {
+        let nth = match &*key {
+            b"ephemeral_5m_input_tokens" => 0,
+            b"ephemeral_30m_input_tokens" => 1,
+            b"ephemeral_1h_input_tokens" => 2,
+            b"ephemeral_12h_input_tokens" => 3,
+            _ => continue,
+        };
+        once(&mut counts[nth], &mut seen, nth as u32, value)?;
+    }
+    let [m5, m30, h1, h12] = counts.map(Option::unwrap_or_default);
+    Ok(CacheWrite { m5, m30, h1, h12 })
+}
+
+/// How many of the output tokens were reasoning.
+fn thinking_tokens(details: &[u8]) -> Result<Option<u64>, Malformed> {
+    let (mut tokens, mut seen) = (None, 0);
+    let mut members = Members::of(details);
+    while let Some(Member { key, value, .. }) = members.next()? {
+        if &*key == b"thinking_tokens" {
+            once(&mut tokens, &mut seen, 0, value)?;
+        }
+    }
+    Ok(tokens)
+}
+
+/// Reads a `usage` object. What is beside the token counts is read by itself, so that a new form of it costs no count.
+pub(crate) fn report(object: &[u8]) -> Result<Report, Malformed> {
+    let (mut report, mut seen, mut incomplete) = (Report::default(), 0, false);
+    let mut members = Members::of(object);
+    while let Some(Member { key, value, .. }) = members.next()? {
+        match &*key {
+            b"input_tokens" => once(&mut report.input, &mut seen, 0, value)?,
+            b"cache_creation_input_tokens" => once(&mut report.cache_write, &mut seen, 1, value)?,
+            b"cache_read_input_tokens" => once(&mut report.cache_read, &mut seen, 2, value)?,
+            b"output_tokens" => once(&mut report.output, &mut seen, 3, value)?,
+            b"cache_creation" => report.cache_write_by_ttl = part(value, &mut incomplete, by_ttl),
+            b"output_tokens_details" => {
+                report.reasoning = part(value, &mut incomplete, thinking_tokens).flatten();
+            }
+            b"server_tool_use" => {
+                let read = |value: &[u8]| serde_json::from_slice::<ServerTools>(value).map_err(|_| Malformed);
+                let tools = part(value, &mut incomplete, read).unwrap_or_default();
+                incomplete |= tools.unread;
+                (report.web_search, report.web_fetch) = (tools.web_search, tools.web_fetch);
+                report.other_tools = Some(tools.other).filter(|tools| !tools.is_empty());
+            }
+            b"service_tier" => report.service_tier = text(value).map(|word| (&*word).into()),
+            b"speed" => report.speed = text(value).map(|word| (&*word).into()),
+            b"inference_geo" => report.region = text(value).filter(|word| !word.is_empty()).map(|word| (&*word).into()),
+            b"iterations" => {
+                let mut odd = false;
+                let read = |value: &[u8]| {
+                    let mut reader = serde_json::Deserializer::from_slice(value);
+                    reader.deserialize_seq(Turns(&mut odd)).map_err(|_| Malformed)
+                };
+                report.iterations = part(value, &mut incomplete, read);
+                incomplete |= odd;
+            }
+            _ => {}
+        }
+    }
+    report.incomplete = incomplete;
+    Ok(report)
 }
 
 /// Reads `iterations` one by one, so that a long list takes no memory. An ordinary turn is not kept: its tokens are in
@@ -177,7 +184,7 @@ impl<'de> Visitor<'de> for Turns<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut kept = Vec::new();
         while let Some(raw) = list.next_element::<&'de RawValue>()? {
-            match turn(raw.get()) {
+            match turn(raw.get().as_bytes()) {
                 Ok(turn) if turn.kind == IterationKind::Message => {}
                 // What is over the bound is what says that there was more.
                 Ok(turn) if kept.len() <= ITERATIONS => {
@@ -192,13 +199,19 @@ impl<'de> Visitor<'de> for Turns<'_> {
     }
 }
 
-fn turn(json: &str) -> serde_json::Result<Iteration> {
-    let head: Turn<'_> = serde_json::from_str(json)?;
-    let kind = text(head.kind).unwrap_or_default();
-    let mut report = report(json)?;
+fn turn(object: &[u8]) -> Result<Iteration, Malformed> {
     // A turn has no turns.
-    report.iterations = None;
-    Ok(Iteration::new(kind.into(), text(head.model).as_deref(), report))
+    let report = Report { iterations: None, ..report(object)? };
+    let (mut kind, mut model) = (None, None);
+    let mut members = Members::of(object);
+    while let Some(Member { key, value, .. }) = members.next()? {
+        match &*key {
+            b"type" => kind = text(value),
+            b"model" => model = text(value),
+            _ => {}
+        }
+    }
+    Ok(Iteration::new((&*kind.unwrap_or_default()).into(), model.as_deref(), report))
 }
 
 #[cfg(test)]
@@ -208,14 +221,14 @@ mod tests {
 
     fn usage(json: &str) -> Usage {
         let mut usage = Usage::default();
-        usage.set(report(json).unwrap());
+        usage.set(report(json.as_bytes()).unwrap());
         usage
     }
 
     #[test]
     fn a_count_is_a_whole_number_that_is_not_negative() {
         for good in ["0", "7", "7.0", "18446744073709551615", "null"] {
-            assert!(report(&format!(r#"{{"input_tokens":{good}}}"#)).is_ok(), "{good}");
+            assert!(report(format!(r#"{{"input_tokens":{good}}}"#).as_bytes()).is_ok(), "{good}");
         }
         for bad in [
             "-1",
@@ -230,10 +243,10 @@ mod tests {
             "",
             "9007199254740994.0",
         ] {
-            assert!(report(&format!(r#"{{"input_tokens":{bad}}}"#)).is_err(), "{bad}");
+            assert!(report(format!(r#"{{"input_tokens":{bad}}}"#).as_bytes()).is_err(), "{bad}");
         }
-        assert!(report(r#"{"input_tokens":1,"input_tokens":2}"#).is_err(), "which one?");
-        assert!(report("null").is_err() && report("[]").is_err());
+        assert!(report(br#"{"input_tokens":1,"input_tokens":2}"#).is_err(), "which one?");
+        assert!(report(b"null").is_err() && report(b"[]").is_err());
     }
 
     #[test]

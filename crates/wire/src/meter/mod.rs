@@ -6,13 +6,12 @@
 use std::borrow::Cow;
 
 use memchr::{memchr, memchr2, memmem};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use crate::anthropic::usage::{report, text};
+use crate::anthropic::usage::report;
 use crate::estimate::Sample;
+use crate::members::{Member, Members, text};
 use crate::sse::RawEvent;
-use crate::usage::{MODEL, Report, Usage, bounded};
+use crate::usage::{MODEL, Report, Usage, bounded, count};
 
 /// Bytes that are kept of an id, a stop reason or an error's type.
 const WORD: usize = 128;
@@ -124,55 +123,63 @@ enum Reading {
     Lost,
 }
 
-#[derive(Deserialize)]
-struct MessageStart<'a> {
-    #[serde(borrow)]
-    message: Message<'a>,
-}
-
-/// A message as it stands in `message_start`, or as a whole answer that was not streamed.
-#[derive(Deserialize)]
+/// A message as it stands in `message_start`, or as a whole answer that was not streamed: what is asked of it, unread.
+#[derive(Default)]
 struct Message<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    model: Option<&'a RawValue>,
-    stop_reason: Option<&'a RawValue>,
-    usage: Option<&'a RawValue>,
+    id: Option<&'a [u8]>,
+    model: Option<&'a [u8]>,
+    stop_reason: Option<&'a [u8]>,
+    usage: Option<&'a [u8]>,
     /// The answer of `count_tokens` consists of this.
-    input_tokens: Option<&'a RawValue>,
-    #[serde(rename = "type")]
-    kind: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
+    input_tokens: Option<&'a [u8]>,
+    kind: Option<&'a [u8]>,
+    error: Option<&'a [u8]>,
 }
 
-#[derive(Deserialize)]
-struct MessageDelta<'a> {
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    usage: Option<&'a RawValue>,
+impl<'a> Message<'a> {
+    fn read(text: &'a [u8]) -> Option<Self> {
+        let (mut message, mut members) = (Self::default(), Members::of(text));
+        while let Some(Member { key, value, .. }) = members.next().ok()? {
+            let place = match &*key {
+                b"id" => &mut message.id,
+                b"model" => &mut message.model,
+                b"stop_reason" => &mut message.stop_reason,
+                b"usage" => &mut message.usage,
+                b"input_tokens" => &mut message.input_tokens,
+                b"type" => &mut message.kind,
+                b"error" => &mut message.error,
+                _ => continue,
+            };
+            once(place, value)?;
+        }
+        Some(message)
+    }
 }
 
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    stop_reason: Option<&'a RawValue>,
+/// The members of an object that have these names, unread.
+fn parts<'a, const N: usize>(text: &'a [u8], names: [&str; N]) -> Option<[Option<&'a [u8]>; N]> {
+    let (mut parts, mut members) = ([None; N], Members::of(text));
+    while let Some(Member { key, value, .. }) = members.next().ok()? {
+        if let Some(at) = names.iter().position(|name| name.as_bytes() == &*key) {
+            once(&mut parts[at], value)?;
+        }
+    }
+    Some(parts)
 }
 
-#[derive(Deserialize)]
-struct Failure<'a> {
-    #[serde(borrow)]
-    error: &'a RawValue,
+/// Puts a value in its place; `None`: there is one already, and nobody knows which of them counts.
+fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8]) -> Option<()> {
+    let was = place.replace(value);
+    was.is_none().then_some(())
 }
 
-#[derive(Deserialize)]
-struct FailureDetail<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    message: Option<&'a RawValue>,
+/// A value that is there and is not `null`.
+fn given(value: Option<&[u8]>) -> Option<&[u8]> {
+    value.filter(|value| *value != b"null")
 }
 
-fn word(raw: Option<&RawValue>, most: usize) -> Option<Box<str>> {
-    text(raw).map(|text| if text.len() > most { bounded(&text, most) } else { text })
+fn word(value: Option<&[u8]>, most: usize) -> Option<Box<str>> {
+    text(value?).map(|text| bounded(&text, most))
 }
 
 impl Meter {
@@ -268,8 +275,8 @@ impl Meter {
 
     fn message_start(&mut self, event: &RawEvent<'_>) -> Option<()> {
         let data = whole_data(event)?;
-        let MessageStart { message } = serde_json::from_slice(&data).ok()?;
-        self.message(&message)?;
+        let [message] = parts(&data, ["message"])?;
+        self.message(&Message::read(message?)?)?;
         // The output that stands here is that of the first token.
         self.output = Reading::Missing;
         Some(())
@@ -279,21 +286,21 @@ impl Meter {
         self.model = word(message.model, MODEL);
         self.message_id = word(message.id, WORD);
         self.stop_reason = word(message.stop_reason, WORD);
-        if let Some(usage) = message.usage {
-            self.set(report(usage.get()).ok()?);
+        if let Some(usage) = given(message.usage) {
+            self.set(report(usage).ok()?);
         }
         Some(())
     }
 
     fn message_delta(&mut self, event: &RawEvent<'_>) -> Option<()> {
         let data = whole_data(event)?;
-        let message: MessageDelta<'_> = serde_json::from_slice(&data).ok()?;
-        if let Some(delta) = message.delta {
-            let delta: Delta<'_> = serde_json::from_str(delta.get()).ok()?;
-            self.stop_reason = word(delta.stop_reason, WORD).or(self.stop_reason.take());
+        let [delta, usage] = parts(&data, ["delta", "usage"])?;
+        if let Some(delta) = given(delta) {
+            let [stop_reason] = parts(delta, ["stop_reason"])?;
+            self.stop_reason = word(stop_reason, WORD).or(self.stop_reason.take());
         }
-        if let Some(usage) = message.usage {
-            self.set(report(usage.get()).ok()?);
+        if let Some(usage) = given(usage) {
+            self.set(report(usage).ok()?);
         }
         Some(())
     }
@@ -310,18 +317,18 @@ impl Meter {
 
     fn failed(&mut self, event: &RawEvent<'_>) {
         let error = whole_data(event).and_then(|data| {
-            let failure: Failure<'_> = serde_json::from_slice(&data).ok()?;
-            stream_error(failure.error)
+            let [error] = parts(&data, ["error"])?;
+            stream_error(error?)
         });
         self.unreadable = self.unreadable.saturating_add(u32::from(error.is_none()));
         self.error = Some(error.unwrap_or_default());
     }
 }
 
-fn stream_error(raw: &RawValue) -> Option<StreamError> {
-    let detail: FailureDetail<'_> = serde_json::from_str(raw.get()).ok()?;
-    let part = |raw, most| word(raw, most).unwrap_or_default();
-    Some(StreamError { kind: part(detail.kind, WORD), message: part(detail.message, MESSAGE) })
+fn stream_error(error: &[u8]) -> Option<StreamError> {
+    let [kind, message] = parts(error, ["type", "message"])?;
+    let part = |value, most| word(value, most).unwrap_or_default();
+    Some(StreamError { kind: part(kind, WORD), message: part(message, MESSAGE) })
 }
 
 fn whole_data<'a>(event: &RawEvent<'a>) -> Option<Cow<'a, [u8]>> {
@@ -392,18 +399,18 @@ pub fn whole(body: &[u8]) -> Metered {
 }
 
 fn read_whole(meter: &mut Meter, body: &[u8]) -> Option<()> {
-    let message: Message<'_> = serde_json::from_slice(body).ok()?;
-    if let Some(error) = message.error
-        && text(message.kind).as_deref() == Some("error")
+    let message = Message::read(body)?;
+    if let Some(error) = given(message.error)
+        && message.kind.and_then(text).as_deref() == Some("error")
     {
         meter.progress = Progress::Failed;
         meter.error = Some(stream_error(error).unwrap_or_default());
         return Some(());
     }
     meter.message(&message)?;
-    if let Some(tokens) = message.input_tokens {
-        let input = serde_json::from_str(tokens.get()).ok()?;
-        meter.set(Report { input: Some(input), output: Some(0), ..Report::default() });
+    if let Some(tokens) = given(message.input_tokens) {
+        let input = count(tokens).ok()?;
+        meter.set(Report { input, output: Some(0), ..Report::default() });
     }
     Some(())
 }
