@@ -77,7 +77,7 @@ impl Server {
     /// Serves until draining begins and everything that was running has ended, or its time is up. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
         let (runtime, current) = (runtime()?, self.current.clone());
-        let served = LocalSet::new().block_on(&runtime, self.accept_until_drained());
+        let served = LocalSet::new().block_on(&runtime, as_task(self.accept_until_drained()));
         end(&current);
         // A thread that does not end in time must not keep the process: it is told off by the process's own end.
         runtime.shutdown_background();
@@ -92,10 +92,13 @@ impl Server {
             let phases = self.phases.clone();
             let (signalled, served) = (signals(phases, self.current.clone())?, self.accept_until_drained());
             ready();
-            tokio::select! {
-                never = signalled => match never {},
-                served = served => served,
-            }
+            let either = async {
+                tokio::select! {
+                    never = signalled => match never {},
+                    served = served => served,
+                }
+            };
+            as_task(either).await
         });
         end(&current);
         runtime.shutdown_background();
@@ -276,6 +279,15 @@ async fn drain(here: Local, threads: Vec<JoinHandle<()>>, phases: &Phases, limit
     }
 }
 
+/// What a thread is there for, as one of its tasks. Else it would be polled whenever any other one wakes: each event of
+/// each stream would look at the listening sockets, the signals and the ways to stop.
+async fn as_task<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
+    match TaskTracker::new().spawn_local(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -373,7 +385,7 @@ fn spawn_worker(n: usize, current: Arc<Current>, phases: &Phases) -> io::Result<
     let (load, phases) = (Arc::new(AtomicUsize::new(0)), phases.clone());
     let runtime = runtime()?;
     let thread = std::thread::Builder::new().name(format!("cco-{n}")).spawn(move || {
-        LocalSet::new().block_on(&runtime, async move {
+        let serve = async move {
             let here = Local::new(current, &phases);
             while let Some((stream, peer, open)) = accepted.recv().await {
                 match TcpStream::from_std(stream) {
@@ -382,7 +394,8 @@ fn spawn_worker(n: usize, current: Arc<Current>, phases: &Phases) -> io::Result<
                 }
             }
             here.end().await;
-        });
+        };
+        LocalSet::new().block_on(&runtime, as_task(serve));
     })?;
     Ok(Remote { connections, load, thread })
 }

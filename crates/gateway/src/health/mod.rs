@@ -182,18 +182,18 @@ impl Health {
         Some(self.providers.get(usize::from(provider))?.lock())
     }
 
-    /// Looks at a target for a prompt of this size. Nothing changes.
-    pub fn look(&self, now: Time, place: &Place<'_>, tokens: u64) -> Seen {
+    /// Looks at a target for a prompt. Nothing changes.
+    pub fn look(&self, now: Time, place: &Place<'_>, prompt: impl Prompt) -> Seen {
         let well = Seen { look: Look::Well, left: None, first_ms: None };
-        self.table(place.provider).map_or(well, |table| table.look(now, self.id(place), place.slot, tokens))
+        self.table(place.provider).map_or(well, |table| table.look(now, self.id(place), place.slot, &prompt))
     }
 
     /// Begins an attempt, unless the target cannot be used any more. Where there is nothing else, `last_resort` goes in
     /// any case.
-    pub fn enter(&self, now: Time, place: &Place<'_>, tokens: u64, entry: Entry) -> Option<Pass<'_>> {
+    pub fn enter(&self, now: Time, place: &Place<'_>, prompt: impl Prompt, entry: Entry) -> Option<Pass<'_>> {
         let id = self.id(place);
         let kind = match self.table(place.provider) {
-            Some(mut table) => table.enter(now, id, place, tokens, entry)?,
+            Some(mut table) => table.enter(now, id, place, &prompt, entry)?,
             None => Kind::Normal,
         };
         Some(Pass { health: self, provider: place.provider, slot: place.slot, id, kind, judged: false })
@@ -216,6 +216,24 @@ impl Health {
         if let Some(mut table) = self.table(provider) {
             table.reset();
         }
+    }
+}
+
+/// A prompt, whose size is asked for only where there is a limit to compare it with: it may have to be looked for.
+pub trait Prompt {
+    /// Its size in tokens, by estimate.
+    fn tokens(&self) -> u64;
+}
+
+impl Prompt for u64 {
+    fn tokens(&self) -> u64 {
+        *self
+    }
+}
+
+impl<P: Prompt> Prompt for &P {
+    fn tokens(&self) -> u64 {
+        (**self).tokens()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Time;
+use super::{Prompt, Time};
 use crate::signals::{Quota, Signals};
 
 /// Limits are by the minute, where a head does not tell how fast a bucket fills.
@@ -69,19 +69,20 @@ impl Quotas {
     }
 
     /// When a request of this size is within all limits; `None`: it is now.
-    pub(super) fn short_until(&self, tokens: u64, now: Time) -> Option<Time> {
-        let needs = [tokens, tokens, 1];
-        let waits = self.tokens.iter().zip(needs).filter_map(|(bucket, need)| bucket.map(|b| b.holds(need)));
+    pub(super) fn short_until(&self, prompt: impl Prompt, now: Time) -> Option<Time> {
+        let [any, input, output] = &self.tokens;
+        let of_prompt = any.iter().chain(input).map(|bucket| bucket.holds(prompt.tokens()));
+        let waits = of_prompt.chain(output.iter().map(|bucket| bucket.holds(1)));
         self.requests.iter().map(|bucket| bucket.holds(1)).chain(waits).max().filter(|until| *until > now)
     }
 
     /// Counts a request that is about to be sent.
-    pub(super) fn take(&mut self, tokens: u64, now: Time) {
+    pub(super) fn take(&mut self, prompt: impl Prompt, now: Time) {
         if let Some(bucket) = &mut self.requests {
             bucket.take(1, now);
         }
         for bucket in self.tokens[..2].iter_mut().flatten() {
-            bucket.take(tokens, now);
+            bucket.take(prompt.tokens(), now);
         }
     }
 

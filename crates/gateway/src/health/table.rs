@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::circuit::{self, Circuit, Kind};
 use super::quota::Quotas;
-use super::{Entry, Look, Outcome, Place, Seen, Slot, Time, Why};
+use super::{Entry, Look, Outcome, Place, Prompt, Seen, Slot, Time, Why};
 use crate::client::inbound::Operation;
 use crate::signals::Signals;
 
@@ -68,14 +68,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn look(&self, now: Time, id: u64, slot: Slot, tokens: u64) -> Seen {
+    pub(super) fn look(&self, now: Time, id: u64, slot: Slot, prompt: impl Prompt) -> Seen {
         let key = self.refused.iter().find(|refusals| refusals.slot == slot && now < refusals.until);
         let known = self.targets.get(&id);
         let look = match (key, known) {
             (Some(refusals), _) => Look::KeyRefused(refusals.until),
             (None, None) => Look::Well,
             (None, Some(known)) => match known.circuit.look(now) {
-                circuit::Look::Closed => known.quotas.short_until(tokens, now).map_or(Look::Well, Look::Spent),
+                circuit::Look::Closed => known.quotas.short_until(prompt, now).map_or(Look::Well, Look::Spent),
                 circuit::Look::Ready => Look::Probing,
                 circuit::Look::Open(until) => Look::Open(until, known.circuit.why()),
                 circuit::Look::Trying => Look::BeingTried(known.circuit.why()),
@@ -88,13 +88,20 @@ impl Table {
         }
     }
 
-    pub(super) fn enter(&mut self, now: Time, id: u64, place: &Place<'_>, tokens: u64, entry: Entry) -> Option<Kind> {
-        let look = self.look(now, id, place.slot, tokens).look;
+    pub(super) fn enter(
+        &mut self,
+        now: Time,
+        id: u64,
+        place: &Place<'_>,
+        prompt: impl Prompt,
+        entry: Entry,
+    ) -> Option<Kind> {
+        let look = self.look(now, id, place.slot, &prompt).look;
         if entry == Entry::IfWell && !look.is_open_to_requests() {
             return None;
         }
         let known = self.known(now, id, place);
-        known.quotas.take(tokens, now);
+        known.quotas.take(prompt, now);
         match entry {
             Entry::IfWell => known.circuit.enter(now),
             Entry::LastResort => Some(known.circuit.force(now)),

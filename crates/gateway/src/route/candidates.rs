@@ -196,7 +196,7 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
     /// Takes a target if it works.
     fn take(&mut self, target: Target<'p>) -> Verdict {
         let place = self.place(target.provider, target.slot, target.model);
-        let look = self.view.health.look(self.view.now, &place, self.facts.prompt_tokens()).look;
+        let look = self.view.health.look(self.view.now, &place, self.facts).look;
         if look.is_open_to_requests() {
             self.targets.push(target);
             return Verdict::Taken;

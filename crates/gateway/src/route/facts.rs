@@ -9,6 +9,7 @@ use wire::envelope::Envelope;
 use wire::protocol::Protocol;
 
 use crate::client::inbound::Operation;
+use crate::health::Prompt;
 use crate::party::{Guess, Party};
 
 /// What some clients put behind a model's name to say that they want its long context.
@@ -170,6 +171,12 @@ impl<'a> Facts<'a> {
             values
         };
         self.headers.get_or_init(look_up).get(at).copied().flatten()
+    }
+}
+
+impl Prompt for Facts<'_> {
+    fn tokens(&self) -> u64 {
+        self.prompt_tokens()
     }
 }
 

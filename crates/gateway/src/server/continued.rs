@@ -59,7 +59,7 @@ impl Exchange {
         }
         let (request, _) = ready(provider, &asked, self.operation, &target, &changes).ok()?;
         let place = target.place(asked.facts);
-        let pass = routing.health.enter(routing.now(), &place, asked.facts.prompt_tokens(), Entry::IfWell)?;
+        let pass = routing.health.enter(routing.now(), &place, asked.facts, Entry::IfWell)?;
         self.attempts += 1;
         let plan = Plan::of(target, changes);
         let mut step = self.at(worker, &asked, provider, &target, &request, &plan);

@@ -227,7 +227,7 @@ impl Exchange {
             let mut turn = Some(turn);
             loop {
                 let place = target.place(asked.facts);
-                let Some(pass) = routing.health.enter(routing.now(), &place, asked.facts.prompt_tokens(), entry) else {
+                let Some(pass) = routing.health.enter(routing.now(), &place, asked.facts, entry) else {
                     break;
                 };
                 (step.since, step.trial) = (Instant::now(), Trial::default());

@@ -468,11 +468,11 @@ impl Exchange {
         let (ms, first_ms) = (self.started.elapsed().as_millis() as u64, self.first_byte.map(|d| d.as_millis() as u64));
         info!(
             target: "cco::request",
-            id = %self.id,
+            id = &*self.id,
             method = head.method(),
             path = &*redact::path(head.path()),
             operation = self.operation.as_str(),
-            provider = %self.provider,
+            provider = &*self.provider,
             model = self.model.as_deref(),
             stream = self.stream,
             status = self.status,

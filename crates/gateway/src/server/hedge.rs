@@ -299,8 +299,8 @@ impl Exchange {
                 continue;
             }
             let Some(turn) = provider.cap.try_enter() else { continue };
-            let (place, tokens) = (target.place(asked.facts), asked.facts.prompt_tokens());
-            let Some(pass) = routing.health.enter(routing.now(), &place, tokens, Entry::IfWell) else { continue };
+            let place = target.place(asked.facts);
+            let Some(pass) = routing.health.enter(routing.now(), &place, asked.facts, Entry::IfWell) else { continue };
             // All requests together have a tenth as many further tries, so that a bad hour does not double the load.
             if !routing.budget.withdraw() {
                 return None;

@@ -69,19 +69,25 @@ fn string(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether all thinking is written and signed as Claude's clients send it back, which one look at the bytes tells.
-fn is_signed(body: &[u8]) -> bool {
-    const KIND: &[u8] = b"\"thinking\"";
+/// Whether all thinking is written as Claude's clients send it back and belongs there, which one look at the bytes tells:
+/// it is not marked as another provider's and, where that matters, it is signed.
+fn is_own(body: &[u8], unsigned: Unsigned) -> bool {
+    const KIND: &[u8] = b"thinking\"";
+    let is_marked = |sealed: &[u8]| sealed.starts_with(MARK.as_bytes());
     memchr::memmem::find_iter(body, KIND).all(|at| {
-        let rest = &body[at + KIND.len()..];
-        // The name of a field, be it of the request or of a block.
-        if rest.trim_ascii_start().first() == Some(&b':') {
+        let (before, rest) = (&body[..at], &body[at + KIND.len()..]);
+        if before.ends_with(b"\"redacted_") {
+            return rest.strip_prefix(b",\"data\":\"").is_some_and(|data| !is_marked(data));
+        }
+        // Within a text, or the name of a field, be it of the request or of a block.
+        if !before.ends_with(b"\"") || rest.trim_ascii_start().first() == Some(&b':') {
             return true;
         }
         let Some(text) = rest.strip_prefix(b",\"thinking\":\"") else { return false };
         let Some(end) = string(text) else { return false };
         let Some(sealed) = text[end..].strip_prefix(b"\",\"signature\":\"") else { return false };
-        end == 0 || sealed.first().is_some_and(|first| *first != b'"')
+        let is_signed = end == 0 || sealed.first().is_some_and(|first| *first != b'"');
+        !is_marked(sealed) && (unsigned == Unsigned::Stays || is_signed)
     })
 }
 
@@ -89,8 +95,7 @@ fn is_signed(body: &[u8]) -> bool {
 /// these stood; `None` where there are none, or where the body cannot be read. No byte moves that need not.
 pub fn strip(body: &[u8], unsigned: Unsigned) -> Option<(Vec<u8>, Losses)> {
     // Nearly always there is nothing to do, and one look at the bytes tells.
-    let is_marked = || memchr::memmem::find(body, MARK.as_bytes()).is_some();
-    if (unsigned == Unsigned::Stays || is_signed(body)) && !is_marked() {
+    if is_own(body, unsigned) {
         return None;
     }
     let text = std::str::from_utf8(body).ok()?;
@@ -176,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn a_look_at_the_bytes_tells_what_is_signed() {
+    fn a_look_at_the_bytes_tells_what_belongs_there() {
         let block = |rest: &str| format!(r#"{{"thinking":{{"type":"adaptive"}},"x":[{{"type":"thinking"{rest}}}]}}"#);
         for signed in [
             r#","thinking":"a \" b \\","signature":"RklY""#,
             r#","thinking":"","signature":"""#,
             r#","thinking":"say \"thinking\"","signature":"R""#,
         ] {
-            assert!(is_signed(block(signed).as_bytes()), "{signed}");
+            assert!(is_own(block(signed).as_bytes(), Unsigned::Goes), "{signed}");
         }
         for other in [
             r#","thinking":"a","signature":"""#,
@@ -193,7 +198,14 @@ mod tests {
             r#","thinking":"a\"#,
             "",
         ] {
-            assert!(!is_signed(block(other).as_bytes()), "{other}");
+            assert!(!is_own(block(other).as_bytes(), Unsigned::Goes), "{other}");
         }
+        assert!(is_own(block(r#","thinking":"a","signature":"""#).as_bytes(), Unsigned::Stays));
+        let marked = block(r#","thinking":"a","signature":"cco1:ollama:0:""#);
+        assert!(!is_own(marked.as_bytes(), Unsigned::Stays));
+        let hidden = |data: &str| format!(r#"{{"x":[{{"type":"redacted_thinking","data":"{data}"}}]}}"#);
+        assert!(is_own(hidden("RklY").as_bytes(), Unsigned::Goes));
+        assert!(!is_own(hidden("cco1:ollama:0:").as_bytes(), Unsigned::Stays));
+        assert!(is_own(br#"{"x":"your thinking","y":"cco1:"}"#, Unsigned::Goes));
     }
 }
