@@ -1,5 +1,6 @@
 //! A pattern in which `*` stands for any text, taken apart once. Letters of either case are the same.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// A pattern.
@@ -10,60 +11,61 @@ pub struct Glob {
     parts: Parts,
 }
 
-/// What stands around the stars.
+/// What stands around the stars, in lower case.
 #[derive(Clone, PartialEq, Eq)]
 enum Parts {
-    Exact,
+    /// There is no star.
+    Exact(Box<str>),
     /// Before the first star, after the last one, and between them.
-    Around {
-        head: u32,
-        tail: u32,
-        middle: Box<[Box<str>]>,
-    },
+    Around { head: Box<str>, tail: Box<str>, middle: Box<[Box<str>]> },
+}
+
+/// A text in lower case: made once for all patterns that it is held against, and most texts are in lower case already.
+#[derive(Debug, Clone)]
+pub struct Folded<'a>(Cow<'a, [u8]>);
+
+impl<'a> Folded<'a> {
+    /// Of this text, which need not be UTF-8.
+    pub fn of(text: &'a [u8]) -> Self {
+        Self(if text.iter().any(u8::is_ascii_uppercase) { text.to_ascii_lowercase().into() } else { text.into() })
+    }
 }
 
 impl Glob {
     /// Takes a pattern apart.
     pub fn new(text: &str) -> Self {
-        let parts = match (text.find('*'), text.rfind('*')) {
-            (Some(first), Some(last)) => {
-                let middle = text.get(first + 1..last).unwrap_or_default().split('*').filter(|part| !part.is_empty());
-                let size = |bytes: usize| u32::try_from(bytes).expect("a pattern comes from a file of some megabytes");
-                let (head, tail) = (size(first), size(text.len() - last - 1));
-                Parts::Around { head, tail, middle: middle.map(Into::into).collect() }
+        let lower = text.to_ascii_lowercase();
+        let parts = match lower.split_once('*') {
+            Some((head, rest)) => {
+                let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+                let middle = middle.split('*').filter(|part| !part.is_empty()).map(Into::into).collect();
+                Parts::Around { head: head.into(), tail: tail.into(), middle }
             }
-            _ => Parts::Exact,
+            None => Parts::Exact(lower.into()),
         };
         Self { text: text.into(), parts }
     }
 
     /// Whether the whole text is as the pattern says.
     pub fn matches(&self, text: &str) -> bool {
-        self.matches_bytes(text.as_bytes())
+        self.matches_folded(&Folded::of(text.as_bytes()))
     }
 
-    /// The same for a text that need not be UTF-8.
-    pub fn matches_bytes(&self, text: &[u8]) -> bool {
-        let pattern = self.text.as_bytes();
-        let Parts::Around { head, tail, middle } = &self.parts else { return text.eq_ignore_ascii_case(pattern) };
-        let (head, tail) = (*head as usize, *tail as usize);
-        if text.len() < head + tail
-            || !text[..head].eq_ignore_ascii_case(&pattern[..head])
-            || !text[text.len() - tail..].eq_ignore_ascii_case(&pattern[pattern.len() - tail..])
-        {
-            return false;
-        }
+    /// The same for a text that is held against many patterns.
+    pub fn matches_folded(&self, Folded(text): &Folded<'_>) -> bool {
+        let (head, tail, middle) = match &self.parts {
+            Parts::Exact(lower) => return **text == *lower.as_bytes(),
+            Parts::Around { head, tail, middle } => (head.as_bytes(), tail.as_bytes(), middle),
+        };
+        let Some(rest) = text.strip_prefix(head) else { return false };
+        let Some(mut rest) = rest.strip_suffix(tail) else { return false };
         // Each part at its first place: if that does not lead to the end, no later place does.
-        let mut rest = &text[head..text.len() - tail];
-        middle.iter().all(|part| {
-            let part = part.as_bytes();
-            // Most places do not even begin alike.
-            let first = part[0].to_ascii_lowercase();
-            let alike = |place: &[u8]| place[0].to_ascii_lowercase() == first && place.eq_ignore_ascii_case(part);
-            rest.windows(part.len()).position(alike).is_some_and(|at| {
+        middle.iter().all(|part| match find(rest, part.as_bytes()) {
+            Some(at) => {
                 rest = &rest[at + part.len()..];
                 true
-            })
+            }
+            None => false,
         })
     }
 
@@ -83,6 +85,13 @@ impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// Where a part that is not empty stands first. Texts here are names: a search that prepares itself would cost more.
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    let last = text.len().checked_sub(part.len())?;
+    // Most places do not even begin alike.
+    (0..=last).find(|at| text[*at] == part[0] && text[*at..].starts_with(part))
 }
 
 #[cfg(test)]

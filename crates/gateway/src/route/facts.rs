@@ -9,6 +9,7 @@ use wire::envelope::Envelope;
 use wire::protocol::Protocol;
 
 use crate::client::inbound::Operation;
+use crate::glob::Folded;
 use crate::health::Prompt;
 use crate::party::{Guess, Party};
 
@@ -45,6 +46,7 @@ pub struct Facts<'a> {
     body: Option<(&'a [u8], &'a Envelope)>,
     /// Bytes and tokens of the session's last prompt, if there was one.
     scale: Cell<Option<(u64, u64)>>,
+    folded_model: OnceCell<Option<Folded<'a>>>,
     prompt_tokens: OnceCell<u64>,
     images: OnceCell<bool>,
     headers: OnceCell<Box<[Option<&'a [u8]>]>>,
@@ -82,6 +84,7 @@ impl<'a> Facts<'a> {
             head,
             body,
             scale: Cell::new(None),
+            folded_model: OnceCell::new(),
             prompt_tokens: OnceCell::new(),
             images: OnceCell::new(),
             headers: OnceCell::new(),
@@ -98,6 +101,11 @@ impl<'a> Facts<'a> {
         if bytes > 0 && tokens > 0 {
             self.scale.set(Some((bytes, tokens)));
         }
+    }
+
+    /// The model, for patterns.
+    pub(super) fn folded_model(&self) -> Option<&Folded<'a>> {
+        self.folded_model.get_or_init(|| self.model.map(|model| Folded::of(model.as_bytes()))).as_ref()
     }
 
     /// Bytes of what counts as prompt.

@@ -8,7 +8,7 @@ use super::{Changes, Keys};
 use crate::catalog::ProviderKind;
 use crate::client::inbound::Operation;
 use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig, Rule};
-use crate::glob::Glob;
+use crate::glob::{Folded, Glob};
 use crate::party::Guess;
 
 /// How keys begin whose vendor they tell, and the kind of provider that they are for. The longer beginning first.
@@ -130,13 +130,14 @@ pub(super) enum Test {
 
 impl Test {
     pub(super) fn holds(&self, facts: &Facts<'_>, headers: &[Box<str>]) -> bool {
+        let any_of = |globs: &[Glob], text: &Folded<'_>| globs.iter().any(|glob| glob.matches_folded(text));
         let any =
-            |globs: &[Glob], text: Option<&str>| text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)));
+            |globs: &[Glob], text: Option<&str>| text.is_some_and(|text| any_of(globs, &Folded::of(text.as_bytes())));
         match self {
             Self::Stream(want) => facts.stream == *want,
             Self::Protocol(want) => facts.protocol == *want,
             Self::InFlightOver(limit) => facts.in_flight > *limit,
-            Self::Model(globs) => any(globs, facts.model),
+            Self::Model(globs) => facts.folded_model().is_some_and(|model| any_of(globs, model)),
             Self::Session(globs) => any(globs, facts.party.session.as_deref()),
             Self::Project(globs) => any(globs, facts.party.project),
             Self::KeyId(globs) => any(globs, facts.key_id),
@@ -144,7 +145,7 @@ impl Test {
             Self::Tools(want) => facts.tools() == *want,
             Self::Thinking(want) => facts.thinking() == *want,
             Self::Header(at, globs) => {
-                facts.header(headers, *at).is_some_and(|value| globs.iter().any(|glob| glob.matches_bytes(value)))
+                facts.header(headers, *at).is_some_and(|value| any_of(globs, &Folded::of(value)))
             }
             Self::Agent(want) => facts.party.is_sub_agent() == (*want == Agent::Sub),
             Self::AgentType(globs) => any(globs, facts.party.agent_type()),
