@@ -96,14 +96,17 @@ fn envelope() -> Piece {
 
 /// A hundred rules of which the last one matches.
 fn route() -> Piece {
-    let never = r#"{ "when": { "model": ["*haiku*", "gpt-*"], "stream": true }, "use": { "providers": ["b"] } },"#;
+    // Each unlike all others, since what rules share is looked at once.
+    let never = |n: usize| {
+        format!(r#"{{ "when": {{ "model": ["*haiku-{n}*", "gpt-{n}-*"] }}, "use": {{ "providers": ["b"] }} }},"#)
+    };
     let last = r#"{ "when": { "model": "claude-*" }, "use": { "providers": ["b"] } }"#;
     let text = format!(
         r#"{{ "providers": {{
             "a": {{ "providerType": "anthropic", "apiKeyRef": "env:A" }},
             "b": {{ "providerType": "anthropic-compatible", "baseUrl": "https://b.test", "apiKeyRef": "env:B" }},
         }}, "routing": {{ "defaultProvider": "a", "fallbackChain": ["a", "b"], "rules": [{}{last}] }} }}"#,
-        never.repeat(99)
+        (0..99).map(never).collect::<String>()
     );
     let (config, _) = parse(&text, &Paths::default()).expect("it is a configuration");
     let (rules, head, body) = (RuleSet::compile(&config), taken(), body());

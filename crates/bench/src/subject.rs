@@ -217,18 +217,21 @@ fn cco_command(
 
 /// Rules of every sort, and whatever else is there to route by.
 fn routing(name: &str) -> Value {
-    let sorts = [
-        json!({ "model": "gpt-*" }),
-        json!({ "model": ["*haiku*", "*sonnet*"], "stream": true }),
-        json!({ "headers": { "x-team": "go" } }),
-        json!({ "agentType": "Plan" }),
-        json!({ "promptTokensOver": 900_000 }),
-        json!({ "session": "x-*" }),
-        json!({ "agent": "sub" }),
-        json!({ "project": "cco", "tools": true }),
-        json!({ "inFlightOver": 5000 }),
-    ];
-    let never = |n: usize| json!({ "when": sorts[n % sorts.len()], "use": { "providers": ["second"] } });
+    // Each unlike all others, since what rules share is looked at once.
+    let never = |n: usize| {
+        let when = match n % 9 {
+            0 => json!({ "model": format!("gpt-{n}-*") }),
+            1 => json!({ "model": [format!("*haiku-{n}*"), format!("*opus-{n}*")] }),
+            2 => json!({ "headers": { "x-team": format!("go-{n}") } }),
+            3 => json!({ "agentType": format!("Plan-{n}") }),
+            4 => json!({ "promptTokensOver": 900_000 + n }),
+            5 => json!({ "session": format!("x-{n}-*") }),
+            6 => json!({ "agent": "sub", "model": format!("claude-{n}") }),
+            7 => json!({ "project": format!("cco-{n}"), "tools": true }),
+            _ => json!({ "inFlightOver": 5000 + n }),
+        };
+        json!({ "when": when, "use": { "providers": ["second"] } })
+    };
     let mut rules: Vec<Value> = (0..99).map(never).collect();
     rules.push(json!({ "name": "all", "when": { "model": "claude-*" }, "use": { "providers": [name] } }));
     json!({

@@ -57,8 +57,15 @@ impl Glob {
             Parts::Exact(lower) => return **text == *lower.as_bytes(),
             Parts::Around { head, tail, middle } => (head.as_bytes(), tail.as_bytes(), middle),
         };
-        let Some(rest) = text.strip_prefix(head) else { return false };
-        let Some(mut rest) = rest.strip_suffix(tail) else { return false };
+        if text.len() < head.len() + tail.len() || !is_same(&text[..head.len()], head) {
+            return false;
+        }
+        let mut rest = &text[head.len()..];
+        let tail_at = rest.len() - tail.len();
+        if !is_same(&rest[tail_at..], tail) {
+            return false;
+        }
+        rest = &rest[..tail_at];
         // Each part at its first place: if that does not lead to the end, no later place does.
         middle.iter().all(|part| match find(rest, part.as_bytes()) {
             Some(at) => {
@@ -89,9 +96,15 @@ impl fmt::Display for Glob {
 
 /// Where a part that is not empty stands first. Texts here are names: a search that prepares itself would cost more.
 fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    let (first, rest) = part.split_first()?;
     let last = text.len().checked_sub(part.len())?;
     // Most places do not even begin alike.
-    (0..=last).find(|at| text[*at] == part[0] && text[*at..].starts_with(part))
+    (0..=last).find(|at| text[*at] == *first && is_same(&text[at + 1..at + part.len()], rest))
+}
+
+/// Whether two texts of one length are the same: of names, nearly always the first letter tells.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a == b)
 }
 
 #[cfg(test)]

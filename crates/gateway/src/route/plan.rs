@@ -4,7 +4,7 @@ use super::candidates::{Gatherer, Keys};
 use super::explain::{Explanation, Noted, Recorder, Trace};
 use super::facts::Facts;
 use super::model::Rank;
-use super::rules::{Compiled, RuleSet};
+use super::rules::{Answers, Compiled, RuleSet};
 use super::{Candidate, Cause, Changes, Plan, Purse, Verdict, View};
 use crate::error::{ErrorKind, Refusal, Retry};
 
@@ -126,7 +126,9 @@ impl RuleSet {
             let (bytes, tokens) = home.prompt();
             facts.scale_by(bytes, tokens);
         }
-        let matched = self.rules.iter().enumerate().find(|(at, rule)| rule.matches(*at, facts, self, trace));
+        let mut answers = Answers::default();
+        let mut matches = |at: usize, rule: &Compiled| rule.matches(at, facts, self, &mut answers, trace);
+        let matched = self.rules.iter().enumerate().find(|(at, rule)| matches(*at, rule));
         if let Some((rule, Compiled { rule: config, .. })) = matched
             && let Some(message) = config.then.refuse.as_deref()
         {
@@ -203,10 +205,17 @@ impl RuleSet {
 }
 
 impl Compiled {
-    fn matches<T: Trace>(&self, at: usize, facts: &Facts<'_>, rules: &RuleSet, trace: &mut T) -> bool {
-        match self.tests.iter().find(|test| !test.holds(facts, &rules.headers)) {
+    fn matches<T: Trace>(
+        &self,
+        at: usize,
+        facts: &Facts<'_>,
+        rules: &RuleSet,
+        answers: &mut Answers,
+        trace: &mut T,
+    ) -> bool {
+        match self.tests.iter().find(|test| !answers.ask(**test, facts, rules)) {
             Some(test) => {
-                trace.unmatched(at, test);
+                trace.unmatched(at, &rules.tests[*test]);
                 false
             }
             None => true,

@@ -34,6 +34,8 @@ pub fn vendor_of_key(key: &str) -> Option<&'static str> {
 pub struct RuleSet {
     pub(super) providers: Box<[Known]>,
     pub(super) rules: Box<[Compiled]>,
+    /// Every condition once, however many rules have it.
+    pub(super) tests: Box<[Test]>,
     /// The names of all headers that rules look at.
     pub(super) headers: Box<[Box<str>]>,
     pub(super) agents: Box<[(Glob, Choice)]>,
@@ -98,14 +100,14 @@ pub(super) struct Choice {
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) rule: Rule,
-    /// Cheap ones first.
-    pub(super) tests: Box<[Test]>,
+    /// The places of its conditions, cheap ones first.
+    pub(super) tests: Box<[usize]>,
     pub(super) choices: Box<[Choice]>,
     pub(super) pick: Pick,
 }
 
 /// One condition.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Test {
     Stream(bool),
     Protocol(Protocol),
@@ -157,6 +159,30 @@ impl Test {
     }
 }
 
+/// Conditions whose answers are kept for the other rules that have them too; any further one is looked at again.
+const KEPT: usize = 256;
+
+/// What one request has been found to be, as far as rules have asked.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    asked: [u64; KEPT / 64],
+    holds: [u64; KEPT / 64],
+}
+
+impl Answers {
+    /// Whether the condition at this place holds.
+    pub(super) fn ask(&mut self, at: usize, facts: &Facts<'_>, rules: &RuleSet) -> bool {
+        let look = || rules.tests[at].holds(facts, &rules.headers);
+        let (word, bit) = (at / 64, 1 << (at % 64));
+        let (Some(asked), Some(holds)) = (self.asked.get_mut(word), self.holds.get_mut(word)) else { return look() };
+        if *asked & bit == 0 {
+            *asked |= bit;
+            *holds |= if look() { bit } else { 0 };
+        }
+        *holds & bit != 0
+    }
+}
+
 impl RuleSet {
     /// Takes the configuration apart.
     pub fn compile(config: &Config) -> Self {
@@ -173,24 +199,33 @@ impl RuleSet {
                 headers.len() - 1
             })
         };
-        let compiled = |rule: &Rule| {
+        let mut all: Vec<Test> = Vec::new();
+        let mut compiled = |rule: &Rule| {
             let chosen = rule.then.providers.iter();
             let choices: Box<[_]> = chosen.filter_map(|one| choice(&one.provider, &one.model, one.weight)).collect();
             let mut tests = tests(rule, &mut header);
             if choices.is_empty() && !rule.then.providers.is_empty() {
                 tests.insert(0, Test::Never);
             }
-            Compiled { rule: rule.clone(), tests: tests.into(), choices, pick: rule.then.pick }
+            let place = |test| {
+                all.iter().position(|known| *known == test).unwrap_or_else(|| {
+                    all.push(test);
+                    all.len() - 1
+                })
+            };
+            let tests = tests.into_iter().map(place).collect();
+            Compiled { rule: rule.clone(), tests, choices, pick: rule.then.pick }
         };
         let agents = routing
             .agent_rules
             .iter()
             .filter_map(|(name, target)| Some((Glob::new(name), choice(&target.provider, &target.model, 1)?)));
         let tiers = routing.model_tier_rules.iter();
-        let rules = routing.rules.iter().map(compiled).collect();
+        let rules = routing.rules.iter().map(&mut compiled).collect();
         Self {
             providers: config.providers.iter().map(Known::new).collect(),
             rules,
+            tests: all.into(),
             headers: headers.into(),
             agents: agents.collect(),
             tiers: tiers.filter_map(|(tier, name)| Some((tier.to_ascii_lowercase().into(), find(name)?))).collect(),

@@ -126,7 +126,15 @@ fn read_checked(
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(|error| {
         if Errno::from_io_error(&error) == Some(Errno::LOOP) { Refusal::Unsafe(Flaw::Link) } else { error.into() }
     })?;
-    // Everything is asked of the open file: its name may mean another one by now.
+    read_opened(file, limit, flaw)
+}
+
+/// Everything is asked of the open file: its name may mean another one by now.
+fn read_opened(
+    file: File,
+    limit: u64,
+    flaw: impl Fn(&std::fs::Metadata) -> Option<Flaw>,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let about = file.metadata()?;
     if !about.is_file() {
         return Err(Refusal::Unsafe(Flaw::Special));
@@ -134,7 +142,8 @@ fn read_checked(
     if let Some(flaw) = flaw(&about) {
         return Err(Refusal::Unsafe(flaw));
     }
-    if about.nlink() != 1 {
+    // Without any name it was replaced since it was opened: it is whole, and was the one that counts.
+    if about.nlink() > 1 {
         return Err(Refusal::Unsafe(Flaw::Twin));
     }
     if about.len() > limit {
@@ -325,6 +334,17 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(!create(&path, b"three").unwrap(), "a name that is taken stays with its file");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_is_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        replace(&path, b"one").unwrap();
+        let opened = File::open(&path).unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(&**read_opened(opened, 100, |_| None).unwrap(), b"one");
+        assert_eq!(&**read(&path, 100).unwrap(), b"two");
     }
 
     #[test]
