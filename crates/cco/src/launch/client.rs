@@ -6,6 +6,7 @@ use std::path::Path;
 
 use gateway::config::Env;
 use gateway::secret::Secret;
+use toml_edit::InlineTable;
 
 use super::project::Project;
 
@@ -85,6 +86,26 @@ pub(super) fn changes(base: &str, token: Option<&Secret>, project: Option<&Proje
     changes
 }
 
+/// Sends a client to the gateway at `base` that does not do what its environment says: what its command line says
+/// before anything else.
+pub(super) fn arguments(client: Client, base: &str, project: Option<&Project>) -> Vec<String> {
+    if client != Client::Codex {
+        return Vec::new();
+    }
+    let mut provider = InlineTable::new();
+    let named = [("name", "cco"), ("wire_api", "responses"), ("env_key", "OPENAI_API_KEY")];
+    for (key, value) in named.into_iter().chain([("base_url", &*format!("{base}/v1"))]) {
+        provider.insert(key, value.into());
+    }
+    if let Some(project) = project {
+        let headers = project.headers();
+        let headers = headers.lines().filter_map(|line| line.split_once(": "));
+        provider.insert("http_headers", headers.collect::<InlineTable>().into());
+    }
+    let of_provider = format!("model_providers.cco={}", provider.to_string().trim());
+    vec!["-c".into(), "model_provider=\"cco\"".into(), "-c".into(), of_provider]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +153,22 @@ mod tests {
         let token = Secret::new("cco-token-1");
         assert_eq!(value(&set(&env, Some(&token)), "ANTHROPIC_AUTH_TOKEN"), Some("cco-token-1"));
         assert!(changes("b", Some(&token), None, &env).unset.contains(&"ANTHROPIC_API_KEY"));
+    }
+
+    #[test]
+    fn codex_is_sent_by_its_command_line() {
+        let project = Project { name: "web \"a\"".into(), branch: Some("fix".into()) };
+        let said = arguments(Client::Codex, "http://127.0.0.1:1", Some(&project));
+        assert_eq!((&*said[0], &*said[1], &*said[2]), ("-c", "model_provider=\"cco\"", "-c"));
+        let table: toml_edit::DocumentMut = said[3].parse().unwrap();
+        let provider = &table["model_providers"]["cco"];
+        let text = |key: &str| provider[key].as_str();
+        assert_eq!(text("base_url"), Some("http://127.0.0.1:1/v1"));
+        assert_eq!((text("wire_api"), text("env_key")), (Some("responses"), Some("OPENAI_API_KEY")));
+        let headers = &provider["http_headers"];
+        assert_eq!(headers["x-cco-project"].as_str(), Some("web%20\"a\""));
+        assert_eq!(headers["x-cco-branch"].as_str(), Some("fix"));
+        assert!(arguments(Client::Claude, "b", None).is_empty() && arguments(Client::Other, "b", None).is_empty());
     }
 
     #[test]

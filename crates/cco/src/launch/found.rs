@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) file: Option<PathBuf>,
     /// The process that answers.
     pub(super) pid: Option<u64>,
+    /// Its version.
+    pub(super) version: String,
 }
 
 /// What clients ask for: their protocol, and models of theirs. Where their requests go, these do.
@@ -49,6 +51,7 @@ impl Found {
         let providers = gateway.json("/gateway/providers")?;
         let rows = providers["providers"].as_array().map(Vec::as_slice).unwrap_or_default();
         let file = health["config"]["file"].as_str().map(PathBuf::from);
+        let version = health["version"].as_str().unwrap_or_default().to_owned();
         let (stored, remedy) = match config::load(file.as_deref(), env) {
             Ok(loaded) => paying(&loaded.config, client, rows),
             // What serves is not what the file says by now.
@@ -57,7 +60,7 @@ impl Found {
                 (serving.map(|row| format!("stored key {}", keys_of(row))), "cco config validate".to_owned())
             }
         };
-        Ok(Self { base: client::base(listen), stored, remedy, file, pid: pid(&health) })
+        Ok(Self { base: client::base(listen), stored, remedy, file, pid: pid(&health), version })
     }
 
     /// The token that spends stored keys.

@@ -50,6 +50,13 @@ impl fmt::Display for Refused {
     }
 }
 
+impl Refused {
+    /// The same of a file.
+    fn within(self, path: &Path) -> Self {
+        Self(format!("`{}`: {}", path.display(), self.0))
+    }
+}
+
 impl Change {
     /// What would change; `earlier`: what was done before and is still there.
     pub(super) fn plan(path: &Path, form: Form, keys: Keys, earlier: Option<&Self>) -> Result<Self, Refused> {
@@ -61,7 +68,7 @@ impl Change {
         };
         let mut after = before.clone().unwrap_or_default();
         for (key, value) in &keys {
-            after = form.put(&after, key, Some(value))?;
+            after = form.put(&after, key, Some(value)).map_err(|why| why.within(path))?;
         }
         let mut made = earlier.map(|earlier| earlier.made.clone()).unwrap_or_default();
         made.extend(path.parent().map(folders::missing).unwrap_or_default());
@@ -70,6 +77,10 @@ impl Change {
 
     /// The file without our keys: as it was, if nobody changed it since; else only our keys go. `None`: no file.
     pub(super) fn undone(&self, now: Option<&str>) -> Result<Option<String>, Refused> {
+        self.taken_out(now).map_err(|why| why.within(&self.path))
+    }
+
+    fn taken_out(&self, now: Option<&str>) -> Result<Option<String>, Refused> {
         let Some(now) = now else { return Ok(None) };
         if now == self.after {
             return Ok(self.before.clone());
@@ -117,9 +128,25 @@ impl Form {
         Ok(key.split('.').try_fold(&whole, |value, step| value.get(step)).cloned())
     }
 
+    /// All of it, where it is JSON.
+    fn whole(self, text: &str) -> Result<Option<Value>, Refused> {
+        if self != Self::Json || text.trim().is_empty() {
+            return Ok(None);
+        }
+        config::plain(text).map(Some).map_err(|why| Refused(why.to_string()))
+    }
+
     /// The text with this value at this key; `None` removes the key.
     fn put(self, text: &str, key: &str, value: Option<&Value>) -> Result<String, Refused> {
         if self == Self::Json {
+            let around = key.match_indices('.').map(|(at, _)| &key[..at]);
+            for place in [""].into_iter().chain(around) {
+                let there = if place.is_empty() { self.whole(text)? } else { self.get(text, place)? };
+                if there.is_some_and(|there| !there.is_object()) {
+                    let what = if place.is_empty() { "what is in it".into() } else { format!("`{place}` in it") };
+                    return Err(Refused(format!("{what} is no object: write `{{}}` in its place, then try again")));
+                }
+            }
             let key: KeyPath = key.parse().expect("our own keys are well-formed");
             return config::edited(text, &key, value).map_err(|why| Refused(why.to_string()));
         }

@@ -1,5 +1,6 @@
 //! Clients on the gateway: one command (`cco run`), this shell (`cco env`), from now on (`cco setup`).
 
+mod before;
 mod client;
 mod difference;
 mod env;

@@ -157,7 +157,8 @@ mod tests {
 
     fn decide(wanted: Option<Wanted>, client: Client, env: &Env, stored: Option<&str>) -> Result<String, ()> {
         let stored = stored.map(|key| format!("stored key {key}"));
-        let found = Found { base: String::new(), stored, remedy: String::new(), file: None, pid: None };
+        let found =
+            Found { base: String::new(), stored, remedy: String::new(), file: None, pid: None, version: String::new() };
         Pay::decide(wanted, client, env, &found).map(|pay| pay.to_string()).map_err(drop)
     }
 

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use gateway::config::Env;
 use serde_json::Value;
 
+use super::before::{self, Purpose};
 use super::client::{self, Changes, Client};
 use super::found::{self, Found};
 use super::offer;
@@ -14,7 +15,7 @@ use super::project::Project;
 use crate::cli::launch::Run;
 use crate::simulated::Simulated;
 use crate::source::{self, Failure, Source};
-use crate::{costs, term, text};
+use crate::{VERSION, costs, term, text};
 
 /// Runs the command; its exit code is ours.
 pub(crate) fn run(options: &Run) -> ExitCode {
@@ -38,12 +39,22 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
         term::note(&pay);
     }
     let began = gateway::recorder::now_us();
-    let code = started(&options.command, &client::changes(&found.base, token.as_ref(), project.as_ref(), &env))?;
+    let changes = client::changes(&found.base, token.as_ref(), project.as_ref(), &env);
+    let purpose = if token.is_some() { Purpose::Stored } else { Purpose::Own };
+    let arguments = arguments(&options.command, &found.base, purpose, project.as_ref(), &env)?;
+    if client == Client::Claude {
+        for name in before::CLOUDS.into_iter().filter(|name| env.named(name).is_some()) {
+            term::warning(format_args!("{name} is set: Claude Code asks that cloud, not the gateway"), None);
+        }
+    }
+    let code = started(&options.command, &arguments, &changes)?;
     if !options.quiet
         && let Some(project) = &project
         && let Err(why) = cost(&env, &found, began, project)
     {
-        term::note(format_args!("what this cost is not known: {}", text::line(&why.to_string())));
+        let older =
+            if found.version == VERSION { "" } else { " (the gateway is another version: `cco daemon restart`)" };
+        term::note(format_args!("what this cost is not known: {}{older}", text::line(&why.to_string())));
     }
     Ok(code)
 }
@@ -51,7 +62,8 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
 fn simulated(options: &Run) -> Result<u8, Failure> {
     let simulated = Simulated::start().map_err(|why| Failure::new("the simulator did not start").because(why))?;
     let env = Env::process();
-    let mut changes = client::changes(&client::base(simulated.gateway), None, None, &env);
+    let base = client::base(simulated.gateway);
+    let mut changes = client::changes(&base, None, None, &env);
     changes.set.extend([
         ("ANTHROPIC_API_KEY", "simulated".to_owned()),
         ("OPENAI_API_KEY", "simulated".to_owned()),
@@ -59,10 +71,12 @@ fn simulated(options: &Run) -> Result<u8, Failure> {
         ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
     ]);
     changes.unset.extend(["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"]);
+    changes.unset.extend(before::CLOUDS);
     if !options.quiet {
         term::note("simulated: every answer is made up by this program; nothing is asked over a network, paid or kept");
     }
-    let code = started(&options.command, &changes)?;
+    let arguments = arguments(&options.command, &base, Purpose::Simulated, None, &env)?;
+    let code = started(&options.command, &arguments, &changes)?;
     match simulated.stop() {
         Ok(requests) if !options.quiet => {
             let requests = i64::try_from(requests).unwrap_or(i64::MAX);
@@ -74,11 +88,25 @@ fn simulated(options: &Run) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// Starts a command in this terminal and waits for its end.
-fn started(command: &[OsString], changes: &Changes) -> Result<u8, Failure> {
+/// What a client is told before its own arguments, because it does not do what its environment says.
+fn arguments(
+    command: &[OsString],
+    base: &str,
+    purpose: Purpose,
+    project: Option<&Project>,
+    env: &Env,
+) -> Result<Vec<String>, Failure> {
+    match Client::of(&command[0]) {
+        Client::Claude => before::arguments(command, base, purpose, std::env::current_dir().ok().as_deref(), env),
+        client => Ok(client::arguments(client, base, project)),
+    }
+}
+
+/// Starts a command in this terminal, with some arguments before its own, and waits for its end.
+fn started(command: &[OsString], first: &[String], changes: &Changes) -> Result<u8, Failure> {
     let (program, arguments) = command.split_first().expect("the parser wants one at least");
     let mut child = Command::new(program);
-    child.args(arguments);
+    child.args(first).args(arguments);
     for name in &changes.unset {
         child.env_remove(name);
     }

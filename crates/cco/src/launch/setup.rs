@@ -7,6 +7,7 @@ use gateway::config::Env;
 use gateway::server::caller::PLACEHOLDER;
 use serde_json::{Value, json};
 
+use super::before;
 use super::client::Client;
 use super::difference;
 use super::kept::{self, Change, Form, Keys};
@@ -88,21 +89,14 @@ impl Known {
             return Vec::new();
         }
         let mut wins = Vec::new();
-        for name in ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY"] {
+        for name in before::CLOUDS {
             if env.named(name).is_some() {
                 wins.push(format!("{name} is set here: Claude Code then asks that cloud, not us"));
             }
         }
         let here = std::env::current_dir().unwrap_or_default();
-        let managed = if cfg!(target_os = "macos") {
-            "/Library/Application Support/ClaudeCode/managed-settings.json"
-        } else {
-            "/etc/claude-code/managed-settings.json"
-        };
-        let files = [here.join(".claude/settings.json"), here.join(".claude/settings.local.json"), managed.into()];
-        for path in files {
-            let Ok(Some(text)) = kept::read(&path) else { continue };
-            if let Ok(Some(Value::String(url))) = Form::Json.get(&text, "env.ANTHROPIC_BASE_URL") {
+        for path in before::of_project(&here).into_iter().chain([before::managed()]) {
+            if let Some(url) = before::said(&path, "ANTHROPIC_BASE_URL") {
                 wins.push(format!("`{}` says {}", path.display(), text::line(&url)));
             }
         }

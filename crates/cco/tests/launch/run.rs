@@ -287,6 +287,48 @@ async fn a_simulator_needs_nothing_and_leaves_nothing() {
     assert_eq!(left.len(), 2, "{left:?}");
 }
 
+/// A client that says how it was started.
+const SAYS: &str =
+    "#!/bin/sh\nfor argument; do echo \"said $argument\"; done\necho \"cloud ${CLAUDE_CODE_USE_BEDROCK-none}\"\n";
+
+#[tokio::test]
+async fn settings_that_a_client_puts_before_its_environment_do_not_lead_it_elsewhere() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    program(gateway.home(), "claude", SAYS);
+    let set_up = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "stored", "--yes"])).await;
+    assert!(set_up.status.success(), "{}", text(&set_up.stderr));
+    let mut command = cco(gateway.home(), &["run", "--simulated", "--", "claude", "-p", "hi"]);
+    let ran = output(command.env("CLAUDE_CODE_USE_BEDROCK", "1")).await;
+    let said: Vec<&str> = text(&ran.stdout).lines().collect();
+    assert_eq!((said[0], &said[2..]), ("said --settings", &["said -p", "said hi", "cloud none"][..]), "{said:?}");
+    let again: Value = serde_json::from_str(said[1].strip_prefix("said ").unwrap()).unwrap();
+    assert_eq!(again["env"]["ANTHROPIC_AUTH_TOKEN"], "", "it would have the stored key pay");
+    let base = again["env"]["ANTHROPIC_BASE_URL"].as_str().unwrap();
+    assert!(base.starts_with("http://127.0.0.1:") && base != format!("http://{}", gateway.addr), "{base}");
+    let ran = output(&mut cco(gateway.home(), &["run", "-q", "--", "claude"])).await;
+    assert_eq!(text(&ran.stdout), "cloud none\n", "it says the same as the settings");
+    let args = ["run", "--simulated", "--", "claude", "--settings", "{}"];
+    let ran = output(&mut cco(gateway.home(), &args)).await;
+    assert_eq!((ran.status.code(), text(&ran.stdout)), (Some(1), ""));
+    assert!(text(&ran.stderr).contains("help: `cco setup claude --undo`"), "{}", text(&ran.stderr));
+}
+
+#[tokio::test]
+async fn codex_is_told_by_its_command_line() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    program(gateway.home(), "codex", SAYS);
+    let ran = output(&mut cco(gateway.home(), &["run", "--", "codex", "exec", "hi"])).await;
+    let said: Vec<&str> = text(&ran.stdout).lines().collect();
+    assert_eq!((said[0], said[1], said[2]), ("said -c", "said model_provider=\"cco\"", "said -c"), "{said:?}");
+    assert!(said[3].contains(&format!("base_url = \"http://{}/v1\"", gateway.addr)), "{said:?}");
+    assert!(said[3].contains("x-cco-project = \"web\""), "{said:?}");
+    let token = std::fs::read_to_string(gateway.home().join("token")).unwrap();
+    assert!(!text(&ran.stdout).contains(token.trim()), "{said:?}");
+    assert_eq!(said[4..], ["said exec", "said hi", "cloud none"]);
+}
+
 #[tokio::test]
 async fn a_shell_reads_what_env_prints() {
     let upstream = upstream().await;

@@ -122,9 +122,17 @@ async fn a_settings_file_that_cannot_be_read_is_left_alone() {
     let gateway = gateway(&upstream, None).await;
     let settings = gateway.home().join("user/.claude/settings.json");
     std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
-    std::fs::write(&settings, "{ broken").unwrap();
-    let refused = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await;
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(text(&refused.stderr).contains("error: the settings of claude are left as they are"));
-    assert_eq!(std::fs::read_to_string(&settings).unwrap(), "{ broken");
+    let path = settings.display();
+    for (broken, why) in [
+        ("{ broken", "the file is not well-formed: "),
+        ("[]", "what is in it is no object: write `{}` in its place"),
+        (r#"{"env":"x"}"#, "`env` in it is no object: write `{}` in its place"),
+    ] {
+        std::fs::write(&settings, broken).unwrap();
+        let refused = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await;
+        assert_eq!(refused.status.code(), Some(1));
+        let said = format!("error: the settings of claude are left as they are\ncause: `{path}`: {why}");
+        assert!(text(&refused.stderr).starts_with(&said), "{}", text(&refused.stderr));
+        assert_eq!(std::fs::read_to_string(&settings).unwrap(), broken);
+    }
 }
