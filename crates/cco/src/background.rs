@@ -11,10 +11,10 @@ use gateway::system::{self, Other, Successor};
 use tokio::time::Instant;
 
 use crate::cli::daemon::{Daemon, DaemonCommand, DaemonLogs, Install, Start};
-use crate::service::Registered;
+use crate::service::{Registered, Started};
 use crate::source::{self, Failure, Source};
 use crate::status::{self, Told};
-use crate::{EXIT_BUSY, folders, logs, service, term};
+use crate::{EXIT_BUSY, EXIT_CONFIG, folders, logs, service, term};
 
 /// A start may open a large ledger.
 const START: Duration = Duration::from_secs(60);
@@ -61,11 +61,10 @@ fn introduce(what: &str, told: &Told) {
 
 pub(crate) fn start(env: &Env, options: &Start) -> Result<(), Failure> {
     if let Some(told) = told(env) {
-        introduce("already running", &told);
-        return Ok(());
+        return settled(env, options, "already running", &told);
     }
     if options.config.is_none() && is_managed(env) && systemctl(&["start", service::UNIT]).is_ok() {
-        return await_start(env);
+        return await_start(env, options);
     }
     let home = source::home(env)?;
     let home = std::path::absolute(&home).unwrap_or(home);
@@ -93,31 +92,61 @@ pub(crate) fn start(env: &Env, options: &Start) -> Result<(), Failure> {
             let code = dead.status.and_then(|status| status.code());
             // Somebody else was faster.
             if code == Some(i32::from(EXIT_BUSY)) {
-                return await_start(env);
+                return await_start(env, options);
             }
-            term::report(dead.said.trim_end());
+            term::report(match dead.status {
+                Some(_) => "error: the gateway did not start",
+                None => "error: the gateway did not become ready in time and was ended",
+            });
             let lines = last_lines(&log, before);
             if !lines.is_empty() {
-                term::report(format_args!("the last lines of {}:", log.display()));
+                term::report(format_args!("note: the last lines of {}:", log.display()));
                 lines.iter().for_each(|line| term::report(format_args!("  {line}")));
             }
-            let what = match dead.status {
-                Some(_) => "the gateway did not start",
-                None => "the gateway did not become ready in time and was ended",
-            };
+            // Last: it ends with what helps.
+            match dead.said.trim_end() {
+                "" => term::report("help: `cco serve` shows on the terminal how far it comes"),
+                said => term::report(said),
+            }
             let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-            Err(Failure::new(what).coded(1, code.max(1)))
+            Err(Failure::told(code.max(1)))
         }
     }
 }
 
+/// One that was started by somebody else is there: it may have been started with another configuration.
+fn settled(env: &Env, options: &Start, what: &str, told: &Told) -> Result<(), Failure> {
+    let wanted = options.config.clone().or_else(|| env.read(&CCO_CONFIG).map(PathBuf::from));
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+    let Some(wanted) = wanted.filter(|wanted| real(wanted) != real(Path::new(told.file()))) else {
+        introduce(what, told);
+        return Ok(());
+    };
+    let option = if options.config.is_some() {
+        format!(" --config {}", system::quoted(&std::path::absolute(&wanted).unwrap_or(wanted)))
+    } else {
+        String::new()
+    };
+    let help = match is_managed(env) {
+        true => format!("`cco daemon install{option}` registers it with the other one"),
+        false => format!("`cco daemon stop && cco daemon start{option}` lets the other one come into use"),
+    };
+    let pid = told.pid().map_or_else(|| "unknown".into(), |pid| pid.to_string());
+    let found = format!("PID {pid} at http://{} reads {}", told.address(), told.file());
+    if options.config.is_some() {
+        return Err(Failure::new("a gateway runs already, with another configuration").because(found).help(help));
+    }
+    introduce(what, told);
+    term::warning("it does not read the file that `CCO_CONFIG` names", Some(&help));
+    Ok(())
+}
+
 /// Waits for one that somebody else starts.
-fn await_start(env: &Env) -> Result<(), Failure> {
+fn await_start(env: &Env, options: &Start) -> Result<(), Failure> {
     let until = Instant::now() + START;
     while Instant::now() < until {
         if let Some(told) = told(env) {
-            introduce("running", &told);
-            return Ok(());
+            return settled(env, options, "running", &told);
         }
         std::thread::park_timeout(LOOK);
     }
@@ -172,7 +201,7 @@ fn stop_within(env: &Env, within: Option<u32>) -> Result<(), Failure> {
 fn restart(env: &Env) -> Result<(), Failure> {
     let Ok(mut gateway) = Source::gateway(env) else { return start(env, &Start { config: None }) };
     let old = gateway.json("/gateway/health")?["process"]["pid"].clone();
-    let new = gateway.change("/gateway/restart")?;
+    let new = gateway.change("/gateway/restart").map_err(|why| why.coded(2, EXIT_CONFIG))?;
     let told = told(env).ok_or_else(|| Failure::new("the new process does not answer any more"))?;
     introduce("restarted", &told);
     if new["pid"] != old {
@@ -251,16 +280,26 @@ pub(crate) fn install(env: &Env, options: &Install) -> Result<(), Failure> {
     let home = source::home(env)?;
     let home = std::path::absolute(&home).unwrap_or(home);
     let program = std::env::current_exe().map_err(|why| Failure::new("this program cannot be found").because(why))?;
-    let text = service::text(&program, &home);
+    let config = options.config.clone().or_else(|| env.read(&CCO_CONFIG).map(PathBuf::from));
+    let config = config.map(|file| std::path::absolute(&file).unwrap_or(file));
+    let text = service::text(Started { program: &program, home: &home, config: config.as_deref() });
     if options.print {
         term::part(text);
         return Ok(());
     }
-    let lost = || Failure::new("`HOME` is not set").help("set it to the user's folder");
+    let lost = || Failure::new("`HOME` is not set").help("`export HOME=FOLDER` says which folder is the user's");
     let file = service::file(env).ok_or_else(lost)?;
     if let Some(why) = service::registered(env).of_another() {
         let help = "one gateway can start with the login: `cco --home FOLDER daemon uninstall` unregisters that one";
         return Err(Failure::new("nothing was installed").because(why).help(help));
+    }
+    // Before anything is written or stopped: over SSH, under `su`, in a container there may be no manager.
+    if !cfg!(target_os = "macos") {
+        systemctl(&["show-environment"]).map_err(|why| {
+            let help = "`cco daemon start` starts it for now; in a session of your own (`machinectl shell` in place of \
+                        `su`, `loginctl enable-linger` for one that lasts) the same command installs it";
+            Failure::new("nothing was installed: the user's systemd does not answer").because(why.whole()).help(help)
+        })?;
     }
     let cannot = |why: std::io::Error| Failure::new(format!("`{}` cannot be written", file.display())).because(why);
     if let Some(folder) = file.parent() {
@@ -284,7 +323,7 @@ pub(crate) fn install(env: &Env, options: &Install) -> Result<(), Failure> {
         systemctl(&["daemon-reload"]).and_then(|()| systemctl(&["enable", "--now", service::UNIT]))
     };
     started.map_err(|why| why.help("the file stays; `cco daemon uninstall` removes it"))?;
-    await_start(env)?;
+    await_start(env, &Start { config })?;
     term::line("it starts with every login from now on; `cco daemon uninstall` undoes that");
     if !cfg!(target_os = "macos") {
         term::note("`loginctl enable-linger` lets it start with the system, before anybody has logged in");

@@ -19,6 +19,9 @@ use crate::{load, term, when};
 /// How long a provider may take to say what it thinks of a key.
 const PROBE: Duration = Duration::from_secs(20);
 
+/// Where there is no terminal to type at.
+const FROM_A_FILE: &str = "give it on standard input: `cco credentials store NAME < FILE`";
+
 /// Why a command did not do what it was asked.
 pub(crate) struct Failed {
     what: String,
@@ -82,7 +85,7 @@ fn unlocked(env: Env, wish: Option<Backend>) -> Result<Env, Failed> {
     let Some(terminal) = Terminal::open() else { return Ok(env) };
     let passphrase = ask_hidden(&terminal, "Passphrase of the credentials: ")?;
     if backend != Some(Backend::Passphrase) && ask_hidden(&terminal, "The same once more: ")? != passphrase {
-        return Err(Failed::new("the two passphrases differ", "try again"));
+        return Err(Failed::new("the two passphrases differ", "run it again, and type the same twice"));
     }
     Ok(env.with(&CCO_PASSPHRASE, Secret::new(passphrase.as_str())))
 }
@@ -90,8 +93,10 @@ fn unlocked(env: Env, wish: Option<Backend>) -> Result<Env, Failed> {
 fn ask_hidden(terminal: &Terminal, question: &str) -> Result<Zeroizing<String>, Failed> {
     match terminal.ask_hidden(question) {
         Ok(Hidden::Line(line)) => Ok(line),
-        Ok(Hidden::Cancelled) => Err(Failed::new("nothing was typed", "try again")),
-        Err(why) => Err(Failed::new(format!("the terminal cannot be read: {why}"), "use standard input instead")),
+        Ok(Hidden::Cancelled) => {
+            Err(Failed::new("nothing was typed", "run it again, then type or paste it and press Enter"))
+        }
+        Err(why) => Err(Failed::new(format!("the terminal cannot be read: {why}"), FROM_A_FILE)),
     }
 }
 
@@ -134,18 +139,21 @@ pub(crate) fn read(name: &str) -> Result<Secret, Failed> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY as usize + 1));
         let mut from = std::io::stdin().lock().take(MAX_KEY + 1);
         from.read_to_end(&mut bytes)
-            .map_err(|why| Failed::new(format!("standard input cannot be read: {why}"), "try again"))?;
+            .map_err(|why| Failed::new(format!("standard input cannot be read: {why}"), FROM_A_FILE))?;
         return parse(&bytes);
     }
     let Some(terminal) = Terminal::open() else {
-        return Err(Failed::new("there is no terminal to type the key at", "give it on standard input"));
+        return Err(Failed::new("there is no terminal to type the key at", FROM_A_FILE));
     };
     parse(ask_hidden(&terminal, &format!("Key for `{name}` (it is not shown): "))?.as_bytes())
 }
 
 fn parse(bytes: &[u8]) -> Result<Secret, Failed> {
     let bad = |what: &str| {
-        Err(Failed::new(what, "store the key alone: one word of visible ASCII characters, of at most 64 KiB"))
+        Err(Failed::new(
+            what,
+            "store the key alone, one word of visible ASCII characters of at most 64 KiB: `cco credentials store NAME < FILE`",
+        ))
     };
     match credential::key(bytes) {
         _ if bytes.len() as u64 > MAX_KEY => bad("the key is too long"),
@@ -176,8 +184,11 @@ fn note_use(store: &Credentials, name: &str) {
 fn retrieve(env: Env, options: &cli::RetrieveCredential) -> Result<ExitCode, Failed> {
     let name = &options.name;
     if term::stdout_is_terminal() && !options.yes {
-        let refused =
-            || Failed::new(format!("`{name}` is not shown"), "say `--yes` to see it here, or send it elsewhere");
+        let refused = || {
+            let help =
+                format!("`cco credentials retrieve {name} --yes` shows it here, `… | wl-copy` sends it elsewhere");
+            Failed::new(format!("`{name}` is not shown"), help)
+        };
         let terminal = Terminal::open().ok_or_else(refused)?;
         let answer = terminal.ask(&format!("Show `{name}` on this terminal? [y/N] ")).unwrap_or_default();
         if !matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
@@ -263,11 +274,11 @@ fn test(env: Env, options: &cli::TestCredential) -> Result<ExitCode, Failed> {
         );
     }
     let dialer = setup::dialer(&config, &env)
-        .map_err(|why| Failed::new(format!("no provider can be reached: {why}"), "correct the configuration"))?;
+        .map_err(|why| Failed::new(format!("no provider can be reached: {why}"), "`cco config show network`"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|why| Failed::new(format!("no runtime can be started: {why}"), "try again"))?;
+        .map_err(|why| Failed::new(format!("no runtime can be started: {why}"), "see what is left: `ulimit -a`"))?;
     let mut code = ExitCode::SUCCESS;
     for provider in providers {
         let Some(base) = &provider.base_url else { continue };
@@ -299,7 +310,7 @@ fn tested<'a>(config: &'a Config, options: &cli::TestCredential) -> Result<Vec<&
         return named.map(|provider| vec![provider]).ok_or_else(|| {
             Failed::new(
                 format!("the configuration has no provider `{wanted}` with an address"),
-                format!("it has {}", names.join(", ")),
+                format!("`--provider` takes one of {}", names.join(", ")),
             )
         });
     }
@@ -308,7 +319,10 @@ fn tested<'a>(config: &'a Config, options: &cli::TestCredential) -> Result<Vec<&
     if users.is_empty() {
         return Err(Failed::new(
             format!("no provider of the configuration uses `{name}`"),
-            format!("write `\"apiKeyRef\": \"credential:{name}\"` where it belongs, or name one with `--provider`"),
+            format!(
+                "`cco config set providers.NAME.apiKeyRef credential:{name}` gives it to one, `cco credentials test {name} \
+                 --provider NAME` asks one"
+            ),
         ));
     }
     Ok(users)

@@ -97,16 +97,49 @@ fn limits(options: &Limits) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(window: &Value, now: i64) -> Vec<String> {
-    let name = window["name"].as_str().unwrap_or_default();
-    // The words for what people know by other names.
-    let name = match name {
+/// Limits that a short account names.
+const NAMED: usize = 3;
+
+/// The limits that are nearest, of each key the one of which most is used: at most three lines.
+pub(crate) fn nearest(limits: &Value, now: i64) -> Vec<String> {
+    let mut all: Vec<(f64, String)> = Vec::new();
+    for one in limits.as_array().map(Vec::as_slice).unwrap_or_default() {
+        let windows = one["windows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let known = windows.iter().filter_map(|window| {
+            let resets = window["resets"].as_str().and_then(source::micros);
+            // What has begun anew since is not known yet.
+            let left = resets.map(|at| (at - now) / 1_000_000);
+            (left.is_none_or(|left| left > 0)).then_some((window["used"].as_f64()?, window, left))
+        });
+        let Some((used, window, left)) = known.max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+        let word = |name: &str| text::line(one[name].as_str().unwrap_or_default()).into_owned();
+        let whose = [word("provider"), word("credential")].join(" ");
+        let resets = left.map(|left| format!(", begins anew in {}", text::span(left))).unwrap_or_default();
+        let what = text::line(known_as(window));
+        all.push((used, format!("{}: {what}, {} used{resets}", whose.trim_end(), text::percent(used))));
+    }
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let more = all.len().saturating_sub(NAMED);
+    let mut lines: Vec<String> = all.into_iter().take(NAMED).map(|(_, line)| line).collect();
+    if more > 0 {
+        lines.push(format!("{more} more, see `cco limits`"));
+    }
+    lines
+}
+
+/// The words for what people know by other names.
+fn known_as(window: &Value) -> &str {
+    match window["name"].as_str().unwrap_or_default() {
         "unified-5h" => "subscription, 5 hours",
         "unified-7d" => "subscription, week",
         "unified-7d_opus" | "unified-7d-opus" => "subscription, week, opus",
         "unified" => "subscription",
         name => name,
-    };
+    }
+}
+
+fn row(window: &Value, now: i64) -> Vec<String> {
+    let name = known_as(window);
     let count = |name: &str| window[name].as_f64().map_or("-".into(), |n| text::count(n as i64));
     let used = window["used"].as_f64();
     let resets = window["resets"].as_str().and_then(source::micros);
@@ -123,4 +156,38 @@ fn row(window: &Value, now: i64) -> Vec<String> {
         },
         text::line(window["status"].as_str().unwrap_or_default()).into_owned(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_each_key_the_limit_is_named_of_which_most_is_used() {
+        let now = source::micros("2026-11-23T06:00:00.000Z").unwrap();
+        let window =
+            |name: &str, used: Option<f64>, resets: &str| json!({ "name": name, "used": used, "resets": resets });
+        let later = "2026-11-23T08:05:00.000Z";
+        let one = |credential: &str, windows: Value| json!({ "provider": "anthropic", "credential": credential, "windows": windows });
+        let limits = json!([
+            one("…aaaa", json!([window("requests", Some(0.1), later), window("unified-5h", Some(0.42), later)])),
+            one(
+                "…bbbb",
+                json!([window("requests", Some(1.0), "2026-11-23T05:59:00.000Z"), window("tokens", None, later)])
+            ),
+            one("…cccc", json!([window("requests", Some(0.97), later)])),
+        ]);
+        assert_eq!(
+            nearest(&limits, now),
+            [
+                "anthropic …cccc: requests, 97 % used, begins anew in 2 h 5 min",
+                "anthropic …aaaa: subscription, 5 hours, 42 % used, begins anew in 2 h 5 min",
+            ]
+        );
+        let many: Value = (0..5).map(|_| one("…cccc", json!([window("requests", Some(0.5), later)]))).collect();
+        assert_eq!(nearest(&many, now).len(), NAMED + 1);
+        assert_eq!(nearest(&many, now)[NAMED], "2 more, see `cco limits`");
+        assert_eq!(nearest(&Value::Null, now), Vec::<String>::new());
+    }
 }

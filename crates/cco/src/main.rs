@@ -72,8 +72,8 @@ fn main() -> ExitCode {
     term::set(cli.quiet, cli.color);
     if let Some(url) = &cli.url {
         if !cli.command.as_ref().is_none_or(Command::looks) {
-            let help =
-                "`--url` is for status, logs, costs, sessions, limits, watch, providers, prices, audit and doctor";
+            let help = "leave out `--url`, or run it there: `ssh HOST cco …`; `--url` is for status, logs, costs, sessions, \
+                        limits, watch, providers, prices, audit and doctor";
             term::error("this command works on this machine only", None, Some(help));
             return ExitCode::from(2);
         }
@@ -131,13 +131,17 @@ fn parse() -> Result<Cli, ExitCode> {
         () if is("always") => clap::ColorChoice::Always,
         () => clap::ColorChoice::Auto,
     };
-    let parsed = cli::command().color(color).try_get_matches_from(words);
+    let parsed = cli::command(term::width()).color(color).try_get_matches_from(&words);
+    if let Ok(matches) = &parsed {
+        let inner = std::iter::successors(matches.subcommand(), |(_, inner)| inner.subcommand());
+        term::runs(inner.fold("cco".to_owned(), |path, (name, _)| format!("{path} {name}")));
+    }
     parsed.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        manual::wrong(&error);
+        manual::wrong(&error, &manual::named(words.iter().map(|word| word.as_os_str())));
         ExitCode::from(2)
     })
 }

@@ -15,7 +15,7 @@ use gateway::gateway::Current;
 use gateway::net::{self, Listener, OwnSocket};
 use gateway::reload::Reloader;
 use gateway::setup;
-use gateway::system::{self, Lock, Parent};
+use gateway::system::{self, Lock, Parent, Refusal};
 use tracing::{info, warn};
 
 use crate::memory::GivesBack;
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     let listen = options.listen.unwrap_or(loaded.config.server.listen);
     let guarded = loaded.config.server.allow_remote && loaded.config.server.token.is_some();
     if !listen.ip().is_loopback() && !guarded {
-        let help = "set `server.allowRemote` and `server.token` in the configuration first";
+        let help = "`cco config set server.token env:CCO_TOKEN`, then `cco config set server.allowRemote true`";
         term::error(format!("{listen} can be reached from other machines"), None, Some(help));
         return ExitCode::from(EXIT_CONFIG);
     }
@@ -50,7 +50,8 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     if !faults.is_empty() {
         let file = loaded.file.as_ref().map(|file| format!("{}: ", file.display())).unwrap_or_default();
         let faults: String = faults.iter().map(|fault| format!("\n{file}{fault}")).collect();
-        term::error(format!("the configuration cannot be used{faults}"), None, Some("correct it and start again"));
+        let help = "correct it, or what it names; `cco config validate` looks again";
+        term::error(format!("the configuration cannot be used{faults}"), None, Some(help));
         return ExitCode::from(EXIT_CONFIG);
     }
     let place = match place(&env, &mut inherited, options.log_file) {
@@ -60,10 +61,9 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     // Before anything that has something to say of itself: the ledger's threads do from their first moment.
     let file = options.log_file.then(|| env.home().map(|home| setup::log_path(&home))).flatten();
     if let Some(folder) = file.as_deref().and_then(Path::parent)
-        && system::folder(folder).is_err()
+        && let Err(why) = system::folder(folder)
     {
-        let help = "make it a folder of your own that nobody else may write to";
-        term::error(format!("the log cannot be kept in `{}`", folder.display()), None, Some(help));
+        unusable(folder, &why);
         return ExitCode::FAILURE;
     }
     let log = logging::start(&loaded.config.log, file.as_deref());
@@ -80,7 +80,8 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     let (gateway, notes) = match made {
         Ok(made) => made,
         Err(error) => {
-            term::error("the configuration cannot be used", Some(&error), None);
+            let help = "`cco doctor` looks at everything that it needs";
+            term::error("the configuration cannot be used", Some(&error), Some(help));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -93,7 +94,7 @@ pub(crate) fn run(options: &cli::Serve) -> ExitCode {
     let listener = match handed_over.map_or_else(|| net::listen(listen), Ok) {
         Ok(listener) => listener,
         Err(error) => {
-            let (cause, help) = cannot_listen(listen, &error);
+            let (cause, help) = cannot_listen(listen, &error, options.listen.is_some());
             term::error(format!("cannot listen on {listen}"), Some(&cause), Some(&help));
             return ExitCode::FAILURE;
         }
@@ -192,10 +193,7 @@ fn place(env: &Env, inherited: &mut Option<Inherited>, is_service: bool) -> Resu
         return Ok(Some(Arc::new(lock)));
     }
     let Some(home) = env.home() else { return Ok(None) };
-    let locked = match system::folder(&home) {
-        Ok(()) => system::try_lock(&setup::lock_path(&home)),
-        Err(_) => Err(io::Error::other("the folder is not ours alone, or cannot be written")),
-    };
+    let locked = system::folder(&home).and_then(|()| Ok(system::try_lock(&setup::lock_path(&home))?));
     match locked {
         Ok(Some(lock)) => Ok(Some(Arc::new(lock))),
         _ if !is_service => Ok(None),
@@ -205,11 +203,20 @@ fn place(env: &Env, inherited: &mut Option<Inherited>, is_service: bool) -> Resu
             Err(ExitCode::from(EXIT_BUSY))
         }
         Err(why) => {
-            let help = "name a folder of your own in `CCO_HOME`";
-            term::error(format!("`{}` cannot be used", home.display()), Some(&why), Some(help));
+            unusable(&home, &why);
             Err(ExitCode::FAILURE)
         }
     }
+}
+
+/// Says why a folder cannot be ours, and what helps.
+fn unusable(folder: &Path, why: &Refusal) {
+    let repair = if let Refusal::Unsafe(flaw) = why { flaw.repair(folder) } else { None };
+    let help = match repair {
+        Some(command) => format!("`{command}`, or name a folder of your own: `cco --home FOLDER …`"),
+        None => "`cco --home FOLDER …`, or `CCO_HOME`, names a folder of your own".into(),
+    };
+    term::error(format!("`{}` cannot be used", folder.display()), Some(why), Some(&help));
 }
 
 /// Where commands of our own user ask. Without it they read the files.
@@ -223,10 +230,23 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn cannot_listen(address: SocketAddr, error: &io::Error) -> (String, String) {
+fn cannot_listen(address: SocketAddr, error: &io::Error, was_typed: bool) -> (String, String) {
+    let other = match (was_typed, error.kind() == io::ErrorKind::AddrInUse) {
+        (true, _) => "`--listen 127.0.0.1:0` takes any free port".to_owned(),
+        (false, true) => format!("`cco config set server.listen {}:PORT` chooses another port", host(address)),
+        (false, false) => "`cco config set server.listen --default` goes back to 127.0.0.1:54548".to_owned(),
+    };
     if error.kind() == io::ErrorKind::AddrInUse {
         let holder = net::port_holder(address).unwrap_or_else(|| "another program".into());
-        return (format!("the port is held by {holder}"), "stop it, or choose another port with --listen".into());
+        return (format!("the port is held by {holder}"), format!("stop it, or {other}"));
     }
-    (error.to_string(), "choose another address with --listen".into())
+    (error.to_string(), other)
+}
+
+/// The address without its port, as it is written before one.
+fn host(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    }
 }

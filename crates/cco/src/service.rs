@@ -70,14 +70,26 @@ fn home_in(text: &str) -> Option<PathBuf> {
     Some(home.into())
 }
 
-/// Its content.
-pub(crate) fn text(program: &Path, home: &Path) -> String {
-    if cfg!(target_os = "macos") { agent(program, home) } else { unit(program, home) }
+/// What the manager starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Started<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) home: &'a Path,
+    /// The file of the configuration, where it is not that of the home.
+    pub(crate) config: Option<&'a Path>,
+}
+
+/// The content of the file.
+pub(crate) fn text(started: Started<'_>) -> String {
+    if cfg!(target_os = "macos") { agent(started) } else { unit(started) }
 }
 
 /// The unit. It forbids what neither the gateway nor a helper of `exec:` needs; a helper may be any program, so that its
 /// files and its memory stay as they are.
-pub(crate) fn unit(program: &Path, home: &Path) -> String {
+fn unit(started: Started<'_>) -> String {
+    let Started { program, home, config } = started;
+    // A `$` would be taken for a variable.
+    let config = config.map(|file| format!(" --config {}", quoted(&file.display().to_string()).replace('$', "$$")));
     format!(
         "\
 [Unit]
@@ -88,7 +100,7 @@ Documentation=man:cco(1)
 Type=notify
 # A new process that takes over says so itself.
 NotifyAccess=all
-ExecStart={program} serve --log-file
+ExecStart={program} serve --log-file{config}
 ExecReload=/bin/kill -HUP $MAINPID
 Environment={home}
 Restart=on-failure
@@ -111,6 +123,7 @@ SystemCallArchitectures=native
 WantedBy=default.target
 ",
         program = quoted(&program.display().to_string()),
+        config = config.unwrap_or_default(),
         home = quoted(&format!("CCO_HOME={}", home.display())),
     )
 }
@@ -122,11 +135,13 @@ fn quoted(word: &str) -> String {
 }
 
 /// The agent.
-pub(crate) fn agent(program: &Path, home: &Path) -> String {
+fn agent(started: Started<'_>) -> String {
+    let Started { program, home, config } = started;
     let escaped = |path: &Path| {
         let text = path.display().to_string();
         text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
     };
+    let config = config.map(|file| format!("<string>--config</string><string>{}</string>", escaped(file)));
     format!(
         "\
 <?xml version=\"1.0\" encoding=\"UTF-8\"?>
@@ -135,7 +150,7 @@ pub(crate) fn agent(program: &Path, home: &Path) -> String {
 <dict>
   <key>Label</key><string>dev.cco.gateway</string>
   <key>ProgramArguments</key>
-  <array><string>{}</string><string>serve</string><string>--log-file</string></array>
+  <array><string>{}</string><string>serve</string><string>--log-file</string>{}</array>
   <key>EnvironmentVariables</key>
   <dict><key>CCO_HOME</key><string>{}</string></dict>
   <key>RunAtLoad</key><true/>
@@ -146,6 +161,7 @@ pub(crate) fn agent(program: &Path, home: &Path) -> String {
 </plist>
 ",
         escaped(program),
+        config.unwrap_or_default(),
         escaped(home),
     )
 }
@@ -154,12 +170,19 @@ pub(crate) fn agent(program: &Path, home: &Path) -> String {
 mod tests {
     use super::*;
 
+    fn started<'a>(program: &'a str, home: &'a str) -> Started<'a> {
+        Started { program: Path::new(program), home: Path::new(home), config: None }
+    }
+
     #[test]
     fn paths_are_written_as_each_manager_reads_them() {
-        let text = unit(Path::new("/opt/my tools/cco"), Path::new("/srv/a%b\"c/.cco"));
+        let ours = started("/opt/my tools/cco", "/srv/a%b\"c/.cco");
+        let text = unit(ours);
         assert!(text.contains("ExecStart=\"/opt/my tools/cco\" serve --log-file\n"), "{text}");
         assert!(text.contains("Environment=\"CCO_HOME=/srv/a%%b\\\"c/.cco\"\n"), "{text}");
-        let text = agent(Path::new("/opt/a&b/cco"), Path::new("/Users/<me>/.cco"));
+        let text = unit(Started { config: Some(Path::new("/srv/$a b%.json")), ..ours });
+        assert!(text.contains("cco\" serve --log-file --config \"/srv/$$a b%%.json\"\n"), "{text}");
+        let text = agent(started("/opt/a&b/cco", "/Users/<me>/.cco"));
         assert!(text.contains("<string>/opt/a&amp;b/cco</string>"), "{text}");
         assert!(text.contains("<string>/Users/&lt;me&gt;/.cco</string>"), "{text}");
     }
@@ -167,7 +190,7 @@ mod tests {
     #[test]
     fn the_home_is_read_as_it_was_written() {
         for home in ["/home/me/.cco", "/home/a%b\"c\\d/.cco", "/Users/<me> & you/.cco"] {
-            for text in [unit(Path::new("/bin/cco"), Path::new(home)), agent(Path::new("/bin/cco"), Path::new(home))] {
+            for text in [unit(started("/bin/cco", home)), agent(started("/bin/cco", home))] {
                 assert_eq!(home_in(&text), Some(home.into()), "{text}");
             }
         }

@@ -6,7 +6,7 @@ use gateway::config::Env;
 use serde_json::{Value, json};
 
 use crate::source::{self, Failure, Source};
-use crate::{EXIT_NOT_RUNNING, cli, costs, term, text};
+use crate::{EXIT_NOT_RUNNING, cli, costs, limits, term, text};
 
 /// Prints it.
 pub(crate) fn run(options: &cli::daemon::Status) -> ExitCode {
@@ -38,7 +38,7 @@ pub(crate) fn glance() -> ExitCode {
             let total = &told.today["total"];
             let cost = costs::paid(total);
             let state = match told.health["config"]["cause"].is_null() {
-                true => format!("{} requests today, {cost}", text::count(total["requests"].as_i64().unwrap_or(0))),
+                true => format!("{} today, {cost}", requests(&total["requests"])),
                 false => "the configuration file has faults: `cco config validate` lists them".into(),
             };
             term::line(state);
@@ -71,10 +71,20 @@ fn not_running(env: &Env, as_json: bool) {
     }
     term::line("❌ Daemon Status:");
     term::line("   Running: false");
+    // What is on this machine says nothing of another one.
+    if let Some(origin) = Source::elsewhere() {
+        return term::line(format_args!("   Nobody answers at {origin}"));
+    }
     term::line(match has_faults(env) {
         true => "   The configuration has faults: cco config validate",
         false => "   Start it: cco daemon start",
     });
+}
+
+/// So many requests, in words.
+fn requests(count: &Value) -> String {
+    let n = count.as_i64().unwrap_or(0);
+    format!("{} request{}", text::count(n), if n == 1 { "" } else { "s" })
 }
 
 /// What is the matter with a part of the gateway; `None`: nothing.
@@ -160,7 +170,6 @@ impl Told {
 
     fn lines(&self) -> Vec<String> {
         let health = &self.health;
-        let number = |value: &Value| text::count(value.as_i64().unwrap_or(0));
         // `2025-12-02T06:03:55.000Z` as people read it.
         let started = health["process"]["started"].as_str().unwrap_or("");
         let started = format!("{} UTC", started.get(..19).unwrap_or(started).replace('T', " "));
@@ -172,11 +181,11 @@ impl Told {
             format!("   Version: {}", self.version()),
             format!("   Started at: {started}"),
             format!("   Uptime: {}", text::span(health["uptime_secs"].as_i64().unwrap_or(0))),
-            format!("   Requests in flight: {}", number(&health["requests"]["running"])),
+            format!("   In flight: {}", requests(&health["requests"]["running"])),
         ];
         let total = &self.today["total"];
         if total.is_object() {
-            lines.push(format!("   Today: {} requests, {}", number(&total["requests"]), costs::paid(total)));
+            lines.push(format!("   Today: {}, {}", requests(&total["requests"]), costs::paid(total)));
         }
         lines.push(format!("   Config: {}", text::line(self.file())));
         if let Some(why) = health["config"]["cause"].as_str() {
@@ -199,11 +208,8 @@ impl Told {
             let usable = if provider["usable"] == true { "" } else { ", no key" };
             lines.push(format!("   Provider {}: {}{usable}", text("name"), text("base_url")));
         }
-        for limit in self.limits["limits"].as_array().into_iter().flatten() {
-            let windows = limit["windows"].as_array().map_or(0, Vec::len);
-            let provider = limit["provider"].as_str().unwrap_or("");
-            lines.push(format!("   Limits of {}: {windows} known, see `cco limits`", text::line(provider)));
-        }
+        let limits = limits::nearest(&self.limits["limits"], gateway::recorder::now_us());
+        lines.extend(limits.into_iter().map(|line| format!("   Limit: {line}")));
         if self.version() != crate::VERSION {
             lines.push(format!(
                 "   This command is {}: `cco daemon restart` lets the gateway become the same",

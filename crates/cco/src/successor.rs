@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use gateway::gateway::Current;
 use gateway::net::Listener;
+use gateway::process::{NoSuccessor, Succession};
 use gateway::system::{Lock, Successor};
+
+use crate::EXIT_CONFIG;
 
 /// A start may open a large ledger.
 const START: Duration = Duration::from_secs(60);
@@ -38,15 +41,19 @@ pub(crate) fn raise(current: &Arc<Current>, listener: &Listener, place: Option<&
     Ok(())
 }
 
-fn start(program: &Path, listener: &Listener, place: Option<&Weak<Lock>>) -> Result<String, String> {
+fn start(program: &Path, listener: &Listener, place: Option<&Weak<Lock>>) -> Succession {
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1).filter(|argument| argument != "--parent")).arg("--parent");
     let place = place.and_then(Weak::upgrade);
     let files: Vec<BorrowedFd<'_>> =
         [Some(listener.as_fd()), place.as_deref().map(|place| place.as_fd())].into_iter().flatten().collect();
-    let successor = Successor::start(&mut command, &files).map_err(|why| why.to_string())?;
-    successor.ready(START).map_err(|dead| match dead.status {
-        Some(status) => format!("{status}\n{}", dead.said.trim_end()),
-        None => format!("it did not become ready in {} seconds", START.as_secs()),
+    let none = |why| NoSuccessor { why, is_configuration: false };
+    let successor = Successor::start(&mut command, &files).map_err(|why| none(why.to_string()))?;
+    successor.ready(START).map_err(|dead| match (dead.status, dead.said.trim_end()) {
+        (Some(status), "") => none(status.to_string()),
+        (Some(status), said) => {
+            NoSuccessor { is_configuration: status.code() == Some(i32::from(EXIT_CONFIG)), ..none(said.into()) }
+        }
+        (None, _) => none(format!("it did not become ready in {} seconds", START.as_secs())),
     })
 }

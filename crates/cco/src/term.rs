@@ -62,6 +62,19 @@ pub(crate) fn set(quiet: bool, colors: Option<ColorChoice>) {
     let _ = COLORS.set(colors.unwrap_or(ColorChoice::Auto));
 }
 
+/// The command that runs, as it is typed.
+static COMMAND: OnceLock<String> = OnceLock::new();
+
+/// Says once which command runs: `cco logs show`.
+pub(crate) fn runs(command: String) {
+    let _ = COMMAND.set(command);
+}
+
+/// Where it stands what the command that runs takes.
+pub(crate) fn its_help() -> String {
+    format!("`{} --help` shows what it takes", COMMAND.get().map_or("cco", String::as_str))
+}
+
 /// Whether what goes to stderr may have colours.
 pub(crate) fn stderr_has_colors() -> bool {
     match COLORS.get() {

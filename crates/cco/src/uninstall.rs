@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway::config::Env;
 use gateway::credential::{Backend, Credentials, Patience, StoreError};
 use gateway::setup;
-use gateway::system::Terminal;
+use gateway::system::{self, Terminal};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Uninstall) -> ExitCode {
 fn uninstall(options: &Uninstall) -> Result<(), Failure> {
     let env = Env::process();
     let home = source::home(&env)?;
+    close(&home);
     let kept = Kept::by(&env)?;
     let plan = plan(&env, &home, &kept, options);
     if plan.is_empty() {
@@ -72,7 +73,7 @@ fn uninstall(options: &Uninstall) -> Result<(), Failure> {
     if matches!(service::registered(&env), Registered::Ours(_)) {
         // One that does not answer (in a container, under `su`) starts nothing either.
         if let Err(why) = background::uninstall(&env) {
-            term::note(format_args!("the system's manager was not told: {why}"));
+            term::note(format_args!("the system's manager was not told: {}", why.whole()));
         }
     }
     if Source::gateway(&env).is_ok() {
@@ -90,6 +91,16 @@ fn uninstall(options: &Uninstall) -> Result<(), Failure> {
         term::line(format_args!("the program itself is `{}`: remove it as you installed it", program.display()));
     }
     Ok(())
+}
+
+/// Credentials that others could read are used by nobody, but they can be taken back: first they are closed.
+fn close(home: &Path) {
+    let files = CREDENTIALS.iter().map(|name| home.join(name));
+    for path in std::iter::once(home.to_path_buf()).chain(files) {
+        if let Ok(Some(mode)) = system::close(&path) {
+            term::note(format_args!("`{}` was open to others (mode {mode:04o}) and is closed now", path.display()));
+        }
+    }
 }
 
 /// The credentials that are kept.
@@ -210,7 +221,8 @@ fn purge(home: &Path) -> Result<(), Failure> {
         std::fs::remove_dir(home).map_err(not_removed(home))?;
         term::line(format_args!("removed: {}", home.display()));
     } else {
-        term::line(format_args!("removed: what was ours in {}; {left} other things stay there", home.display()));
+        let stay = if left == 1 { "1 other thing stays".into() } else { format!("{left} other things stay") };
+        term::line(format_args!("removed: what was ours in {}; {stay} there", home.display()));
     }
     Ok(())
 }

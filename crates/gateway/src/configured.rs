@@ -71,6 +71,11 @@ pub struct Configured {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// A file as everybody finds it: who asks is in another folder.
+fn whole(file: PathBuf) -> PathBuf {
+    std::path::absolute(&file).unwrap_or(file)
+}
+
 impl Configured {
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,13 +88,14 @@ impl Configured {
 
     /// It was loaded from here.
     pub fn begin(&self, file: Option<PathBuf>) {
+        let file = file.map(whole);
         *self.locked() = State { file, loaded: Some(SystemTime::now()), ..State::default() };
     }
 
     /// It was loaded again.
     pub fn loaded(&self, report: &Report) {
         let mut state = self.locked();
-        let (file, waiting, reloads) = (report.file.clone(), report.waiting.clone(), state.reloads + 1);
+        let (file, waiting, reloads) = (report.file.clone().map(whole), report.waiting.clone(), state.reloads + 1);
         let refused = state.refused;
         *state = State { file, loaded: Some(SystemTime::now()), reloads, fault: None, waiting, refused };
     }

@@ -9,7 +9,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What became of a wish for a successor: what it says of itself, or why there is none.
-pub type Succession = Result<String, String>;
+pub type Succession = Result<String, NoSuccessor>;
+
+/// Why another process did not take this one's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoSuccessor {
+    /// What it said, or what kept it from being started.
+    pub why: String,
+    /// Whether the configuration must be corrected before there can be one.
+    pub is_configuration: bool,
+}
 
 /// A wish for a successor, and where to say what became of it.
 pub type Wish = oneshot::Sender<Succession>;

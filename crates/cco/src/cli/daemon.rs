@@ -95,6 +95,9 @@ Examples:
   cco daemon install
   cco daemon install --print")]
 pub(crate) struct Install {
+    /// Configuration file [default: $CCO_CONFIG, else config.json in $CCO_HOME]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Only print what would be written
     #[arg(long)]
     pub(crate) print: bool,

@@ -28,7 +28,7 @@ pub(crate) struct Cli {
     /// Folder for configuration, keys and data [default: $CCO_HOME, else ~/.cco]
     #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
     pub(crate) home: Option<PathBuf>,
-    /// Look at the gateway there; CCO_ADMIN_TOKEN opens it
+    /// For commands that look: the gateway to ask; CCO_ADMIN_TOKEN opens it
     #[arg(long, value_name = "URL", global = true, help_heading = "Everywhere")]
     pub(crate) url: Option<BaseUrl>,
     /// Colours: auto, always or never [default: auto; NO_COLOR turns them off]
@@ -48,29 +48,110 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
-/// The commands, as the help shows them.
-pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    ("Run", &["serve", "run", "setup", "env", "daemon"]),
-    ("Look", &["status", "logs", "costs", "sessions", "watch", "limits"]),
-    ("Manage", &["config", "credentials", "providers", "prices", "route"]),
-    ("Check", &["doctor", "translate", "demo", "simulate"]),
-    ("Other", &["audit", "token", "uninstall", "completions", "version"]),
+/// The commands, as the help shows them, each with what it is about in a few words.
+pub(crate) const GROUPS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "Run",
+        &[
+            ("serve", "in the foreground"),
+            ("daemon", "in the background"),
+            ("run", "a command through it"),
+            ("setup", "a client through it"),
+            ("env", "a shell through it"),
+        ],
+    ),
+    (
+        "Look",
+        &[
+            ("status", "whether and how it runs"),
+            ("logs", "the last exchanges"),
+            ("costs", "what was spent"),
+            ("sessions", "sessions, their agents"),
+            ("watch", "what happens just now"),
+            ("limits", "what is left of limits"),
+        ],
+    ),
+    (
+        "Manage",
+        &[
+            ("config", "the configuration"),
+            ("credentials", "keys, kept safely"),
+            ("providers", "add, test, remove them"),
+            ("prices", "the prices of models"),
+            ("route", "where a request goes"),
+        ],
+    ),
+    (
+        "Check",
+        &[
+            ("doctor", "find what is wrong"),
+            ("translate", "into other protocols"),
+            ("demo", "watch a stream pass"),
+            ("simulate", "a provider, no key"),
+        ],
+    ),
+    (
+        "Other",
+        &[
+            ("audit", "remove what is kept"),
+            ("completions", "for your shell"),
+            ("uninstall", "take everything back"),
+            ("token", "the admin token"),
+            ("version", "the version"),
+        ],
+    ),
 ];
 
-/// All of it, with its commands in groups.
-pub(crate) fn command() -> clap::Command {
-    let command = Cli::command();
+/// The end of the first page: it has to fit on the smallest of screens with all else.
+const EVERYWHERE: &str = "\
+--home <DIR>    All it keeps [~/.cco]      --url <URL>    The gateway to look at
+--color <WHEN>  auto, always, never        -q, --quiet    No notes, no warnings
+-h, --help      Also: cco COMMAND --help   -V, --version  Print version
+Examples: cco demo (needs no key); cco daemon start; cco run -- claude
+Exit codes: 0 done, 1 failed, 2 usage, 3 not running, 78 configuration is wrong
+";
+
+/// All of it, with its commands in groups, for a terminal of this width.
+pub(crate) fn command(width: Option<usize>) -> clap::Command {
     let mut groups = String::new();
-    for (group, names) in GROUPS {
-        for (n, name) in names.iter().enumerate() {
-            let about = command.find_subcommand(name).and_then(|command| command.get_about());
-            let about = about.map(ToString::to_string).unwrap_or_default();
+    for (group, commands) in GROUPS {
+        for (n, row) in commands.chunks(2).enumerate() {
             let group = if n == 0 { group } else { "" };
-            groups.push_str(&format!("{group:<7} {name:<12} {about}\n"));
+            let cell = |at: usize| row.get(at).copied().unwrap_or_default();
+            let ((name, about), (next, of_next)) = (cell(0), cell(1));
+            let line = format!("{group:<7} {name:<9}  {about:<23}  {next:<11}  {of_next}");
+            groups.push_str(line.trim_end());
+            groups.push('\n');
         }
     }
-    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}\n{{options}}{{after-help}}");
-    command.help_template(template)
+    let template = format!("{{about}}\n{{usage-heading}} {{usage}}\n\n{groups}\n{EVERYWHERE}");
+    let command = flowing(Cli::command()).help_template(template);
+    // Wider lines are hard to read, narrower ones leave no room beside an option.
+    command.term_width(width.unwrap_or(WIDE).clamp(60, WIDE))
+}
+
+/// Characters of a line of help.
+const WIDE: usize = 100;
+
+/// With paragraphs behind the options that fill the lines of any width.
+fn flowing(mut command: clap::Command) -> clap::Command {
+    if let Some(text) = command.get_after_help().map(ToString::to_string) {
+        let mut flowing = String::new();
+        for line in text.lines() {
+            let goes_on = |text: &str| !text.is_empty() && !text.starts_with(' ');
+            let before = flowing.rsplit('\n').next().unwrap_or_default();
+            let joins = goes_on(line) && goes_on(before) && !before.ends_with(':');
+            match (flowing.is_empty(), joins) {
+                (true, _) => {}
+                (false, true) => flowing.push(' '),
+                (false, false) => flowing.push('\n'),
+            }
+            flowing.push_str(line);
+        }
+        command = command.after_help(flowing);
+    }
+    let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, flowing))
 }
 
 impl Command {

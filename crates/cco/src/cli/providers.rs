@@ -13,7 +13,7 @@ use gateway::config::CredentialRef;
 is held against it.
 
 Examples:
-  cco providers                            those of the gateway that runs, else those of the configuration
+  cco providers                            which there are, and how they are
   cco providers add deepseek               asks for what is missing
   cco providers add https://api.example.com/v1 --model some-model
   cco providers test deepseek

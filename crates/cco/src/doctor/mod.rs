@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Doctor;
 use crate::source::Source;
-use crate::{term, text};
+use crate::{folders, term, text};
 
 /// How long a provider may take to say what it thinks of a key.
 const PROBE: Duration = Duration::from_secs(20);
@@ -111,7 +111,7 @@ fn elsewhere(base: &BaseUrl, options: &Doctor, env: &Env, card: &mut Card) {
             runtime.block_on(elsewhere::examine(&target, options.model.as_deref().unwrap_or(ELSEWHERE), card));
         }
         (Err(why), _) => card.bad("network", why.to_string(), "cco config validate"),
-        (_, Err(why)) => card.bad("network", why.to_string(), "try again"),
+        (_, Err(why)) => card.bad("network", why.to_string(), "see what the system has left: ulimit -a"),
     }
 }
 
@@ -134,9 +134,11 @@ fn print(card: &Card, options: &Doctor) -> ExitCode {
                 State::Odd => "!",
                 State::Bad => "✗",
             };
-            term::line(format_args!("{mark} {:<14} {}", finding.what, text::lines(&finding.found)));
+            // What takes several lines stays in its column.
+            let column = |text: &str| text::lines(text).replace('\n', &format!("\n{:17}", ""));
+            term::line(format_args!("{mark} {:<14} {}", finding.what, column(&finding.found)));
             if let Some(fix) = &finding.fix {
-                term::line(format_args!("  {:<14} -> {}", "", text::lines(fix)));
+                term::line(format_args!("  {:<14} -> {}", "", column(fix)));
             }
         }
         let (good, odd) = (count(State::Good), count(State::Odd));
@@ -150,7 +152,11 @@ fn configuration(env: &Env, card: &mut Card) -> Option<Config> {
         Ok(loaded) => loaded,
         Err(why) => {
             let count = if let LoadError::Faulty(faults) = &why { faults.faults.len() } else { 1 };
-            let fix = if count == 1 { "correct it".into() } else { format!("correct these {count} faults") };
+            let what = if count == 1 { "it".into() } else { format!("these {count} faults") };
+            let fix = match config::place(None, env).map(|place| place.file) {
+                Some(file) => format!("correct {what} in {}, then `cco config validate`", file.display()),
+                None => format!("correct {what}, then `cco config validate`"),
+            };
             card.bad("configuration", why.to_string(), fix);
             return None;
         }
@@ -161,7 +167,11 @@ fn configuration(env: &Env, card: &mut Card) -> Option<Config> {
         ([], None) => card.good("configuration", "none: the defaults hold"),
         (faults, _) => {
             let told: Vec<_> = faults.iter().map(ToString::to_string).collect();
-            card.bad("configuration", told.join("\n"), "correct the file, then `cco config validate`");
+            card.bad(
+                "configuration",
+                told.join("\n"),
+                "correct the file, or what it names, then `cco config validate`",
+            );
         }
     }
     for note in advice::models(&loaded.config, advice::today()) {
@@ -174,12 +184,32 @@ fn home(env: &Env, card: &mut Card) {
     let Some(home) = env.home() else {
         return card.bad("folder", "neither `CCO_HOME` nor `HOME` is set", "set `CCO_HOME` to a folder of your own");
     };
-    if !home.exists() {
-        return card.good("folder", format!("{} is made at the first start", home.display()));
+    let unwritable = |why: &dyn std::fmt::Display| {
+        let found = format!("{} cannot be written: {why}; nothing is recorded, and no key is kept", home.display());
+        (found, "export CCO_HOME=FOLDER, a folder of your own; in a container, a volume")
+    };
+    let missing = folders::missing(&home);
+    if !missing.is_empty() {
+        // Tried, as the first start would, and taken back.
+        let made = system::folder(&home);
+        folders::remove(&missing);
+        return match made {
+            Ok(()) => card.good("folder", format!("{} is made at the first start", home.display())),
+            Err(why) => {
+                let (found, fix) = unwritable(&why);
+                card.bad("folder", found, fix);
+            }
+        };
     }
-    match system::folder(&home) {
-        Ok(()) => card.good("folder", home.display().to_string()),
-        Err(why) => card.bad("folder", format!("{}: {why}", home.display()), repair(&home)),
+    match system::sound(&home).map_err(|why| (format!("{}: {why}", home.display()), repair(&home, &why))) {
+        Ok(()) => match system::writable(&home) {
+            Ok(()) => card.good("folder", home.display().to_string()),
+            Err(why) => {
+                let (found, fix) = unwritable(&why);
+                card.bad("folder", found, fix);
+            }
+        },
+        Err((found, fix)) => card.bad("folder", found, fix),
     }
     for name in ["token", "admin-token", "credentials", "credentials.key", "archive.key"] {
         let path = home.join(name);
@@ -200,13 +230,17 @@ fn home(env: &Env, card: &mut Card) {
             let found = format!("{} MB are free at {}", free >> 20, home.display());
             card.bad("disk", found, "make room: `cco audit purge --before 7d` removes what is kept of requests");
         }
-        Ok(free) => card.good("disk", format!("{} GB are free", free >> 30)),
-        Err(why) => card.odd("disk", format!("how much is free cannot be told: {why}"), "look at it with df"),
+        Ok(free) => card.good("disk", format!("{:.1} GB are free", free as f64 / f64::from(1 << 30))),
+        Err(why) => {
+            let found = format!("how much is free cannot be told: {why}");
+            card.odd("disk", found, format!("df -h {}", system::quoted(&home)));
+        }
     }
 }
 
-fn repair(home: &Path) -> String {
-    format!("chmod 700 {}", system::quoted(home))
+fn repair(home: &Path, why: &system::Refusal) -> String {
+    let known = if let system::Refusal::Unsafe(flaw) = why { flaw.repair(home) } else { None };
+    known.unwrap_or_else(|| format!("ls -ld {}", system::quoted(home)))
 }
 
 /// Whether a gateway serves, and where there is none, whether one could.
@@ -221,7 +255,7 @@ fn serving(gateway: Option<Source>, config: Option<&Config>, card: &mut Card) {
                 card.bad(
                     "port",
                     format!("{}: {holder}", config.server.listen),
-                    "cco config set server.listen 127.0.0.1:…",
+                    "stop it, or cco config set server.listen 127.0.0.1:PORT",
                 );
             }
         }
@@ -239,12 +273,16 @@ fn serving(gateway: Option<Source>, config: Option<&Config>, card: &mut Card) {
         }
     }
     if let Some(why) = health["config"]["cause"].as_str() {
-        card.bad("reload", format!("what the file says is not what holds: {why}"), "correct the file");
+        card.bad(
+            "reload",
+            format!("what the file says is not what holds: {why}"),
+            "correct the file, then `cco config reload`",
+        );
     }
     let trouble =
         |of: &Value| (of["state"] == "failing").then(|| of["cause"].as_str().unwrap_or("no cause is told").to_owned());
     match trouble(&health["ledger"]).or_else(|| trouble(&health["bodies"])) {
-        Some(why) => card.bad("ledger", why, "docs/ledger.md says what can be done"),
+        Some(why) => card.bad("ledger", why, "cco daemon logs --program; docs/ledger.md says what can be done"),
         None => card.good("ledger", health["ledger"]["state"].as_str().unwrap_or("unknown").to_owned()),
     }
 }
@@ -255,7 +293,7 @@ fn clock(card: &mut Card) {
     let today = ledger::query::day(advice::today(), ledger::query::UTC);
     if today < built {
         let found = format!("it is {today} here, before this program was built ({built})");
-        card.bad("clock", found, "set the clock: certificates and prices depend on it");
+        card.bad("clock", found, "set the clock (timedatectl set-ntp true): certificates and prices depend on it");
     } else {
         card.good("clock", today);
     }
@@ -327,7 +365,8 @@ fn providers(config: &Config, env: &Env, options: &Doctor, card: &mut Card) {
             }
             Ok(verdict) => card.odd("provider", format!("{at}: {verdict}"), "try again later"),
             Err(why) => {
-                card.bad("provider", format!("{at}: not reached: {why}"), "look at network, proxy and `baseUrl`")
+                let fix = format!("cco config show network; cco config show providers.{}", provider.name);
+                card.bad("provider", format!("{at}: not reached: {why}"), fix);
             }
         }
     }

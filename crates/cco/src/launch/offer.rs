@@ -28,7 +28,7 @@ pub(super) fn gateway(env: &Env, client: Client) -> Result<Found, Failure> {
         return Err(absent);
     }
     if with_login {
-        background::install(env, &Install { print: false })?;
+        background::install(env, &Install { config: None, print: false })?;
     } else {
         background::start(env, &Start { config: None })?;
     }

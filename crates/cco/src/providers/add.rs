@@ -127,7 +127,7 @@ fn meant(options: &AddProvider) -> Result<(&'static ProviderKind, Option<BaseUrl
         Some(kind) => Ok((kind, url)),
         None => Err(usage(
             format!("there is no kind of provider `{}`", text::line(what)),
-            &format!("take one of {}, or give an address", known.join(", ")),
+            &format!("take one of {}, or an address such as `https://HOST/v1`", known.join(", ")),
         )),
     }
 }

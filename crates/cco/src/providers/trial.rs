@@ -63,7 +63,8 @@ pub(super) fn tried(mut config: Config, env: &Env, name: &str, model: Option<&st
     };
     let own = provider.default_model.as_deref().or(provider.deployment.as_deref()).or(provider.kind.default_model);
     let Some(model) = model.or(own).map(str::to_owned) else {
-        return Err(super::failed(format!("`{name}` has no `defaultModel`"), "say which one with `--model`"));
+        let help = format!("`cco providers test {name} --model MODEL` names one");
+        return Err(super::failed(format!("`{name}` has no `defaultModel`"), &help));
     };
     provider.enabled = true;
     provider.key_mode = KeyMode::Stored;

@@ -53,7 +53,7 @@ impl Failure {
     pub(crate) fn absent(what: &str, why: &io::Error) -> Self {
         let absent = |what: String| Self { code: EXIT_NOT_RUNNING, unheard: true, ..Self::new(what) };
         if let Some(origin) = ELSEWHERE.get() {
-            return absent(format!("nobody answers at {origin}")).because(why);
+            return absent(format!("nobody answers at {origin}")).because(why).help(AT_THE_URL);
         }
         match why.kind() {
             // Without a gateway there is no socket, or a dead one: that says no more than the words.
@@ -63,6 +63,11 @@ impl Failure {
                 .help("cco daemon logs --program"),
             _ => Self::new(what).because(why),
         }
+    }
+
+    /// What happened was said already.
+    pub(crate) fn told(code: u8) -> Self {
+        Self { code, ..Self::new("") }
     }
 
     /// What was typed cannot be meant.
@@ -79,6 +84,11 @@ impl Failure {
         Self { cause: Some(cause.to_string()), ..self }
     }
 
+    /// Whether what was asked cannot be done as it is.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.code == 2
+    }
+
     /// Whether nobody answered, where another may.
     pub(crate) fn is_unheard(&self) -> bool {
         self.unheard
@@ -92,17 +102,30 @@ impl Failure {
     pub(crate) fn help(self, help: impl Into<Cow<'static, str>>) -> Self {
         Self { help: Some(help.into()), ..self }
     }
+
+    /// What happened and why, in one line for another message.
+    pub(crate) fn whole(&self) -> String {
+        self.cause.as_ref().map_or_else(|| self.what.clone(), |cause| format!("{}: {cause}", self.what))
+    }
 }
 
 /// Prints why a command failed, if it did.
 pub(crate) fn ended(done: Result<(), Failure>) -> ExitCode {
     let Err(failure) = done else { return ExitCode::SUCCESS };
+    if failure.what.is_empty() {
+        return ExitCode::from(failure.code);
+    }
     let cause = failure.cause.as_deref().map(text::lines);
-    term::error(
-        text::lines(&failure.what),
-        cause.as_ref().map(|cause| cause as &dyn fmt::Display),
-        failure.help.as_deref(),
-    );
+    let help = failure.help.or_else(|| match (failure.code, ELSEWHERE.get()) {
+        // It ends with the words of another process, and its help.
+        _ if failure.what.contains("\nhelp: ") => None,
+        // Whoever typed what cannot be meant is shown where the possibilities stand.
+        (2, _) => Some(term::its_help().into()),
+        (_, Some(origin)) => Some(format!("`cco doctor --url {origin}` examines that gateway").into()),
+        (_, None) => Some("`cco doctor` looks for what is wrong".into()),
+    });
+    let cause = cause.as_ref().map(|cause| cause as &dyn fmt::Display);
+    term::error(text::lines(&failure.what), cause, help.as_deref());
     ExitCode::from(failure.code)
 }
 
@@ -119,7 +142,7 @@ impl From<Wrong> for Failure {
         match why {
             Wrong::Question(why) => Self::usage(why),
             Wrong::Store(StoreError::Missing(_)) => {
-                Self::new("nothing has been recorded yet").help("start the gateway with `cco serve` and use it")
+                Self::new("nothing has been recorded yet").help("`cco run -- claude` sends something through it")
             }
             why @ (Wrong::Missing(_) | Wrong::Ambiguous(..)) => Self::new(why.to_string()).help(LISTED),
             why => Self::new(why.to_string()),
@@ -133,13 +156,18 @@ pub(crate) const NOBODY: &str = "no gateway is running here";
 /// How long a question to the files may take.
 const PATIENT: Duration = Duration::from_secs(120);
 
+/// What to do where nobody is at the address that was named.
+const AT_THE_URL: &str =
+    "see that the gateway runs there (`cco status` on that machine) and that the address is its own";
+
 /// What to do where no exchange is meant, or several.
 const LISTED: &str = "`cco logs` lists what there is";
 
 impl From<io::Error> for Failure {
     fn from(why: io::Error) -> Self {
         let kind = why.kind();
-        let failure = Self::new("the gateway did not answer").because(why).help("try again, or look at its log");
+        let help = "`cco status` shows whether it runs, `cco daemon logs --program` what it says";
+        let failure = Self::new("the gateway did not answer").because(why).help(help);
         // What is too large, or no HTTP, is it the next time as well.
         let unheard = !matches!(kind, io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData);
         Self { unheard, ..failure }
@@ -227,7 +255,8 @@ impl Drop for Keeper {
 
 /// Our folder.
 pub(crate) fn home(env: &Env) -> Result<PathBuf, Failure> {
-    let lost = || Failure::new("neither `CCO_HOME` nor `HOME` is set").help("set `CCO_HOME` to cco's folder");
+    let help = "`export CCO_HOME=FOLDER`, or `cco --home FOLDER …`: a folder of your own";
+    let lost = || Failure::new("neither `CCO_HOME` nor `HOME` is set").help(help);
     env.home().ok_or_else(lost)
 }
 
@@ -256,7 +285,7 @@ impl Source {
     fn opened(for_changes: bool) -> Result<Self, Failure> {
         let env = Env::process();
         if let Some(origin) = ELSEWHERE.get() {
-            let nobody = |why| Failure::new(format!("nobody answers at {origin}")).because(why);
+            let nobody = |why| Failure::new(format!("nobody answers at {origin}")).because(why).help(AT_THE_URL);
             return Self::gateway(&env).map_err(nobody);
         }
         let home = home(&env)?;
@@ -266,7 +295,8 @@ impl Source {
             // It is there, and says nothing: stopped, or stuck.
             Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => silent = true,
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(Failure::new("the gateway does not let you ask").because(why));
+                let help = format!("see whose folder it is: `ls -ld {}`", system::quoted(&home));
+                return Err(Failure::new("the gateway does not let you ask").because(why).help(help));
             }
             Err(_) => {}
         }
@@ -309,6 +339,11 @@ impl Source {
         };
         place.is_there()?;
         Ok(Self::Gateway(place))
+    }
+
+    /// Where `--url` says that the gateway is.
+    pub(crate) fn elsewhere() -> Option<&'static Origin> {
+        ELSEWHERE.get()
     }
 
     /// The answer to a question, as JSON.

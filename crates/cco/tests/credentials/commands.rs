@@ -73,7 +73,7 @@ fn what_cannot_be_stored_is_refused() {
     assert_eq!(
         failed(" \n"),
         "error: the key is empty\n\
-         help: store the key alone: one word of visible ASCII characters, of at most 64 KiB\n"
+         help: store the key alone, one word of visible ASCII characters of at most 64 KiB: `cco credentials store NAME < FILE`\n"
     );
     assert!(failed("two canary words").starts_with("error: a key is one word"));
     assert!(failed("canary\nx-evil: 1").starts_with("error: a key is one word"));
@@ -126,6 +126,16 @@ fn a_file_that_others_may_read_is_refused_with_the_command_that_repairs_it() {
         assert!(std::process::Command::new("sh").args(["-c", repair]).status().unwrap().success());
         assert_eq!(home.retrieve("A"), format!("{KEY}\n"));
     }
+    std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    for command in [&["list"][..], &["retrieve", "A"], &["delete", "A"]] {
+        let said = home.run(command).failed(1);
+        assert!(
+            said.contains("others may write to it (mode 0777)") && said.contains("help: run `chmod 700 "),
+            "{said}"
+        );
+    }
+    std::fs::set_permissions(home.path(), PermissionsExt::from_mode(0o700)).unwrap();
+    assert_eq!(home.retrieve("A"), format!("{KEY}\n"));
     let (path, aside) = (home.file("credentials"), home.file("aside"));
     std::fs::rename(&path, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, &path).unwrap();
@@ -242,7 +252,7 @@ async fn a_provider_is_asked_whether_it_takes_a_key() {
     assert!(unused.contains("no provider of the configuration uses `B`") && unused.contains("--provider"), "{unused}");
     assert!(home.run(&["test", "B", "--provider", "anthropic"]).done().contains("accepted"));
     let unknown = home.run(&["test", "B", "--provider", "nobody"]).failed(1);
-    assert!(unknown.contains("no provider `nobody`") && unknown.contains("it has `anthropic`"), "{unknown}");
+    assert!(unknown.contains("no provider `nobody`") && unknown.contains("takes one of `anthropic`"), "{unknown}");
     assert!(home.run(&["test", "C", "--provider", "anthropic"]).failed(1).contains("no credential `C`"));
 
     // Nobody there, nothing to be told, and a configuration that is none.

@@ -271,7 +271,10 @@ async fn where_the_system_can_start_one_with_the_login_that_is_offered() {
     let asked = "No gateway is running. Start one now, and with every login (`cco daemon install`)? [y/N]";
     assert!(said.contains(asked) && said.contains("claude now asks http://127.0.0.1:"), "{said}");
     let told = std::fs::read_to_string(home.path().join("user/told")).unwrap();
-    assert_eq!(told, "--user show-environment\n--user daemon-reload\n--user enable --now cco.service\n");
+    assert_eq!(
+        told,
+        "--user show-environment\n--user show-environment\n--user daemon-reload\n--user enable --now cco.service\n"
+    );
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ async fn where_nothing_was_recorded_that_is_said() {
         let output = cco(home.path(), args).await;
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         let said = text(&output.stderr);
-        assert!(said.contains("error: nothing has been recorded yet\nhelp: start the gateway"), "{args:?}: {said}");
+        assert!(said.contains("error: nothing has been recorded yet\nhelp: `cco run -- claude`"), "{args:?}: {said}");
     }
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "looking makes no files");
 }

@@ -216,10 +216,6 @@ async fn the_command_shows_what_happens() {
     stop(gateway).await;
     assert!(soon(child.wait()).await.unwrap().success());
     let output = crate::cco(home.path(), &["watch"]).await;
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        crate::text(&output.stderr).contains("help: start one with `cco serve`"),
-        "{}",
-        crate::text(&output.stderr)
-    );
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(crate::text(&output.stderr), "error: no gateway is running here\nhelp: cco daemon start\n");
 }

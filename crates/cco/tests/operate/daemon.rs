@@ -102,7 +102,7 @@ async fn it_starts_shows_itself_and_stops() {
     assert_eq!(Client::connect(daemon.address()).await.ask(whole("text=ok")).await.status, 200);
     let shown = daemon.run(&["status"]).done();
     assert!(
-        shown.contains("   Today: 1 requests, <$0.0001\n") && shown.contains("   Provider anthropic: http://"),
+        shown.contains("   Today: 1 request, <$0.0001\n") && shown.contains("   Provider anthropic: http://"),
         "{shown}"
     );
     assert!(daemon.start().starts_with(&format!("already running: PID {pid}")));
@@ -158,8 +158,10 @@ async fn what_looks_can_look_at_a_gateway_elsewhere() {
     assert!(refused.contains("works on this machine only"), "{refused}");
     assert_eq!(run(&elsewhere, &["--url", "https://127.0.0.1:1", "status"]).code, Some(2));
     let nobody = run(&elsewhere, &["--url", "http://127.0.0.1:9", "logs"]).failed(1);
-    assert!(nobody.contains("nobody answers at http://127.0.0.1:9"), "{nobody}");
-    assert_eq!(run(&elsewhere, &["--url", "http://127.0.0.1:9", "status"]).code, Some(3));
+    assert!(nobody.contains("nobody answers at http://127.0.0.1:9") && nobody.contains("\nhelp: "), "{nobody}");
+    let status = run(&elsewhere, &["--url", "http://127.0.0.1:9", "status"]);
+    assert_eq!(status.code, Some(3));
+    assert!(status.out.ends_with("   Nobody answers at http://127.0.0.1:9\n"), "{}", status.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,6 +177,60 @@ async fn what_keeps_it_from_starting_is_told_at_once() {
     let refused = daemon.run(&["daemon", "start"]).failed(78);
     assert!(refused.contains("did you mean `server`?"), "{refused}");
     assert_eq!(daemon.status()["running"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_another_configuration_than_the_one_in_use_says_so() {
+    let upstream = upstream().await;
+    let mut daemon = Daemon::new(&upstream);
+    daemon.start();
+    let pid = daemon.pid();
+    let (file, other, link) =
+        (daemon.0.file("config.json"), daemon.0.file("it's other.json"), daemon.0.file("link.json"));
+    std::fs::copy(&file, &other).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let [file, other, link] = [&file, &other, &link].map(|path| path.to_str().unwrap().to_owned());
+
+    let refused = daemon.run(&["daemon", "start", "--config", &other]).failed(1);
+    assert!(refused.starts_with("error: a gateway runs already, with another configuration\n"), "{refused}");
+    assert!(refused.contains(&format!("cause: PID {pid} at http://{} reads {file}\n", daemon.address())), "{refused}");
+    for same in [&file, &link] {
+        let said = daemon.run(&["daemon", "start", "--config", same]).done();
+        assert!(said.starts_with(&format!("already running: PID {pid}")), "{said}");
+    }
+    daemon.0.set("CCO_CONFIG", &other);
+    let said = daemon.run(&["daemon", "start"]);
+    assert!(said.code == Some(0) && said.out.starts_with(&format!("already running: PID {pid}")), "{}", said.out);
+    assert!(
+        said.err.contains("warning: it does not read the file that `CCO_CONFIG` names\nhelp: `cco "),
+        "{}",
+        said.err
+    );
+    daemon.0.unset("CCO_CONFIG");
+
+    // What is advised is what helps.
+    let command = refused.split("help: `").nth(1).unwrap().split("` lets").next().unwrap();
+    let folder = std::path::Path::new(env!("CARGO_BIN_EXE_cco")).parent().unwrap();
+    let path = format!("{}:/usr/bin:/bin", folder.display());
+    let done = daemon.0.wrapped("sh", &["-c", command]).env("PATH", path).output().unwrap();
+    let said = Said::from(done);
+    assert!(said.code == Some(0) && said.out.contains(&format!("config: {other}\n")), "{}{}", said.out, said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_was_named_from_its_own_folder_is_known_everywhere() {
+    let upstream = upstream().await;
+    let daemon = Daemon::new(&upstream);
+    let mut command = daemon.0.command(&["serve", "--log-file", "--config", "config.json"]);
+    let mut service = command.current_dir(daemon.0.path()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(service.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on "), "{line}");
+    let file = daemon.0.file("config.json");
+    let said = daemon.run(&["daemon", "start", "--config", file.to_str().unwrap()]).done();
+    assert!(said.starts_with("already running: ") && said.contains(&format!("config: {}\n", file.display())), "{said}");
+    assert_eq!(daemon.run(&["daemon", "stop"]).code, Some(0));
+    assert!(service.wait().unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,8 +290,10 @@ async fn a_new_process_that_does_not_start_leaves_the_old_one_in_place() {
     daemon.start();
     let pid = daemon.pid();
     std::fs::write(daemon.0.file("config.json"), "{ nonsense").unwrap();
-    let refused = daemon.run(&["daemon", "restart"]).failed(1);
+    let refused = daemon.run(&["daemon", "restart"]).failed(78);
     assert!(refused.contains("the old one serves on") && refused.contains("not well-formed"), "{refused}");
+    assert!(refused.contains("config.json:1:3: ") && refused.contains("\nhelp: correct `"), "{refused}");
+    assert_eq!(refused.matches("\nhelp: ").count(), 1, "{refused}");
     assert_eq!((daemon.pid(), is_alive(pid)), (pid, true));
     // The file is looked at twice a second.
     let shown = soon(async {

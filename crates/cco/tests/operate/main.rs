@@ -15,6 +15,7 @@ mod broken;
 mod configure;
 mod daemon;
 mod doctor;
+mod errors;
 mod finish;
 mod reload;
 mod uninstall;

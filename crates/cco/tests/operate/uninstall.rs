@@ -116,6 +116,33 @@ async fn a_manager_that_does_not_answer_holds_up_no_removal() {
     assert!(kept.iter().all(|name| [".config", "bin", "told"].contains(&name.as_str())), "{kept:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_manager_answers_nothing_is_installed_and_what_runs_runs_on() {
+    let upstream = upstream().await;
+    let mut daemon = Daemon::new(&upstream);
+    manager(&mut daemon.0);
+    std::fs::write(daemon.0.file("bin/systemctl"), "#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n").unwrap();
+    daemon.start();
+    let before = daemon.status()["pid"].clone();
+    let refused = run(&daemon.0, &["daemon", "install"]).failed(1);
+    assert!(refused.contains("nothing was installed") && refused.contains("Failed to connect to bus"), "{refused}");
+    assert!(refused.contains("\nhelp: `cco daemon start`"), "{refused}");
+    assert_eq!(daemon.status()["pid"], before);
+    assert!(!daemon.0.file(".config").exists());
+}
+
+#[test]
+fn what_is_installed_reads_the_configuration_that_is_named() {
+    let mut home = Home::new();
+    let exec = |said: Said| said.done().lines().find(|line| line.starts_with("ExecStart=")).map(str::to_owned).unwrap();
+    assert!(exec(run(&home, &["daemon", "install", "--print"])).ends_with("\" serve --log-file"));
+    let named = exec(run(&home, &["daemon", "install", "--print", "--config", "/srv/a.json"]));
+    assert!(named.ends_with("\" serve --log-file --config \"/srv/a.json\""), "{named}");
+    home.set("CCO_CONFIG", "/srv/b.json");
+    let named = exec(run(&home, &["daemon", "install", "--print"]));
+    assert!(named.ends_with("\" serve --log-file --config \"/srv/b.json\""), "{named}");
+}
+
 /// Credentials whose key is given by the system's manager, and one that is stored with it.
 fn sealed(home: &mut Home) {
     let given = home.file("given");
@@ -138,6 +165,24 @@ fn a_file_of_credentials_that_cannot_be_opened_goes_whole() {
     let said = run(&home, &["uninstall", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_eq!(names(&home), Vec::<String>::new());
+}
+
+/// Others may have read them: that is no reason to keep them.
+#[test]
+fn credentials_that_were_open_to_others_are_closed_and_go() {
+    for open in ["credentials", "credentials.key", "credentials.seen", ""] {
+        let home = Home::new();
+        home.store("A", "sk-ant-api03-0123456789");
+        let path = if open.is_empty() { home.path().to_owned() } else { home.file(open) };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(if open.is_empty() { 0o777 } else { 0o644 }))
+            .unwrap();
+        assert!(home.run(&["list"]).failed(1).contains("others may "), "{open}");
+        let said = run(&home, &["uninstall", "--purge", "--yes"]);
+        assert_eq!(said.code, Some(0), "{open}: {}", said.err);
+        assert!(said.err.starts_with(&format!("note: `{}` was open to others", path.display())), "{}", said.err);
+        assert!(said.out.contains("removed: credential `A`\n"), "{open}: {}", said.out);
+        assert!(!home.path().exists());
+    }
 }
 
 /// It may be the list of keys that are in the keyring of the system: without it nothing finds them any more.

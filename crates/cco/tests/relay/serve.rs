@@ -151,7 +151,10 @@ async fn an_address_that_others_can_reach_needs_a_permission_and_a_token() {
     let output = run(&["serve", "--listen", "0.0.0.0:0"], home.path()).await;
     assert_eq!(output.status.code(), Some(78));
     let said = text(&output.stderr);
-    assert!(said.contains("`server.allowRemote`") && said.contains("`server.token`"), "{said}");
+    assert!(
+        said.contains("set server.allowRemote true`") && said.contains("set server.token env:CCO_TOKEN`"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

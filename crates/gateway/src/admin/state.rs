@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::shape;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Gateway;
+use crate::process::NoSuccessor;
 use crate::provider::Provider;
 
 pub(super) fn health(gateway: &Gateway) -> Value {
@@ -71,11 +72,18 @@ fn process(gateway: &Gateway) -> Value {
 
 /// Has another process take this one's place.
 pub(super) async fn restart(gateway: &Gateway) -> Result<Value, Refusal> {
-    let refused = |message: String| Refusal::new(ErrorKind::Unavailable, message).retry(Retry::Never);
-    let nobody = || refused("this gateway cannot be restarted from here, or is being restarted".into());
+    let refused = |kind, message: String| Refusal::new(kind, message).retry(Retry::Never);
+    let nobody = || {
+        let message = "this gateway cannot be restarted from here, or is being restarted";
+        refused(ErrorKind::Unavailable, message.into())
+    };
     match gateway.process.succeed().await.ok_or_else(nobody)? {
         Ok(said) => Ok(serde_json::from_str(&said).unwrap_or_default()),
-        Err(why) => Err(refused(format!("the new process does not start, the old one serves on: {why}"))),
+        Err(NoSuccessor { why, is_configuration }) => {
+            // The same answer as to a reload with that file.
+            let kind = if is_configuration { ErrorKind::InvalidRequest } else { ErrorKind::Unavailable };
+            Err(refused(kind, format!("the new process does not start, the old one serves on:\n{why}")))
+        }
     }
 }
 

@@ -63,7 +63,7 @@ impl FromStr for CredentialRef {
             }
             _ if looks_like_a_key(text) => bad(
                 "this looks like a key itself, which does not belong in a configuration file",
-                "put the key into an environment variable and write its name: `env:NAME`".into(),
+                "`cco credentials store NAME` keeps it: write `credential:NAME`, or `env:NAME` for a variable".into(),
             ),
             _ if is_variable_name(text) && !text.bytes().any(|b| b.is_ascii_lowercase()) => {
                 bad("no credential reference", format!("for the environment variable of that name write `env:{text}`"))

@@ -1,15 +1,24 @@
 //! Changes to a configuration's text that leave its comments and everything else where they are.
 
 use jsonc_parser::cst::{CstInputValue, CstNode, CstObject, CstRootNode};
+use jsonc_parser::errors::ParseError;
 use serde_json::Value as Json;
 
+use super::fault::Lines;
 use super::path::{KeyPath, Step};
 
 /// Why a text cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EditError {
     /// It is not well-formed.
-    Malformed(String),
+    Malformed {
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong there.
+        why: String,
+    },
     /// What lies on the way to the key is no object, or no list of that length.
     NoWay(String),
 }
@@ -17,7 +26,9 @@ pub enum EditError {
 impl std::fmt::Display for EditError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Malformed(why) => write!(f, "the file is not well-formed: {why}"),
+            Self::Malformed { line, column, why } => {
+                write!(f, "the file is not well-formed: line {line}, column {column}: {why}")
+            }
             Self::NoWay(place) => write!(f, "`{place}` is not in the file: set what it belongs to first"),
         }
     }
@@ -25,17 +36,25 @@ impl std::fmt::Display for EditError {
 
 impl std::error::Error for EditError {}
 
+fn malformed(text: &str, error: &ParseError) -> EditError {
+    let (line, column) = Lines::new(text).at(error.range().start);
+    EditError::Malformed { line, column, why: super::lower_first(&error.kind().to_string()) }
+}
+
 /// A text with comments as plain JSON.
 pub fn plain(text: &str) -> Result<Json, EditError> {
-    jsonc_parser::parse_to_serde_value(text, &super::options())
-        .map_err(|error| EditError::Malformed(super::lower_first(&error.kind().to_string())))
+    jsonc_parser::parse_to_serde_value(text, &super::options()).map_err(|error| malformed(text, &error))
+}
+
+/// Whether the text says something at this key, known or not.
+pub fn is_in(text: &str, path: &KeyPath) -> bool {
+    edited(text, path, None).is_ok_and(|without| without != text)
 }
 
 /// The text with this value at this key; `None` removes the key, so that its default holds.
 pub fn edited(text: &str, path: &KeyPath, value: Option<&Json>) -> Result<String, EditError> {
     let start = if text.trim().is_empty() { "{}\n" } else { text };
-    let root = CstRootNode::parse(start, &super::options())
-        .map_err(|error| EditError::Malformed(super::lower_first(&error.kind().to_string())))?;
+    let root = CstRootNode::parse(start, &super::options()).map_err(|error| malformed(start, &error))?;
     let whole = root.object_value_or_create().ok_or_else(|| EditError::NoWay("{ … }".into()))?;
     let ours = whole.object_value(super::check::SECTION).unwrap_or(whole);
     match value {
@@ -194,7 +213,16 @@ mod tests {
             let got = edited(text, &"log.level".parse().unwrap(), Some(&json!("debug"))).unwrap();
             assert_eq!(super::super::json_of(&got), Some(json!({ "log": { "level": "debug" } })), "{got}");
         }
-        assert!(matches!(edited("{", &"log.level".parse().unwrap(), None), Err(EditError::Malformed(_))));
+        assert!(matches!(edited("{", &"log.level".parse().unwrap(), None), Err(EditError::Malformed { line: 1, .. })));
+        let wrong = plain("{\n  \"a\": 1,\n  oops\n}").unwrap_err().to_string();
+        assert!(wrong.starts_with("the file is not well-formed: line 3, column 3: "), "{wrong}");
+    }
+
+    #[test]
+    fn a_key_is_in_a_text_whether_it_is_known_or_not() {
+        let text = r#"{ "servr": { "a": 1 }, "log": {} }"#;
+        let is = |path: &str| is_in(text, &path.parse().unwrap());
+        assert_eq!(["servr", "servr.a", "log", "server", "log.level"].map(is), [true, true, true, false, false]);
         assert!(matches!(edited("[1]", &"log.level".parse().unwrap(), Some(&json!(1))), Err(EditError::NoWay(_))));
     }
 

@@ -67,6 +67,25 @@ pub struct Faults {
     pub faults: Vec<Fault>,
 }
 
+impl Faults {
+    /// What a change of this key brings in, and what was there before it. A value that is set answers for all that is
+    /// wrong with it; of other keys only what was right before counts. Lines move, so that no place is compared.
+    pub fn brought_in(before: &[Fault], after: Vec<Fault>, set: Option<&str>) -> (Vec<Fault>, Vec<Fault>) {
+        let count = |all: &[Fault], path: &str| all.iter().filter(|fault| fault.path == path).count();
+        let own = |path: &str| {
+            let rest = set.and_then(|set| path.strip_prefix(set));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let is_new = |fault: &Fault| own(&fault.path) || count(&after, &fault.path) > count(before, &fault.path);
+        let new: Vec<bool> = after.iter().map(is_new).collect();
+        let (mut brought, mut there) = (Vec::new(), Vec::new());
+        for (fault, is_new) in after.into_iter().zip(new) {
+            if is_new { brought.push(fault) } else { there.push(fault) }
+        }
+        (brought, there)
+    }
+}
+
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, fault) in self.faults.iter().enumerate() {
@@ -126,6 +145,37 @@ mod tests {
         assert_eq!(lines.at(3), (2, 1), "in the middle of a character");
         assert_eq!(lines.at(999), (3, 1));
         assert_eq!(Lines::new("").at(0), (1, 1));
+    }
+
+    #[test]
+    fn a_change_answers_for_what_it_sets_and_for_what_was_right_before() {
+        let fault = |line, path: &str, message: &str| Fault {
+            line,
+            column: 1,
+            variable: None,
+            path: path.into(),
+            message: message.into(),
+            help: None,
+        };
+        let before = [fault(1, "servr", "unknown key"), fault(2, "log.level", "\"loud\" is not known here")];
+        let paths = |all: Vec<Fault>| all.into_iter().map(|fault| fault.path).collect::<Vec<_>>();
+        let check = |after: &[Fault], set, new: &[&str], there: &[&str]| {
+            let (brought, old) = Faults::brought_in(&before, after.to_vec(), set);
+            assert_eq!(
+                (paths(brought), paths(old)),
+                (new.iter().map(|p| (*p).to_owned()).collect(), there.iter().map(|p| (*p).to_owned()).collect())
+            );
+        };
+        let moved = [fault(3, "servr", "unknown key"), fault(4, "log.level", "\"loud\" is not known here")];
+        check(&moved, Some("server.listen"), &[], &["servr", "log.level"]);
+        check(&moved, Some("log.level"), &["log.level"], &["servr"]);
+        check(&moved, Some("log"), &["log.level"], &["servr"]);
+        check(&moved, Some("log.lev"), &[], &["servr", "log.level"]);
+        check(&moved[..1], None, &[], &["servr"]);
+        let other = [moved[0].clone(), fault(9, "providers.a.baseUrl", "is missing")];
+        check(&other, Some("providers.a.providerType"), &["providers.a.baseUrl"], &["servr"]);
+        let twice = [moved[0].clone(), moved[0].clone()];
+        check(&twice, Some("log.level"), &["servr", "servr"], &[]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ and remedy; nothing starts with a faulty configuration (exit code 78).
 | `cco config path` | prints which file is read |
 | `cco config show [KEY]` | prints what holds, and where it comes from: a line of the file, a variable or the default; secrets are masked; `--json` for programs |
 | `cco config get KEY` | prints one value, alone |
-| `cco config set KEY VALUE` | changes the file and keeps its comments; refused where the result would be faulty. `--default` in place of the value removes the key |
+| `cco config set KEY VALUE` | changes the file and keeps its comments; refused for faults that it would bring in; those that were there before are told. `--default` in place of the value removes the key, also one that is not known |
 | `cco config validate` | reads a file and says what is wrong with it, without starting anything |
 | `cco config schema` | prints the JSON Schema |
 | `cco config reload` | has the running gateway load it again, and says what changed |

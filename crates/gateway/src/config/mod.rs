@@ -29,7 +29,7 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::errors::ParseError;
 
 pub use credential::{BadRef, CredentialRef};
-pub use edit::{EditError, edited, plain};
+pub use edit::{EditError, edited, is_in, plain};
 pub use env::{
     ALL_PROXY, CCO_ADMIN_TOKEN, CCO_CONFIG, CCO_HOME, CCO_PASSPHRASE, CREDENTIALS_DIRECTORY, DBUS_SESSION_BUS_ADDRESS,
     Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_COLOR, NO_PROXY, NOTIFY_SOCKET, VARIABLES, Variable, XDG_CONFIG_HOME,
@@ -176,7 +176,8 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { file, error, named_by } => {
-                write!(f, "cannot read `{}`, named by {named_by}: {error}", file.display())
+                let named = if *named_by == DEFAULT { String::new() } else { format!(", named by {named_by}") };
+                write!(f, "cannot read `{}`{named}: {error}", file.display())
             }
             Self::Faulty(faults) => faults.fmt(f),
         }

@@ -87,6 +87,22 @@ impl FromStr for KeyPath {
 }
 
 impl KeyPath {
+    /// The section or key at its beginning.
+    pub fn first(&self) -> &str {
+        match self.0.first() {
+            Some(Step::Key(name)) => name,
+            _ => "",
+        }
+    }
+
+    /// The provider whose keys it leads to.
+    pub fn provider(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Step::Key(section), Step::Key(name), ..] if section == "providers" => Some(name),
+            _ => None,
+        }
+    }
+
     /// What may stand at this path.
     pub fn shape(&self) -> Result<Shape, BadPath> {
         let mut shape = Shape::Section(Config::keys());

@@ -163,6 +163,11 @@ pub fn folder(path: &Path) -> Result<(), Refusal> {
     if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path) {
         return Err(Refusal::Io(error));
     }
+    sound(path)
+}
+
+/// Whether a folder that is there is ours, and nobody else may change what is in it.
+pub fn sound(path: &Path) -> Result<(), Refusal> {
     let about = std::fs::metadata(path)?;
     if about.uid() != rustix::process::geteuid().as_raw() {
         return Err(Refusal::Unsafe(Flaw::Foreign(about.uid())));
@@ -171,6 +176,27 @@ pub fn folder(path: &Path) -> Result<(), Refusal> {
         return Err(Refusal::Unsafe(Flaw::Writable(about.mode() & 0o7777)));
     }
     Ok(())
+}
+
+/// Shuts everybody else out of a file or folder of ours; gives the mode that it had, if it let others in.
+pub fn close(path: &Path) -> io::Result<Option<u32>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    let about = file.metadata()?;
+    let mode = about.mode() & 0o7777;
+    let others = if about.is_dir() { 0o022 } else { 0o077 };
+    if about.uid() != rustix::process::geteuid().as_raw() || mode & others == 0 {
+        return Ok(None);
+    }
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode & !0o077))?;
+    Ok(Some(mode))
+}
+
+/// Whether files can be made in a folder, tried with one that is removed at once.
+pub fn writable(folder: &Path) -> io::Result<()> {
+    let trial = temporary(&folder.join("cco.lock"));
+    write_new(&trial, b"")?;
+    std::fs::remove_file(&trial)
 }
 
 /// Creates a file with this content, unless it is there by then: `false`. Nobody ever sees a half of it.
@@ -377,6 +403,33 @@ mod tests {
             }
             assert_eq!(&**read(&path, 100).unwrap(), b"content", "{flaw:?}");
         }
+    }
+
+    #[test]
+    fn what_is_open_to_others_is_closed_and_nothing_else_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a"), folder.path().join("link"));
+        replace(&path, b"x").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(close(&path).unwrap(), None);
+        for (path, open, closed) in [(&*path, 0o644, 0o600), (folder.path(), 0o777, 0o700)] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(open)).unwrap();
+            assert!(close(&link).is_err(), "no link is followed");
+            assert_eq!((close(path).unwrap(), mode(path)), (Some(open), closed));
+        }
+        // A folder may be looked into, as long as only we write there.
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!((close(folder.path()).unwrap(), sound(folder.path()).is_ok()), (None, true));
+    }
+
+    #[test]
+    fn what_can_be_written_is_found_by_writing_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        writable(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(writable(&folder.path().join("missing")).is_err());
+        assert!(writable(Path::new("/proc")).is_err(), "not even root may");
     }
 
     #[test]

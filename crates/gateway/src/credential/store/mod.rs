@@ -101,8 +101,8 @@ pub struct Put {
     pub chosen: Option<String>,
 }
 
-/// What tells one state of the store from another, without reading it.
-pub type Stamps = [Option<Stamp>; 3];
+/// What tells one state of the store from another, without reading it: its files, and whether its folder is safe.
+pub type Stamps = ([Option<Stamp>; 3], bool);
 
 /// The store of one folder.
 pub struct Credentials {
@@ -167,7 +167,8 @@ impl Credentials {
 
     /// Changes whenever the store does; some system calls, no reading.
     pub fn stamps(&self) -> Stamps {
-        [self.path(), self.beside("key"), self.beside("seen")].map(|path| system::stamp(&path))
+        let files = [self.path(), self.beside("key"), self.beside("seen")].map(|path| system::stamp(&path));
+        (files, system::sound(&self.home).is_ok())
     }
 
     /// Where the values are kept; `None` before the first is stored. Takes no key.
@@ -363,6 +364,11 @@ impl Credentials {
     }
 
     fn file(&self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, StoreError> {
+        // Whoever may write to the folder may have put an earlier state of the files there.
+        match system::sound(&self.home) {
+            Ok(()) | Err(Refusal::Missing) => {}
+            Err(refusal) => return Err(at(&self.home)(refusal)),
+        }
         let path = self.path();
         match system::read(&path, form::LARGEST) {
             Ok(file) => Ok(Some(file)),

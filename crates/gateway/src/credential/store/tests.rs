@@ -347,6 +347,13 @@ fn a_file_that_others_could_have_read_or_written_is_refused_with_the_command_tha
     std::fs::set_permissions(home.path(""), PermissionsExt::from_mode(0o777)).unwrap();
     let error = home.open().put("B", &Secret::new(OTHER), None).unwrap_err();
     assert!(error.help().contains("chmod 700"), "{}", error.help());
+    let store = home.open();
+    let open = store.stamps();
+    home.check_fails("others may write to it (mode 0777)", "chmod 700");
+    assert!(store.list().is_err() && store.delete("A").is_err() && store.backend().is_err());
+    std::fs::set_permissions(home.path(""), PermissionsExt::from_mode(0o700)).unwrap();
+    assert_ne!(store.stamps(), open, "whoever waits for it notices that it is safe again");
+    assert_eq!(home.get("A").as_deref(), Some(KEY));
 }
 
 #[test]
