@@ -121,7 +121,7 @@ impl Form {
             _ if text.trim().is_empty() => return Ok(None),
             Self::Json => config::plain(text).map_err(|why| Refused(why.to_string()))?,
             Self::Toml => {
-                let table: toml_edit::DocumentMut = text.parse().map_err(|why| not_toml(&why))?;
+                let table: toml_edit::DocumentMut = text.parse().map_err(|why| not_toml(text, &why))?;
                 return Ok(key.split('.').try_fold(table.as_item(), |item, step| item.get(step)).and_then(from_toml));
             }
         };
@@ -150,7 +150,7 @@ impl Form {
             let key: KeyPath = key.parse().expect("our own keys are well-formed");
             return config::edited(text, &key, value).map_err(|why| Refused(why.to_string()));
         }
-        let mut document: toml_edit::DocumentMut = text.parse().map_err(|why| not_toml(&why))?;
+        let mut document: toml_edit::DocumentMut = text.parse().map_err(|why| not_toml(text, &why))?;
         let mut at = document.as_table_mut() as &mut dyn toml_edit::TableLike;
         let (around, name) = key.rsplit_once('.').unwrap_or(("", key));
         for step in around.split('.').filter(|step| !step.is_empty()) {
@@ -171,8 +171,10 @@ impl Form {
     }
 }
 
-fn not_toml(why: &toml_edit::TomlError) -> Refused {
-    Refused(format!("the file is not well-formed: {}", why.message()))
+fn not_toml(text: &str, why: &toml_edit::TomlError) -> Refused {
+    let before = why.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1)).unwrap_or_default();
+    Refused(format!("the file is not well-formed: {line}{}", why.message()))
 }
 
 /// Of the values that we set, and of tables whether they are empty.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::before;
 use super::client::Client;
 use super::difference;
-use super::kept::{self, Change, Form, Keys};
+use super::kept::{self, Change, Form, Keys, Refused};
 use super::offer;
 use super::pay::{self, Pay};
 use crate::cli::launch::{Known, Setup};
@@ -109,6 +109,13 @@ fn refused(client: Known, why: impl std::fmt::Display) -> Failure {
     Failure::new(format!("the settings of {} are left as they are", client.name())).because(why)
 }
 
+/// The same where the file itself is at fault: which one, where in it, and what comes after its correction.
+fn unreadable(client: Known, path: &Path, why: &Refused, again: &str) -> Failure {
+    let (why, shown) = (why.to_string(), path.display().to_string());
+    let cause = if why.contains(&shown) { why } else { format!("`{shown}`: {why}") };
+    refused(client, cause).help(format!("correct `{shown}`, then `cco setup {}{again}`", client.name()))
+}
+
 fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
     let env = Env::process();
     let home = source::home(&env)?;
@@ -119,8 +126,9 @@ fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
     let earlier = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
     let earlier = earlier.into_iter().find(|earlier| earlier.path == path);
     let keys = client.keys(&found.base, &pay);
-    let change = Change::plan(&path, form, keys, earlier.as_ref()).map_err(|why| refused(client, why))?;
-    let now = kept::read(&path).map_err(|why| refused(client, why))?;
+    let faulty = |why: Refused| unreadable(client, &path, &why, "");
+    let change = Change::plan(&path, form, keys, earlier.as_ref()).map_err(faulty)?;
+    let now = kept::read(&path).map_err(faulty)?;
     term::note(&pay);
     client.wins(&env).iter().for_each(|wins| term::warning(format_args!("this comes before it: {wins}"), None));
     if now.as_deref() == Some(change.after.as_str()) {
@@ -150,8 +158,9 @@ fn undo(client: Known, yes: bool) -> Result<(), Failure> {
 }
 
 fn undo_one(client: Known, home: &Path, change: &Change, yes: bool) -> Result<(), Failure> {
-    let now = kept::read(&change.path).map_err(|why| refused(client, why))?;
-    let after = change.undone(now.as_deref()).map_err(|why| refused(client, why))?;
+    let faulty = |why: Refused| unreadable(client, &change.path, &why, " --undo");
+    let now = kept::read(&change.path).map_err(faulty)?;
+    let after = change.undone(now.as_deref()).map_err(faulty)?;
     if now != after {
         agreed(&change.path, now.as_deref().unwrap_or_default(), after.as_deref().unwrap_or_default(), yes)?;
         kept::write(&change.path, after.as_deref()).map_err(|why| refused(client, why))?;

@@ -133,6 +133,20 @@ async fn a_settings_file_that_cannot_be_read_is_left_alone() {
         assert_eq!(refused.status.code(), Some(1));
         let said = format!("error: the settings of claude are left as they are\ncause: `{path}`: {why}");
         assert!(text(&refused.stderr).starts_with(&said), "{}", text(&refused.stderr));
+        let help = format!("\nhelp: correct `{path}`, then `cco setup claude`\n");
+        assert!(text(&refused.stderr).ends_with(&help), "{}", text(&refused.stderr));
         assert_eq!(std::fs::read_to_string(&settings).unwrap(), broken);
     }
+    std::fs::write(&settings, "{\n  \"env\": {\n    broken\n").unwrap();
+    let refused = output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await;
+    assert!(text(&refused.stderr).contains("not well-formed: line 3, column 5: "), "{}", text(&refused.stderr));
+    let codex = gateway.home().join("user/.codex/config.toml");
+    std::fs::create_dir_all(codex.parent().unwrap()).unwrap();
+    std::fs::write(&codex, "model = \"a\"\n[broken\n").unwrap();
+    let refused = output(&mut cco(gateway.home(), &["setup", "codex", "--pay", "own", "--yes"])).await;
+    assert!(
+        text(&refused.stderr).contains("config.toml`: the file is not well-formed: line 2: "),
+        "{}",
+        text(&refused.stderr)
+    );
 }
