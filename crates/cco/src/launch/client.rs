@@ -6,6 +6,7 @@ use std::path::Path;
 
 use gateway::config::Env;
 use gateway::secret::Secret;
+use serde_json::{Value, json};
 use toml_edit::InlineTable;
 
 use super::project::Project;
@@ -106,6 +107,34 @@ pub(super) fn arguments(client: Client, base: &str, project: Option<&Project>) -
     vec!["-c".into(), "model_provider=\"cco\"".into(), "-c".into(), of_provider]
 }
 
+/// The variable that sends OpenCode to the gateway at `base`, with this key if it is not to take its own. What is in it
+/// already stays, but for that.
+pub(super) fn opencode(base: &str, key: Option<&str>, project: Option<&Project>, env: &Env) -> (&'static str, String) {
+    let name = "OPENCODE_CONFIG_CONTENT";
+    let own = env.named(name).and_then(|own| serde_json::from_str(own.to_str()?).ok());
+    let mut config: Value = own.filter(Value::is_object).unwrap_or_else(|| json!({}));
+    let mut at = &mut config;
+    for step in ["provider", "anthropic", "options"] {
+        at = &mut at[step];
+        if !at.is_object() {
+            *at = json!({});
+        }
+    }
+    at["baseURL"] = format!("{base}/v1").into();
+    if let Some(key) = key {
+        at["apiKey"] = key.into();
+    }
+    if let Some(project) = project {
+        if !at["headers"].is_object() {
+            at["headers"] = json!({});
+        }
+        for (name, value) in project.headers().lines().filter_map(|line| line.split_once(": ")) {
+            at["headers"][name] = value.into();
+        }
+    }
+    (name, config.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +198,26 @@ mod tests {
         assert_eq!(headers["x-cco-project"].as_str(), Some("web%20\"a\""));
         assert_eq!(headers["x-cco-branch"].as_str(), Some("fix"));
         assert!(arguments(Client::Claude, "b", None).is_empty() && arguments(Client::Other, "b", None).is_empty());
+    }
+
+    #[test]
+    fn opencode_is_sent_by_a_configuration_in_its_environment() {
+        let project = Project { name: "web".into(), branch: None };
+        let told = |own: &'static str, key, project| {
+            let env = Env::fixed([("OPENCODE_CONFIG_CONTENT", own)]);
+            serde_json::from_str::<Value>(&opencode("http://b", key, project, &env).1).unwrap()
+        };
+        let options = |options: Value| json!({ "provider": { "anthropic": { "options": options } } });
+        assert_eq!(told("", None, None), options(json!({ "baseURL": "http://b/v1" })));
+        let headers = json!({ "x-cco-project": "web" });
+        let all = options(json!({ "baseURL": "http://b/v1", "apiKey": "k", "headers": headers }));
+        assert_eq!(told("no JSON", Some("k"), Some(&project)), all);
+        let own =
+            r#"{"model":"m","provider":{"anthropic":{"options":{"headers":{"a":"b"},"baseURL":"x"}},"openai":1}}"#;
+        let mut want = json!({ "model": "m", "provider": { "openai": 1 } });
+        want["provider"]["anthropic"]["options"] =
+            json!({ "baseURL": "http://b/v1", "headers": { "a": "b", "x-cco-project": "web" } });
+        assert_eq!(told(own, None, Some(&project)), want);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use gateway::config::Env;
+use gateway::secret::Secret;
 use serde_json::Value;
 
 use super::before::{self, Purpose};
@@ -39,7 +40,10 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
         term::note(&pay);
     }
     let began = gateway::recorder::now_us();
-    let changes = client::changes(&found.base, token.as_ref(), project.as_ref(), &env);
+    let mut changes = client::changes(&found.base, token.as_ref(), project.as_ref(), &env);
+    if client == Client::OpenCode {
+        changes.set.push(client::opencode(&found.base, token.as_ref().map(Secret::expose), project.as_ref(), &env));
+    }
     let purpose = if token.is_some() { Purpose::Stored } else { Purpose::Own };
     let arguments = arguments(&options.command, &found.base, purpose, project.as_ref(), &env)?;
     if client == Client::Claude {
@@ -72,6 +76,9 @@ fn simulated(options: &Run) -> Result<u8, Failure> {
     ]);
     changes.unset.extend(["ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"]);
     changes.unset.extend(before::CLOUDS);
+    if Client::of(&options.command[0]) == Client::OpenCode {
+        changes.set.push(client::opencode(&base, Some("simulated"), None, &env));
+    }
     if !options.quiet {
         term::note("simulated: every answer is made up by this program; nothing is asked over a network, paid or kept");
     }

@@ -318,6 +318,19 @@ async fn settings_that_a_client_puts_before_its_environment_do_not_lead_it_elsew
 }
 
 #[tokio::test]
+async fn opencode_is_told_by_a_configuration_in_its_environment() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    program(gateway.home(), "opencode", "#!/bin/sh\necho \"$OPENCODE_CONFIG_CONTENT\"\n");
+    let ran = output(&mut cco(gateway.home(), &["run", "--", "opencode"])).await;
+    let config: Value = serde_json::from_str(text(&ran.stdout)).unwrap();
+    let options = &config["provider"]["anthropic"]["options"];
+    assert_eq!(options["baseURL"], format!("http://{}/v1", gateway.addr));
+    let token = std::fs::read_to_string(gateway.home().join("token")).unwrap();
+    assert_eq!((&options["apiKey"], &options["headers"]["x-cco-project"]), (&json!(token.trim()), &json!("web")));
+}
+
+#[tokio::test]
 async fn codex_is_told_by_its_command_line() {
     let upstream = upstream().await;
     let gateway = gateway(&upstream, Some(STORED)).await;
