@@ -104,7 +104,8 @@ fn spoken(client: Protocol) -> std::result::Result<(), Refused> {
 fn request(options: &cli::translate::Translate, body: &Value, input: &[u8]) -> std::result::Result<Result, Refused> {
     spoken(options.from)?;
     let asked = body["model"].as_str().unwrap_or_default();
-    let model = options.model.as_deref().unwrap_or(asked);
+    // What some clients put behind a name is for the gateway alone.
+    let model = options.model.as_deref().unwrap_or(asked.strip_suffix("[1m]").unwrap_or(asked));
     let way = options.provider.and_then(|kind| kind.ways.iter().find(|way| way.protocol == options.to));
     let quirks = translation::quirks(options.to, way.map(|way: &Way| way.quirks), model);
     let prompt = translation::count(options.from, input, input.len()).ok();

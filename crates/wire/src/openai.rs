@@ -201,9 +201,9 @@ pub(crate) fn file(data: Cow<'_, str>, place: Place) -> Read<Source<'_>> {
     inline(data).ok_or_else(|| fault(place, "the file is no base64 `data:` URL"))
 }
 
-/// Arguments of a function as they are read. What is no JSON is [cut](Input::Cut).
+/// Arguments of a function as they are read. What is no JSON is [cut](Input::Cut); some models say `null` for none.
 pub(crate) fn input(arguments: Cow<'_, str>) -> Input<'_> {
-    if arguments.trim_ascii().is_empty() {
+    if matches!(arguments.trim_ascii(), "" | "null") {
         return Input::Json(Json::EMPTY);
     }
     Json::read_from(arguments).map_or_else(Input::Cut, Input::Json)

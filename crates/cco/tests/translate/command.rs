@@ -56,6 +56,14 @@ fn an_answer_is_told_from_a_stream_and_an_error() {
 }
 
 #[test]
+fn the_long_context_behind_a_models_name_is_not_sent() {
+    let asked = REQUEST.replace(r#""m""#, r#""claude-opus-5-5[1m]""#);
+    let done = translate(&["--from", "anthropic", "--to", "openai-chat"], &asked);
+    let body: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(body["model"], "claude-opus-5-5");
+}
+
+#[test]
 fn a_body_that_is_no_json_is_not_taken_for_a_stream() {
     for broken in [r#"{"model":"m","messages":[{"role":"user","content":"\ud83d"}]}"#, r#" {"model":"m","messages":["#]
     {

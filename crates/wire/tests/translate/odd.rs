@@ -181,6 +181,21 @@ fn arguments_may_be_the_object_itself() {
 }
 
 #[test]
+fn arguments_may_be_null_for_none() {
+    let call = json!({ "id": "call_abc", "type": "function", "function": { "name": "f", "arguments": "null" } });
+    let whole =
+        json!({ "choices": [{ "message": { "tool_calls": [call] }, "finish_reason": "tool_calls" }] }).to_string();
+    let message = transcode::upstream(Protocol::OpenAiChat).unwrap().decode_whole(whole.as_bytes()).unwrap();
+    assert!(format!("{:?}", message.parts).contains("Json({})"), "{message:?}");
+    let request = json!({ "model": "m", "messages": [
+        says("user", "a"), { "role": "assistant", "tool_calls": [call] },
+        { "role": "tool", "tool_call_id": "call_abc", "content": "b" }] });
+    for (to, quirks) in targets() {
+        assert_eq!(sent(Protocol::OpenAiChat, &request, to, &quirks).1, None, "{to:?}");
+    }
+}
+
+#[test]
 fn half_a_character_costs_no_answer() {
     let halves = |head: &str, tail: &str| format!("{head}a\\ud83d{tail}{head}\\ude00b{tail}");
     let chat = halves(r#"data: {"id":"x","choices":[{"delta":{"content":""#, "\"}}]}\n\n");
