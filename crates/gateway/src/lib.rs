@@ -17,6 +17,7 @@ pub mod headers;
 pub mod health;
 pub mod io;
 pub mod live;
+pub mod lock;
 pub mod net;
 pub mod origin;
 pub mod party;

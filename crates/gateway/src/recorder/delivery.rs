@@ -2,11 +2,12 @@
 //! still come, so that it says so once and for all.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ledger::record::{Outcome, Record};
 
 use super::{Recorder, Settling};
+use crate::lock::{Locked, lock};
 
 /// Who has got an answer, or is getting it.
 pub struct Delivery(Mutex<State>);
@@ -52,8 +53,8 @@ impl Delivery {
         Arc::new(Self(Mutex::new(State { present: true, count: 1, over: false, waiting: None, in_vain: false })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, State> {
+        lock(&self.0)
     }
 
     /// The client has gone.

@@ -6,6 +6,8 @@
 //! of the same credential, takes it from there; while one does, nobody else can. Two same requests whose clients are both
 //! there are two requests.
 
+#[cfg(test)]
+mod orders;
 mod spool;
 
 use std::collections::HashMap;
@@ -13,9 +15,11 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http1::RequestHead;
+
+use crate::lock::{Locked, lock};
 
 pub use spool::{End, Piece, Pump, Reader, Spool, Stage};
 
@@ -55,6 +59,8 @@ pub struct Counts {
 #[derive(Default)]
 pub struct Shelf {
     answers: Mutex<HashMap<RequestKey, Arc<Spool>>>,
+    /// Of all that run, the last one of each request: somebody reads it, or it waits as well.
+    running: Mutex<HashMap<RequestKey, Arc<Spool>>>,
     hashers: [RandomState; 2],
     left: AtomicU64,
     joined: AtomicU64,
@@ -69,8 +75,8 @@ impl fmt::Debug for Shelf {
 }
 
 impl Shelf {
-    fn lock(&self) -> MutexGuard<'_, HashMap<RequestKey, Arc<Spool>>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, HashMap<RequestKey, Arc<Spool>>> {
+        lock(&self.answers)
     }
 
     /// Answers that wait now.
@@ -87,6 +93,21 @@ impl Shelf {
             expired: get(&self.expired),
             outgrown: get(&self.outgrown),
         }
+    }
+
+    /// An answer begins; it runs until [`Shelf::remove`].
+    pub fn begins(&self, key: RequestKey, spool: &Arc<Spool>) {
+        self.running().insert(key, spool.clone());
+    }
+
+    /// An answer to the same request that somebody seems to read. Who comes back at once may be here before it is known
+    /// that it went.
+    pub fn twin(&self, key: RequestKey) -> Option<Arc<Spool>> {
+        self.running().get(&key).cloned()
+    }
+
+    fn running(&self) -> Locked<'_, HashMap<RequestKey, Arc<Spool>>> {
+        lock(&self.running)
     }
 
     /// The exchange's side of an answer.
@@ -130,9 +151,10 @@ impl Shelf {
 
     /// An answer that is over waits for nobody any more.
     pub fn remove(&self, key: RequestKey, spool: &Arc<Spool>) {
-        let mut answers = self.lock();
-        if answers.get(&key).is_some_and(|waiting| Arc::ptr_eq(waiting, spool)) {
-            answers.remove(&key);
+        for mut answers in [self.lock(), self.running()] {
+            if answers.get(&key).is_some_and(|answer| Arc::ptr_eq(answer, spool)) {
+                answers.remove(&key);
+            }
         }
     }
 

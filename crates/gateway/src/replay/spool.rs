@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -14,12 +14,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::client::inbound::Claim;
+use crate::lock::{Locked, lock};
 use crate::recorder::Delivery;
 
 /// Bytes of one answer that are kept for a client that comes back.
 const ANSWER: usize = 16 * 1024 * 1024;
 /// Bytes that wait for a reader where they are not kept anyway.
-const AHEAD: usize = 256 * 1024;
+const AHEAD: usize = if cfg!(test) { 8 } else { 256 * 1024 };
 
 /// How an answer ended, as far as its bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +136,8 @@ impl Spool {
         (this.clone(), Reader { spool: this })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_, State> {
+        lock(&self.state)
     }
 
     /// To whom it is given.

@@ -156,7 +156,7 @@ pub(super) async fn exchange<S: Io>(
         (means, Some(body)) if !gateway.replay.is_zero() && operation == Operation::Generation && head.minor > 0 => {
             let key = replay::key(client, head, worker, &means, &body);
             drop(running);
-            match gateway.replays.take(key) {
+            match replay::waiting_for(client, worker, key).await {
                 Some(reader) => {
                     this.draft.take().into_iter().for_each(Draft::forget);
                     replay::rejoined(client, reader, worker, key).await

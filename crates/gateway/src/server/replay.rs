@@ -2,6 +2,7 @@
 //! same again after that one has gone, reads its answer from memory.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use crate::client::Client;
 use crate::client::inbound::HeldBody;
 use crate::gateway::Worker;
 use crate::io::Io;
-use crate::replay::{End, Piece, Reader, RequestKey, Spool, Stage};
+use crate::replay::{End, Piece, Reader, RequestKey, Shelf, Spool, Stage};
 use crate::server::caller::Means;
 use crate::server::exchange::Exchange;
 
 /// A client that takes nothing for so long has gone, whatever its connection says.
 const STALLED: Duration = Duration::from_secs(300);
+/// That a client has gone is known after this time.
+const NEWS: Duration = Duration::from_millis(100);
 /// And after the process was told to end.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -36,12 +39,27 @@ pub(super) fn key<S: Io>(
     worker.gateway.replays.key(head, &[own, &name, stored], &body.bytes)
 }
 
+/// An answer that waits for this client. One who comes back at once may be quicker than the news that it went: where
+/// somebody still seems to read the same answer, that is waited for.
+pub(super) async fn waiting_for<S: Io>(client: &mut Client<S>, worker: &Worker, key: RequestKey) -> Option<Reader> {
+    let replays = &worker.gateway.replays;
+    if let Some(reader) = replays.take(key) {
+        return Some(reader);
+    }
+    let twin = replays.twin(key)?;
+    let mut left = std::pin::pin!(twin.leaves(Stage::Read));
+    let _ = client.watch(Instant::now() + NEWS, |cx| left.as_mut().poll(cx)).await;
+    replays.take(key)
+}
+
 /// Ends an answer whose task was torn down.
-struct Ends<'s>(&'s Spool);
+struct Ends<'s>(&'s Arc<Spool>, &'s Shelf, RequestKey);
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.end(End { keep: false, good: false });
+        let Self(spool, shelf, key) = self;
+        spool.end(End { keep: false, good: false });
+        shelf.remove(*key, spool);
     }
 }
 
@@ -58,6 +76,7 @@ impl Exchange {
     ) -> bool {
         let gateway = &worker.gateway;
         let (spool, reader) = Spool::new(gateway.kept.share());
+        gateway.replays.begins(key, &spool);
         self.is_detached = true;
         if let Some(draft) = &mut self.draft {
             draft.delivered_by(spool.delivery().clone());
@@ -65,7 +84,7 @@ impl Exchange {
         let (pumps, head, peer) = (worker.clone(), head.clone(), client.peer.clone());
         worker.tasks.spawn_local(async move {
             let worker = pumps;
-            let _ends = Ends(&spool);
+            let _ends = Ends(&spool, &worker.gateway.replays, key);
             let _running = worker.gateway.counters.runs_on();
             let pump = worker.gateway.replays.pump(&spool);
             let answer = async {
@@ -85,7 +104,7 @@ impl Exchange {
 }
 
 /// Sees to it that an answer waits for nobody longer than it may.
-async fn watch_over(spool: &std::sync::Arc<Spool>, worker: &Worker, key: RequestKey) {
+async fn watch_over(spool: &Arc<Spool>, worker: &Worker, key: RequestKey) {
     let gateway = &worker.gateway;
     loop {
         let stage = spool.stage();

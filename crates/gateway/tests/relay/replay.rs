@@ -79,6 +79,26 @@ async fn who_comes_back_while_the_answer_still_comes_gets_all_of_it_and_nobody_i
     .await;
 }
 
+/// A connection that broke and the request that follows reach the gateway in any order.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_before_it_is_known_that_it_went_gets_its_answer_too() {
+    in_house(for_a_minute, async |house| {
+        house.script(slow(20.0));
+        let mut client = house.client();
+        client.send(ask()).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(client.read().await);
+        let mut again = house.client();
+        again.send(ask()).await;
+        drop(client);
+        let reply = again.reply().await;
+        assert_eq!((reply.text(), reply.ended, house.dialed()), (&*whole(), Ended::Whole, 1));
+        house.settled().await;
+        assert_eq!(only_record(house).deliveries, 2);
+    })
+    .await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_comes_back_after_the_end_gets_the_finished_answer_and_is_in_its_record() {
     in_house(for_a_minute, async |house| {
