@@ -7,6 +7,7 @@ use wire::meter::{Meter, Metered, Progress};
 use wire::protocol::Protocol;
 use wire::sse::{RawEvent, Splitter};
 
+use super::Beginning;
 use super::seam::{Partial, Seam};
 use crate::live::Tap;
 use crate::translation::{self, Observing};
@@ -64,9 +65,13 @@ impl Events {
         self.tap = Some(tap);
     }
 
-    /// Remembers what is said, so that it can be gone on with.
-    pub fn follow(&mut self) {
-        self.partial = Some(Box::default());
+    /// Remembers what is said, so that it can be gone on with; its beginning was read before.
+    pub fn follow(&mut self, beginning: &Beginning) {
+        let (mut partial, mut splitter) = (Box::<Partial>::default(), Splitter::new(KEPT));
+        for piece in &beginning.raw {
+            splitter.push(piece, |event| partial.observe(&event));
+        }
+        self.partial = Some(partial);
     }
 
     /// What it takes to go on from here; `None`: that cannot be done.

@@ -339,6 +339,8 @@ pub(super) struct Closing<'a, 'p> {
     pub(super) first: Option<First<'a, 'p>>,
     /// What the answer came to, once that is known.
     pub(super) seen: Option<Measured>,
+    /// The try that was answered has ended before, and another one behind it: they stay as they are.
+    pub(super) is_over: bool,
 }
 
 /// An attempt whose target is known to be good when the first content of its answer comes.
@@ -392,6 +394,7 @@ impl Settle for Closing<'_, '_> {
         let (status, started) = (self.status, self.started);
         let (first_byte, said) = (self.first_byte, self.said.take());
         self.seen = seen.metered.as_ref().map(Measured::of);
+        let is_over = self.is_over;
         if let (Some(draft), Some(tape)) = (self.draft.as_deref(), &self.tape) {
             draft.show_whole(status, tape);
         }
@@ -399,7 +402,7 @@ impl Settle for Closing<'_, '_> {
             record.outcome = outcome;
             record.status = Some(status);
             // The try that was answered lasts as long as its answer, and ends as that does.
-            if let Some(last) = record.attempts.last_mut() {
+            if let Some(last) = record.attempts.last_mut().filter(|_| !is_over) {
                 last.outcome = outcome;
                 last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
             }

@@ -16,6 +16,7 @@ use crate::retry::Kept;
 use crate::route::{Facts, Plan, Target};
 use crate::server::dispatch::{Asked, Won, ready};
 use crate::server::exchange::Exchange;
+use crate::server::hedge::kept_alive;
 use crate::server::step::Judged;
 
 /// Whether an answer could be gone on with if it broke off: plain text of a model that takes the beginning of its turn.
@@ -66,7 +67,7 @@ impl Exchange {
         // Held back until it has content: an error is none of the client's business, who is told of the break.
         (step.has_next, step.has_failed) = (true, true);
         let kept = RefCell::new(Kept::default());
-        let judged = step.judged(client, &kept, &pass).await;
+        let judged = kept_alive(client, &step, &kept, &pass, worker.gateway.ping).await;
         let judged = match judged {
             Ok(Judged::Passes(passing)) if passing.answer.status == 200 && matches!(passing.view, View::Events(_)) => {
                 self.tried(&step, Recorded::Success, Some(200), None);

@@ -363,9 +363,9 @@ impl Exchange {
         let draft = self.draft.as_mut();
         let said = Some(std::mem::take(&mut won.said));
         let first = Some(First { pass: &mut won.pass, routing, since: won.since });
-        let mut closing = Closing { draft, status, started, first_byte, said, tape, first, seen: None };
+        let mut closing = Closing { draft, status, started, first_byte, said, tape, first, seen: None, is_over: false };
         if let (View::Events(events), true) = (&mut won.view, rest.is_some()) {
-            events.follow();
+            events.follow(&won.beginning);
         }
         let (view, beginning) = (std::mem::replace(&mut won.view, View::Plain), std::mem::take(&mut won.beginning));
         let mut relay = Relay::new(client, &mut won.source, framed, view, limits, &self.id, &mut closing);
@@ -385,7 +385,9 @@ impl Exchange {
             let broken = Broken { seam, before: view.metered().unwrap_or_else(|| Meter::default().metered()) };
             let joined = self.go_on(client, worker, &asked, rule, &mut won, broken).await;
             let draft = self.draft.as_mut();
-            let mut closing = Closing { draft, status, started, first_byte, said, tape, first: None, seen: None };
+            let is_over = joined.is_none();
+            let mut closing =
+                Closing { draft, status, started, first_byte, said, tape, first: None, seen: None, is_over };
             let (view, beginning) = match joined {
                 Some((view, beginning)) => (view, Some(beginning)),
                 None => (view, None),

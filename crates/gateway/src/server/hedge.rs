@@ -23,6 +23,7 @@ use crate::server::dispatch::{Payer, What, ready};
 use crate::server::exchange::{Exchange, Failure};
 use crate::server::request::Outgoing;
 use crate::server::step::{Came, Judged, Step, Stopped};
+use crate::translation;
 
 /// Longer than anything here takes: each attempt keeps its own time.
 const EVER: Duration = Duration::from_secs(366 * 86_400);
@@ -101,6 +102,40 @@ impl<'r> Runner<'r> {
             Poll::Pending => Poll::Ready(Err(Failure::Gone.into())),
         });
         judged.await
+    }
+}
+
+/// An attempt whose client has the head of a stream of events already: what keeps that alive goes to it meanwhile.
+pub(super) async fn kept_alive<'g, S: Io>(
+    client: &mut Client<S>,
+    step: &Step<'_, '_, 'g>,
+    kept: &RefCell<Kept<(&'g Provider, What)>>,
+    pass: &Pass<'g>,
+    every: Duration,
+) -> Judgement {
+    let mut runner = Runner::new(client, step, kept, pass);
+    let mut next = Instant::now() + every;
+    let judged = std::future::poll_fn(|cx| {
+        if let Poll::Ready(judged) = runner.poll(cx) {
+            return Poll::Ready(Ok(judged));
+        }
+        loop {
+            if let Poll::Ready(Err(_)) = client.out.poll_flush(&mut client.io, cx) {
+                return Poll::Ready(Err(Interrupted::Gone));
+            }
+            match std::task::ready!(client.poll_interrupted(next, cx)) {
+                Interrupted::Deadline => next = Instant::now() + every,
+                why => return Poll::Ready(Err(why)),
+            }
+            // One who takes nothing is sent nothing more.
+            if client.out.is_empty() {
+                client.out.push_chunk([translation::ping(step.asked.asks.protocol)]);
+            }
+        }
+    });
+    match judged.await {
+        Ok(judged) => judged,
+        Err(why) => left(runner.stop().await, why),
     }
 }
 

@@ -4,7 +4,7 @@ use ledger::record::{Outcome, Record};
 use serde_json::{Value, json};
 
 use crate::common::client::{Ended, Reply, post};
-use crate::common::pipes::{House, Step, in_house, once, send};
+use crate::common::pipes::{House, Step, in_house, once, send, wait};
 use crate::records::begun;
 use crate::time::{STOP, STREAM, chunk};
 
@@ -80,7 +80,7 @@ async fn an_answer_that_breaks_off_goes_on_without_a_seam() {
     in_house(on, async |house| {
         // With the beginning of an event that nobody saw the end of.
         house.script(broken(&format!("{}event: content_bl", first())));
-        house.script(whole(&format!("{}{}{}{}{}", begun(MODEL), start("text"), text(" three"), text(" four"), end())));
+        house.script(whole(&rest()));
         let reply = house.client().ask(ask()).await;
         assert_eq!((reply.status, reply.ended, house.dialed()), (200, Ended::Whole, 2), "{}", reply.text());
         assert_eq!(said(&reply), "one two three four");
@@ -113,6 +113,48 @@ async fn an_answer_that_breaks_off_goes_on_without_a_seam() {
         assert_eq!((usage.tokens.input, usage.tokens.cache_read, record.output()), (200, 2000, told), "{record:?}");
         assert!(record.is_estimated() && record.cost.is_some() && !record.usage_unknown, "{record:?}");
         assert_eq!(record.stop_reason.as_deref(), Some("end_turn"));
+    })
+    .await;
+}
+
+/// What the first stream said and the second one says behind it.
+fn rest() -> String {
+    format!("{}{}{}{}{}", begun(MODEL), start("text"), text(" three"), text(" four"), end())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_beginning_was_held_back_goes_on_as_well() {
+    let two = |settings: &mut Value| {
+        settings["providers"]["second"] = json!({
+            "providerType": "anthropic-compatible", "baseUrl": "http://second.test", "apiKeyRef": "env:OTHER_KEY",
+        });
+        settings["routing"] = json!({ "continueOnBreak": true, "fallbackChain": ["anthropic", "second"] });
+        once(settings);
+    };
+    in_house(two, async |house| {
+        house.script(broken(&first()));
+        house.script(whole(&rest()));
+        let reply = house.client().ask(ask()).await;
+        assert_eq!((said(&reply), house.dialed()), ("one two three four".into(), 2), "{}", reply.text());
+        assert!(!reply.text().contains("event: error"), "{}", reply.text());
+        let hosts = house.seen.borrow().iter().filter(|seen| seen.text().contains("host: upstream.test\r\n")).count();
+        assert_eq!(hosts, 2, "the same provider");
+        house.settled().await;
+        assert_eq!((only_record(house).outcome, only_record(house).continued), (Outcome::Success, 1));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_the_rest_hears_that_something_happens() {
+    in_house(on, async |house| {
+        let mut second = whole(&rest());
+        second.insert(1, wait(40.0));
+        house.script(broken(&first()));
+        house.script(second);
+        let reply = house.client().ask(ask()).await;
+        assert_eq!((said(&reply), reply.ended), ("one two three four".into(), Ended::Whole), "{}", reply.text());
+        assert_eq!((reply.text().matches("event: ping\n").count(), reply.after.as_secs()), (2, 40), "{}", reply.text());
     })
     .await;
 }
@@ -155,18 +197,24 @@ async fn what_cannot_be_gone_on_with_is_told_as_before() {
 #[tokio::test(start_paused = true)]
 async fn a_second_request_that_fails_is_none_of_the_clients_business() {
     let refused = "HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
-    for second in [
-        vec![Step::Request, send(refused), Step::Hang],
-        vec![Step::Request],
-        broken(&begun(MODEL)),
-        whole(&event(&json!({ "type": "error", "error": { "type": "overloaded_error", "message": "busy" } }))),
-        vec![Step::Request, send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")],
+    let busy = event(&json!({ "type": "error", "error": { "type": "overloaded_error", "message": "busy" } }));
+    let json = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let failed = |status| (Outcome::UpstreamError, status);
+    for (second, of_second) in [
+        (vec![Step::Request, send(refused), Step::Hang], failed(Some(400))),
+        (vec![Step::Request], failed(None)),
+        (broken(&begun(MODEL)), (Outcome::Truncated, Some(200))),
+        (whole(&busy), failed(Some(200))),
+        (vec![Step::Request, send(json)], failed(Some(200))),
     ] {
         in_house(on, async |house| {
             house.script(broken(&first()));
             house.script(second);
             check_told(house, ask(), 2).await;
-            assert!(only_record(house).usage.is_some(), "what the first one used");
+            let record = only_record(house);
+            assert!(record.usage.is_some(), "what the first one used");
+            let outcomes: Vec<_> = record.attempts.iter().map(|one| (one.outcome, one.status)).collect();
+            assert_eq!(outcomes, [(Outcome::Truncated, Some(200)), of_second], "each try ends as it ended");
         })
         .await;
     }
