@@ -39,8 +39,9 @@ fn limits(options: &Limits) -> Result<(), Failure> {
     let words = source::words(&look, &zone)?;
     let told = Source::open()?.json(&source::target("/gateway/limits", &words, &zone))?;
     let all = told["limits"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let used_up = told["used_up"].as_array().map(Vec::as_slice).unwrap_or_default();
     if options.form.json {
-        all.iter().all(term::data);
+        all.iter().chain(used_up).all(term::data);
         return Ok(());
     }
     if options.form.csv {
@@ -57,6 +58,21 @@ fn limits(options: &Limits) -> Result<(), Failure> {
         [CSV.join(",")].into_iter().chain(rows).all(term::data);
         return Ok(());
     }
+    let now = gateway::recorder::now_us();
+    for one in used_up {
+        let word = |name: &str| text::line(one[name].as_str().unwrap_or("-")).into_owned();
+        let left = one["until"].as_str().and_then(source::micros).map_or(0, |until| (until - now) / 1_000_000);
+        term::line(format_args!(
+            "{} {}: the subscription is used up for {}; `{}` serves (`onSubscriptionLimit`)",
+            word("provider"),
+            word("credential"),
+            text::span(left.max(0)),
+            word("served_by")
+        ));
+    }
+    if all.is_empty() && !used_up.is_empty() {
+        return Ok(());
+    }
     if all.is_empty() {
         let note = if words.is_empty() {
             "no provider has said anything of its limits yet"
@@ -66,11 +82,10 @@ fn limits(options: &Limits) -> Result<(), Failure> {
         term::note(note);
         return Ok(());
     }
-    let now = gateway::recorder::now_us();
     for (n, one) in all.iter().enumerate() {
         let text = |name: &str| text::line(one[name].as_str().unwrap_or("(no key)")).into_owned();
         let seen = one["seen"].as_str().and_then(source::micros).unwrap_or(now);
-        let gap = if n == 0 { "" } else { "\n" };
+        let gap = if n == 0 && used_up.is_empty() { "" } else { "\n" };
         let ago = text::span((now - seen) / 1_000_000);
         term::line(format_args!(
             "{gap}{} {}, as of {} ({ago} ago)",

@@ -11,13 +11,16 @@ use super::{metrics, shape};
 use crate::client::respond::Answer;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Turned};
-use crate::recorder::Billing;
+use crate::glob::Glob;
+use crate::recorder::{Billing, now_us};
+use crate::route::UsedUp;
 
 /// Answers from the ledger, on a thread of its own.
 pub(super) async fn ask(gateway: &Gateway, target: &str) -> Result<Answer, Refusal> {
     let question = Question::of(target).unwrap_or_else(|| Err(nothing(target))).map_err(|why| refusal(&why))?;
     // What was refused before it became an exchange is in no record.
     let word = if let Question::Record(word) = &question { Some(word.clone()) } else { None };
+    let of_limits = if let Question::Limits(filter) = &question { Some(filter.provider.clone()) } else { None };
     let bodies = gateway.recorder.bodies().cloned();
     let lost = gateway.recorder.no_bodies().map(str::to_owned);
     let asked = metrics::ledger(gateway)?.read(move |reader| {
@@ -32,6 +35,9 @@ pub(super) async fn ask(gateway: &Gateway, target: &str) -> Result<Answer, Refus
     match answer.value {
         Ok(Told::Json(mut value)) => {
             value["fresh"] = answer.fresh.into();
+            if let Some(provider) = of_limits {
+                value["used_up"] = used_up(gateway, provider.as_deref());
+            }
             Ok(Answer::json(&value))
         }
         Ok(Told::Bytes(bytes)) => {
@@ -44,6 +50,23 @@ pub(super) async fn ask(gateway: &Gateway, target: &str) -> Result<Answer, Refus
             _ => Err(refusal(&why)),
         },
     }
+}
+
+/// Callers whose subscription is used up: until when, and who serves. Of this nothing is in the ledger.
+fn used_up(gateway: &Gateway, provider: Option<&str>) -> Value {
+    let (routing, name) = (&gateway.routing, provider.map(Glob::new));
+    let now = routing.now();
+    let one = |used_up: &UsedUp| {
+        let in_us = i64::try_from(now.until(used_up.until).as_micros()).unwrap_or(i64::MAX);
+        json!({
+            "provider": used_up.provider,
+            "credential": used_up.credential,
+            "until": shape::time(now_us().saturating_add(in_us)),
+            "served_by": routing.rules.replacement(),
+        })
+    };
+    let all = routing.subscriptions.all(now);
+    all.iter().filter(|one| name.as_ref().is_none_or(|name| name.matches(&one.provider))).map(one).collect()
 }
 
 /// Changes the ledger.

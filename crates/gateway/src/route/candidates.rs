@@ -10,7 +10,7 @@ use crate::health::{Place, Slot, Time};
 
 /// Which key a candidate may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keys {
+enum Keys {
     /// The caller's own where it belongs, else ours.
     Any,
     /// Ours only.
@@ -27,7 +27,7 @@ pub(super) struct Gatherer<'p, 'f, 'g, T> {
     pub(super) home: Option<Home>,
     /// The model, as the rule or the request names it.
     pub(super) model: Option<&'p str>,
-    pub(super) keys: Keys,
+    keys: Keys,
     pub(super) trace: &'g mut T,
     pub(super) targets: Vec<Target<'p>>,
     /// Those to which it would cost too much to switch: for a session that can stay where it is.
@@ -104,6 +104,19 @@ impl<'p, 'f, 'g, T: Trace> Gatherer<'p, 'f, 'g, T> {
     pub(super) fn is_full(&self) -> bool {
         // What is not held cannot go to a second one.
         self.targets.len() >= if self.facts.operation.is_held() { TARGETS } else { 1 }
+    }
+
+    /// One provider in place of all others, with a key of ours. `false`: it cannot be asked, and is as if nobody had
+    /// thought of it.
+    pub(super) fn replaces(&mut self, provider: u16) -> bool {
+        self.keys = Keys::Stored;
+        self.consider(provider, None, Rank::Fallback);
+        let can = !self.targets.is_empty() || !self.dear.is_empty() || self.resort.is_some();
+        if !can {
+            self.keys = Keys::Any;
+            self.considered.clear();
+        }
+        can
     }
 
     /// One provider.

@@ -26,7 +26,7 @@ pub use explain::{Candidate, Explanation, Ruled, Verdict};
 pub use facts::Facts;
 pub use plan::NoPlan;
 pub use rules::{Assumed, RuleSet, vendor_of_key};
-pub use subscription::Subscriptions;
+pub use subscription::{Subscriptions, UsedUp};
 
 /// The most targets that one request can have.
 pub const TARGETS: usize = 16;

@@ -81,6 +81,7 @@ pub(super) struct Foreign;
 /// The names of one provider's models.
 #[derive(Debug)]
 pub(super) struct Names {
+    /// Patterns before tiers.
     aliases: Box<[(Alias, Box<str>)]>,
     default: Option<Box<str>>,
     serves: Serves,
@@ -115,16 +116,17 @@ impl Names {
             let alias = if tier { Alias::Tier(asked.as_str().into()) } else { Alias::Pattern(Glob::new(asked)) };
             (alias, own.as_str().into())
         };
-        Self {
-            aliases: aliases.iter().map(alias).collect(),
-            default: default.map(Into::into),
-            serves: Serves::of(kind, forced),
-        }
+        let mut aliases: Vec<_> = aliases.iter().map(alias).collect();
+        aliases.sort_by_key(|(alias, _)| matches!(alias, Alias::Tier(_)));
+        Self { aliases: aliases.into(), default: default.map(Into::into), serves: Serves::of(kind, forced) }
     }
 
     /// The name to ask for: an alias, else the name itself where the provider can be taken to know it, else the default.
     pub(super) fn resolve<'p>(&'p self, model: &'p str, rank: Rank) -> Result<&'p str, Foreign> {
-        let exact = |alias: &&(Alias, Box<str>)| matches!(&alias.0, Alias::Pattern(glob) if glob.as_str() == model);
+        let exact = |(alias, _): &&(Alias, Box<str>)| match alias {
+            Alias::Pattern(glob) => glob.as_str() == model,
+            Alias::Tier(tier) => **tier == *model,
+        };
         let alias =
             self.aliases.iter().find(exact).or_else(|| self.aliases.iter().find(|(alias, _)| alias.matches(model)));
         if let Some((_, own)) = alias {
@@ -220,5 +222,9 @@ mod tests {
         check(&deepseek, "anthropic/haiku-9", Ok("h"), Ok("h"));
         check(&deepseek, "haikus-9", Ok("haikus-9"), Ok("d"));
         check(&deepseek, "FAST", Ok("f"), Ok("f"));
+        let in_any_order = &[("opus", "tier"), ("claude-opus-*", "pattern"), ("o*", "wide")];
+        let deepseek = Of { aliases: in_any_order, ..deepseek };
+        check(&deepseek, "claude-opus-5-5", Ok("pattern"), Ok("pattern"));
+        check(&deepseek, "opus", Ok("tier"), Ok("tier"));
     }
 }

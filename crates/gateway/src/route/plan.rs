@@ -1,6 +1,6 @@
 //! The plan: the first rule that matches, then the kinds of agents, the tiers of models, the default, the chain.
 
-use super::candidates::{Gatherer, Keys};
+use super::candidates::Gatherer;
 use super::explain::{Explanation, Noted, Recorder, Trace};
 use super::facts::Facts;
 use super::model::Rank;
@@ -138,13 +138,11 @@ impl RuleSet {
         let mut gatherer = Gatherer::new(self, facts, purse, view, home, trace);
         gatherer.model = matched.and_then(|(_, rule)| rule.rule.then.model.as_deref()).or(facts.model);
         let used_up = purse.own.is_some_and(|own| view.subscriptions.until(view.now, own.id).is_some());
-        let cause = match self.on_subscription_limit.filter(|_| used_up) {
-            Some(instead) => {
-                gatherer.keys = Keys::Stored;
-                gatherer.consider(instead, None, Rank::Fallback);
-                Cause::Subscription
-            }
-            None => {
+        let instead = self.on_subscription_limit.filter(|_| used_up);
+        let cause = match instead.is_some_and(|instead| gatherer.replaces(instead)) {
+            true => Cause::Subscription,
+            // Who cannot be served by another hears from the provider itself that the subscription is used up.
+            false => {
                 let cause = self.first(matched, &mut gatherer);
                 if matched.is_none_or(|(_, rule)| rule.rule.then.fallback) {
                     for provider in &self.chain {

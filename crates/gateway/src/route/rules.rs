@@ -248,6 +248,11 @@ impl RuleSet {
         self.on_subscription_limit.is_some()
     }
 
+    /// Who serves when a caller's subscription is used up.
+    pub fn replacement(&self) -> Option<&str> {
+        self.on_subscription_limit.map(|provider| self.name(provider))
+    }
+
     /// The default provider and the chain, as requests go through them where no rule matches.
     pub fn line(&self) -> impl Iterator<Item = u16> {
         [self.default].into_iter().chain(self.chain.iter().copied())

@@ -126,6 +126,7 @@ impl World {
     }
 }
 
+const USED_UP: (&str, &str) = ("a", "…abcd");
 const OPUS: &str = r#"{"model":"claude-opus-5-5","stream":true}"#;
 
 #[track_caller]
@@ -560,10 +561,28 @@ fn a_used_up_subscription_is_replaced_only_where_that_is_wanted_and_only_by_a_st
         world.own("sk-ant-oat01-x");
         assert_eq!(world.plan("", OPUS), "a:own=claude-opus-5-5 b:0=claude-opus-5-5");
         let id = world.purse.own.unwrap().id;
-        world.subscriptions.used_up(world.now, id, Some(Duration::from_secs(60)));
+        world.subscriptions.used_up(world.now, id, &USED_UP, Some(Duration::from_secs(60)));
         assert_eq!(world.plan("", OPUS), want, "{limit}");
         world.now = world.now + Duration::from_secs(60);
         assert_eq!(world.plan("", OPUS), "a:own=claude-opus-5-5 b:0=claude-opus-5-5");
+    }
+}
+
+#[test]
+fn a_caller_whom_nobody_else_can_serve_stays_where_its_subscription_is() {
+    let chain = "a:own=claude-opus-5-5 b:0=claude-opus-5-5";
+    let alone = "a:own=claude-opus-5-5";
+    for (limit, stored, want) in [("c", false, alone), ("a", false, alone), ("off", true, chain)] {
+        let providers = format!(
+            r#"{PROVIDERS}, "off": {{ "enabled": false, "providerType": "anthropic-compatible", "baseUrl": "https://off.test" }}"#
+        );
+        let routing = format!(r#""onSubscriptionLimit": "{limit}", "fallbackChain": ["b"]"#);
+        let mut world = World::new(&providers, &routing);
+        world.own("sk-ant-oat01-x");
+        world.purse.stored = stored;
+        let id = world.purse.own.unwrap().id;
+        world.subscriptions.used_up(world.now, id, &USED_UP, Some(Duration::from_secs(60)));
+        assert_eq!(world.plan("", OPUS), want, "{limit} {stored}");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::io::Io;
 use crate::provider::Provider;
 use crate::relay::{Beginning, View};
 use crate::retry::{Failure as Why, Kept, Merit, Owner, Tried, UsedUp, Verdict, judge, same_target_limit};
-use crate::route::{Changes, Facts, Plan, Purse, Target};
+use crate::route::{Cause, Changes, Facts, Plan, Purse, Target};
 use crate::server::account::Said;
 use crate::server::caller::Means;
 use crate::server::exchange::{Exchange, Failure};
@@ -260,8 +260,11 @@ impl Exchange {
                         routing.rules.plan_noted(asked.facts, asked.purse, &gateway.view(asked.chance));
                     self.goes_elsewhere(route);
                     match instead {
-                        Ok(instead) => (self.replaced, plan, at) = (true, instead, 0),
-                        Err(_) => at = plan.targets.len(),
+                        Ok(instead) if instead.cause == Cause::Subscription => {
+                            (self.replaced, plan, at) = (true, instead, 0);
+                        }
+                        // Nobody else can serve.
+                        _ => at = plan.targets.len(),
                     }
                     entry = if plan.last_resort { Entry::LastResort } else { Entry::IfWell };
                     break;
@@ -367,7 +370,9 @@ impl Exchange {
         if routing.subscriptions.until(routing.now(), own.id).is_some() {
             return true;
         }
-        routing.subscriptions.used_up(routing.now(), own.id, wait);
+        let key = asked.means.own.as_ref().map(|own| Fingerprint::of(own.key.expose()));
+        let of = (&*self.provider, key.as_ref().map_or("", Fingerprint::as_str));
+        routing.subscriptions.used_up(routing.now(), own.id, &of, wait);
         let seconds = wait.map(|wait| wait.as_secs());
         warn!(id = %self.id, provider = %self.provider, seconds, "a caller's subscription is used up: another provider serves");
         true
