@@ -118,6 +118,27 @@ fn remove(options: &RemoveProvider, env: &Env) -> Result<ExitCode, ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a circuit is of: the model, and what is asked of it where that is not an answer.
+fn asked(circuit: &Value) -> String {
+    let word = |name: &str| text::line(circuit[name].as_str().unwrap_or_default()).into_owned();
+    match (word("model"), word("operation")) {
+        (model, operation) if operation == "generation" => model,
+        (model, operation) if model.is_empty() => operation,
+        (model, operation) => format!("{model} ({operation})"),
+    }
+}
+
+/// Why a target is not asked now; `None`: it is.
+fn state(circuit: &Value) -> Option<String> {
+    let seconds = |name: &str| circuit[name].as_f64().map(f64::ceil);
+    let why = || text::line(circuit["why"].as_str().unwrap_or("-")).into_owned();
+    match (circuit["state"].as_str(), seconds("again_in_secs"), seconds("spent_for_secs")) {
+        (Some("closed"), _, spent) => Some(format!("has no room in its rate limits for {:.0} s", spent?)),
+        (_, Some(rest), _) => Some(format!("is left alone for {rest:.0} s: {}", why())),
+        _ => Some(format!("is tried by one request: {}", why())),
+    }
+}
+
 fn show(told: &Value) {
     let list = |value: &'_ Value| value.as_array().cloned().unwrap_or_default();
     let word = |value: &Value| text::line(value.as_str().unwrap_or("-")).into_owned();
@@ -152,13 +173,10 @@ fn show(told: &Value) {
     table.lines(&widths, None).for_each(term::line);
     for provider in &providers {
         let name = word(&provider["name"]);
-        for circuit in list(&provider["circuits"]).iter().filter(|circuit| circuit["state"] != "closed") {
-            let state = match circuit["again_in_secs"].as_f64() {
-                Some(seconds) => format!("is left alone for {:.0} s", seconds.ceil()),
-                None => "is being tried".into(),
-            };
-            let (model, key) = (word(&circuit["model"]), word(&circuit["key"]));
-            term::line(format_args!("{name}: {model} with {key} {state}: {}", word(&circuit["why"])));
+        for circuit in list(&provider["circuits"]) {
+            if let Some(state) = state(&circuit) {
+                term::line(format_args!("{name}: {} with {} {state}", asked(&circuit), word(&circuit["key"])));
+            }
         }
         for key in list(&provider["refused_keys"]) {
             let minutes = key["again_in_secs"].as_u64().unwrap_or(0).div_ceil(60);

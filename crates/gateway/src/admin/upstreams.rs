@@ -37,6 +37,7 @@ fn circuit(report: &CircuitReport) -> Value {
         "slow": report.slow,
         "first_event_ms": report.first_ms,
         "left": report.left.map(|thousandths| f64::from(thousandths) / 1000.0),
+        "spent_for_secs": report.spent.map(|rest| rest.as_secs_f64()),
     })
 }
 
@@ -51,7 +52,8 @@ fn refused(report: &KeyReport) -> Value {
 /// In a word: "well", "trying" while a request finds out, "resting" while some of it is left alone.
 fn state(circuits: &[CircuitReport], keys: &[KeyReport]) -> &'static str {
     let any = |is: fn(&State) -> bool| circuits.iter().any(|circuit| is(&circuit.state));
-    if any(|state| matches!(state, State::Open(_))) || !keys.is_empty() {
+    let is_spent = circuits.iter().any(|circuit| circuit.spent.is_some());
+    if any(|state| matches!(state, State::Open(_))) || is_spent || !keys.is_empty() {
         "resting"
     } else if any(|state| matches!(state, State::HalfOpen)) {
         "trying"
@@ -136,6 +138,7 @@ mod tests {
             recent: 4,
             first_ms: Some(700),
             left: Some(250),
+            spent: None,
         };
         let open = State::Open(Duration::from_millis(1500));
         let second = Duration::from_secs(1);
@@ -145,6 +148,8 @@ mod tests {
         assert_eq!(state(&[circuit(State::Closed), circuit(State::HalfOpen)], &[]), "trying");
         assert_eq!(state(&[circuit(State::HalfOpen), circuit(open)], &[]), "resting");
         assert_eq!(state(&[], &[key]), "resting");
+        let spent = CircuitReport { spent: Some(second), ..circuit(State::Closed) };
+        assert_eq!((state(&[spent.clone()], &[]), &super::circuit(&spent)["spent_for_secs"]), ("resting", &json!(1.0)));
         let told = super::circuit(&circuit(open));
         assert_eq!(
             (&told["state"], &told["again_in_secs"], &told["key"]),

@@ -266,6 +266,11 @@ impl Pass<'_> {
         (self.judged, self.kind) = (true, Kind::Normal);
     }
 
+    /// Whether its key was refused before, and not accepted since.
+    pub fn is_key_refused(&self) -> bool {
+        self.health.table(self.provider).is_some_and(|table| table.is_refused(self.slot))
+    }
+
     /// Whether it was said what it came to.
     pub fn is_judged(&self) -> bool {
         self.judged

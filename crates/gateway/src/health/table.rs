@@ -154,6 +154,11 @@ impl Table {
         self.refused.push(Refusals { slot, since, until: now + rest, times: times + 1 });
     }
 
+    /// Whether this key was refused, and not accepted since.
+    pub(super) fn is_refused(&self, slot: Slot) -> bool {
+        self.refused.iter().any(|refusals| refusals.slot == slot)
+    }
+
     pub(super) fn heed(&mut self, now: Time, id: u64, signals: &Signals) {
         if let Some(known) = self.targets.get_mut(&id) {
             known.quotas.heed(signals, now);
@@ -227,6 +232,8 @@ pub struct CircuitReport {
     pub first_ms: Option<u32>,
     /// What is left of the scarcest rate limit, in thousandths.
     pub left: Option<u32>,
+    /// For how long the rate limits leave no room for another request.
+    pub spent: Option<Duration>,
 }
 
 /// A stored key that was refused.
@@ -258,6 +265,7 @@ impl Known {
             recent,
             first_ms: self.first_ms,
             left: self.quotas.left(now),
+            spent: self.quotas.short_until(1u64, now).map(|until| now.until(until)),
         }
     }
 }

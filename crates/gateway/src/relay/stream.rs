@@ -197,6 +197,8 @@ pub struct Whole {
     protocol: Protocol,
     /// Whether nothing but the end of the connection tells where it ends.
     open_ended: bool,
+    /// Whether its status says that all is well.
+    accepted: bool,
     /// Room for the copy.
     room: Option<Claim>,
 }
@@ -208,7 +210,13 @@ impl Whole {
     /// Of a body with this coding; `open_ended`: one that ends with its connection. Its copy takes its share of the room.
     pub fn new(coding: Option<Coding>, open_ended: bool, room: Claim) -> Self {
         let (copy, protocol) = (Vec::new(), Protocol::AnthropicMessages);
-        Self { copy, coding, cut: false, protocol, open_ended, room: Some(room) }
+        Self { copy, coding, cut: false, protocol, open_ended, accepted: false, room: Some(room) }
+    }
+
+    /// Of an answer whose status says that all is well, or not.
+    #[must_use]
+    pub fn accepted(self, accepted: bool) -> Self {
+        Self { accepted, ..self }
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -625,8 +633,14 @@ impl<'a, S: Io> Relay<'a, S> {
         if self.settled.is_some() {
             return;
         }
-        self.settled = Some(ended.clone());
         let metered = self.view.metered();
+        // Some say within a good answer that they failed.
+        let fails = metered.as_ref().is_some_and(|metered| metered.error.is_some());
+        let ended = match (&self.view, ended) {
+            (View::Whole(whole), Ended::Complete) if whole.accepted && fails => &Ended::UpstreamError,
+            _ => ended,
+        };
+        self.settled = Some(ended.clone());
         let (payload, first_token) = (self.payload, self.first_token);
         self.gate = self.settle.settle(Seen { ended, metered, payload, first_token });
     }

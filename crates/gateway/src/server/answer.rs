@@ -50,8 +50,10 @@ pub(super) fn view(
     let is_stream = is_stream && (200..300).contains(&answer.status);
     if operation.is_held() && !is_stream && head.method() != "HEAD" && answer.framing != Framing::None {
         let open_ended = answer.framing == Framing::UntilClose;
-        return Coding::of(answer.get("content-encoding"))
-            .map_or(View::Plain, |coding| View::Whole(Whole::new(coding, open_ended, kept.share())));
+        return Coding::of(answer.get("content-encoding")).map_or(View::Plain, |coding| {
+            let whole = Whole::new(coding, open_ended, kept.share());
+            View::Whole(whole.accepted((200..300).contains(&answer.status)))
+        });
     }
     if operation != Operation::Generation || !is_stream || answer.framing == Framing::None {
         return View::Plain;

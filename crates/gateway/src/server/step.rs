@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http1::ResponseHead;
 use ledger::record::{Fingerprint, Id, Outcome as Recorded};
 use tokio::time::Instant;
+use tracing::warn;
 use wire::error::ApiError;
 use wire::meter::{Meter, Metered};
 
@@ -299,7 +300,12 @@ impl Exchange {
                 let Fault { failure, what, outcome, status, error, of_target, used } = *fault;
                 self.used(used);
                 self.tried(step, outcome, status, error.as_deref());
-                pass.record(routing.now(), of_target.unwrap_or_else(|| Outcome::of(&failure, step.owner())));
+                let of_target = of_target.unwrap_or_else(|| Outcome::of(&failure, step.owner()));
+                if of_target == Outcome::KeyRefused && !pass.is_key_refused() {
+                    let (provider, key) = (&step.provider.name, step.target.slot);
+                    warn!(id = %self.id, %provider, %key, "a stored key is not accepted (401) and rests: `cco providers` says for how long, `cco credentials store` replaces it");
+                }
+                pass.record(routing.now(), of_target);
                 Ok(Came::Failed(failure, what))
             }
             Err(Stopped { why, status, used }) => {
@@ -347,6 +353,10 @@ impl Step<'_, '_, '_> {
         match &self.request.answer {
             _ if status >= 400 => self.refused(client, kept, heard).await,
             _ if status >= 300 && status != 304 => Ok(redirected(provider, status).into()),
+            _ if self.is_page(&heard.answer) => {
+                self.trial.unanswered.set(false);
+                Ok(page(provider, status).into())
+            }
             None => {
                 let view = view(self.operation, head, &heard.answer, self.tried.stream, &worker.gateway.kept)
                     .speaking(self.asked.asks.protocol);
@@ -361,6 +371,13 @@ impl Step<'_, '_, '_> {
                 None => self.translated_whole(client, to, heard).await,
             },
         }
+    }
+
+    /// Whether a page for people came in place of an answer, from a proxy or a wrong address. Where nobody else can be
+    /// asked its client gets it.
+    fn is_page(&self, answer: &ResponseHead) -> bool {
+        let is_html = |kind: &[u8]| kind.get(..9).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/html"));
+        self.has_next && self.asked.body.is_some() && answer.get("content-type").is_some_and(is_html)
     }
 
     /// An answer that says no. Its body is read first where another attempt may follow, where it is to be translated, or
@@ -576,6 +593,15 @@ fn crowded(status: u16) -> Fault {
     let fault = Fault::new(Why::Late, What::Refusal(no_room()), Recorded::Rejected).status(status);
     let fault = fault.error("there is no room for its answer").used(unknown());
     Fault { of_target: Some(Outcome::Answered), ..fault }
+}
+
+/// A page for people says nothing of a model's.
+fn page(provider: &Provider, status: u16) -> Fault {
+    let message =
+        format!("the provider `{}` answered with a web page in place of an answer: check its `baseUrl`", provider.name);
+    let refusal = Refusal::new(ErrorKind::BadGateway, message);
+    let fault = Fault::new(Why::Broken, What::Refusal(refusal), Recorded::UpstreamError).status(status);
+    fault.error("a web page in place of an answer")
 }
 
 /// A redirect is never followed: the key would go with it.

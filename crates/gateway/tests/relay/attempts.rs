@@ -7,7 +7,7 @@ use ledger::record::{Outcome, Record};
 use serde_json::{Value, json};
 
 use crate::common::client::{BODY, Ended, get, messages, post};
-use crate::common::pipes::{House, Step, in_house, once, send, wait};
+use crate::common::pipes::{House, Step, in_house, once, peer, send, wait};
 use crate::records::begun;
 use crate::time::{STOP, STREAM, chunk};
 
@@ -165,6 +165,82 @@ async fn two_requests_that_find_a_subscription_used_up_both_go_elsewhere() {
             let reply = client.reply().await;
             assert_eq!((reply.status, reply.header("x-cco-provider")), (200, Some("second")), "{}", reply.text());
             assert_eq!(reply.header("x-cco-subscription"), Some("used-up"));
+        }
+    })
+    .await;
+}
+
+/// A process of another user brings its own login and may spend nothing of ours.
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_a_right_to_our_keys_hears_of_its_subscription_from_the_provider_each_time() {
+    let used_up = "HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\nanthropic-ratelimit-unified-status: rejected\r\n\
+                   anthropic-ratelimit-unified-reset: 4102444800\r\ncontent-length: 2\r\n\r\n{}";
+    let edit = |settings: &mut Value| {
+        two(settings);
+        settings["routing"]["fallbackChain"] = json!(["anthropic"]);
+        settings["routing"]["onSubscriptionLimit"] = "second".into();
+    };
+    in_house(edit, async |house| {
+        let request = post("/v1/messages", "authorization: Bearer sk-ant-oat01-callers-own\r\n", BODY);
+        let stranger = peer("127.0.0.1:40000", false);
+        for asked in 1..=3 {
+            house.script([Step::Request, send(used_up)]);
+            let reply = house.client_as(stranger.clone()).ask(&request).await;
+            let got = (reply.status, reply.header("x-cco-provider"), reply.header("x-cco-attempts"), house.dialed());
+            assert_eq!(got, (429, Some("anthropic"), Some("1"), asked), "{}", reply.text());
+            assert_eq!((reply.header("x-cco-subscription"), reply.text()), (None, "{}"));
+        }
+    })
+    .await;
+}
+
+/// So answer proxies that want a login, and addresses that are wrong.
+#[tokio::test(start_paused = true)]
+async fn a_web_page_in_place_of_an_answer_is_none() {
+    let page = "HTTP/1.1 200 OK\r\ncontent-type: Text/HTML; charset=utf-8\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>";
+    for stream in [true, false] {
+        in_house(two, async |house| {
+            house.script([Step::Request, send(page)]);
+            let reply = house.client().ask(ask(stream)).await;
+            assert_eq!((reply.status, reply.header("x-cco-provider")), (200, Some("second")), "{}", reply.text());
+            house.settled().await;
+            let record = only_record(house);
+            assert_eq!((record.attempts.len(), record.attempts[0].outcome), (2, Outcome::UpstreamError));
+            assert!(!record.usage_unknown, "a page has used nothing");
+        })
+        .await;
+    }
+    // Where nobody else can be asked it passes as it is.
+    in_house(once, async |house| {
+        house.script([Step::Request, send(page)]);
+        let reply = house.client().ask(ask(true)).await;
+        assert_eq!((reply.status, reply.text()), (200, "<html>"));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_answer_that_says_that_it_failed_is_recorded_as_what_it_says() {
+    let says = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#;
+    in_house(two, async |house| {
+        for (stream, times) in [(false, 1), (true, 2)] {
+            house.script([
+                Step::Request,
+                send(format!("{OK}content-length: {}\r\n\r\n{says}", says.len())),
+                Step::Hang,
+            ]);
+            let reply = house.client().ask(ask(stream)).await;
+            assert_eq!((reply.status, reply.text()), (200, says), "its bytes are the client's");
+            house.settled().await;
+            let record = house.records().pop().unwrap();
+            assert_eq!(
+                (record.outcome, record.attempts.last().map(|one| one.outcome), record.error.as_deref()),
+                (Outcome::UpstreamError, Some(Outcome::UpstreamError), Some("overloaded_error"))
+            );
+            house.worker.pool.clear();
+            let routing = &house.gateway.routing;
+            let (circuits, _) = routing.health.report(routing.now(), 0);
+            assert_eq!(circuits[0].failed, times, "it counts against its target: {circuits:?}");
         }
     })
     .await;

@@ -47,6 +47,7 @@ fn circuit(model: &str, state: State, why: Option<Why>, first_ms: Option<u32>) -
         recent: 1,
         first_ms,
         left: None,
+        spent: None,
     }
 }
 
