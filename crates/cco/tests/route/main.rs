@@ -9,6 +9,8 @@ mod common;
 
 mod beside;
 mod failover;
+#[cfg(target_os = "linux")]
+mod hosts;
 mod weather;
 
 use std::io::Write as _;
