@@ -149,7 +149,10 @@ mod tests {
         assert_eq!(state(&[circuit(State::HalfOpen), circuit(open)], &[]), "resting");
         assert_eq!(state(&[], &[key]), "resting");
         let spent = CircuitReport { spent: Some(second), ..circuit(State::Closed) };
-        assert_eq!((state(&[spent.clone()], &[]), &super::circuit(&spent)["spent_for_secs"]), ("resting", &json!(1.0)));
+        assert_eq!(
+            (state(std::slice::from_ref(&spent), &[]), &super::circuit(&spent)["spent_for_secs"]),
+            ("resting", &json!(1.0))
+        );
         let told = super::circuit(&circuit(open));
         assert_eq!(
             (&told["state"], &told["again_in_secs"], &told["key"]),
