@@ -11,9 +11,11 @@ fn rows() -> Vec<(String, String, String)> {
     let table = text.split("## Who may ask what").nth(1).unwrap();
     let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
     let mut rows = Vec::new();
-    let recent = "`recent` in `/gateway/metrics`, ";
     for (paths, who) in cells.filter(|(paths, _)| *paths != "path" && !paths.starts_with("---")) {
-        let paths = paths.strip_prefix(recent).unwrap_or(paths);
+        // Of some, only a part is for fewer people.
+        let paths = paths
+            .rsplit_once(" in `/gateway/")
+            .map_or(paths, |(_, rest)| rest.split_once(", ").map_or("", |(_, rest)| rest));
         for path in paths.split('`').skip(1).step_by(2).filter(|path| path.contains('/') && !path.starts_with("/v1")) {
             let (method, path) = path.split_once(' ').unwrap_or(("GET", path));
             rows.push((method.to_owned(), path.to_owned(), who.to_owned()));

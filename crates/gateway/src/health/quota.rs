@@ -35,10 +35,11 @@ impl Bucket {
         (self.level + now.since(self.told) as f64 * self.per_ms).min(self.limit)
     }
 
-    /// When it holds as much as is needed; a need beyond its size is met when it is full.
-    fn holds(&self, need: u64) -> Time {
+    /// When it will hold as much as is needed, unless it does; a need beyond its size is met when it is full. What it was
+    /// told last may be later than now: threads read the clock before they come here.
+    fn holds(&self, need: u64) -> Option<Time> {
         let missing = (need as f64).min(self.limit) - self.level;
-        self.told + Duration::from_millis((missing / self.per_ms).ceil().max(0.0) as u64)
+        (missing > 0.0).then(|| self.told + Duration::from_millis((missing / self.per_ms).ceil() as u64))
     }
 
     fn take(&mut self, amount: u64, now: Time) {
@@ -71,9 +72,9 @@ impl Quotas {
     /// When a request of this size is within all limits; `None`: it is now.
     pub(super) fn short_until(&self, prompt: impl Prompt, now: Time) -> Option<Time> {
         let [any, input, output] = &self.tokens;
-        let of_prompt = any.iter().chain(input).map(|bucket| bucket.holds(prompt.tokens()));
-        let waits = of_prompt.chain(output.iter().map(|bucket| bucket.holds(1)));
-        self.requests.iter().map(|bucket| bucket.holds(1)).chain(waits).max().filter(|until| *until > now)
+        let of_prompt = any.iter().chain(input).filter_map(|bucket| bucket.holds(prompt.tokens()));
+        let of_one = self.requests.iter().chain(output).filter_map(|bucket| bucket.holds(1));
+        of_one.chain(of_prompt).max().filter(|until| *until > now)
     }
 
     /// Counts a request that is about to be sent.
@@ -118,6 +119,7 @@ mod tests {
         assert_eq!(none_left.short_until(1, at(101)), None);
         let few = told(None, quota(100_000, 20_000, 80));
         assert_eq!(few.short_until(20_000, at(100)), None);
+        assert_eq!(few.short_until(20_000, at(99)), None, "another thread's clock was ahead when it was told");
         assert_eq!(few.short_until(50_000, at(100)), Some(at(130)));
         assert_eq!(few.short_until(900_000, at(100)), Some(at(180)), "more than it ever holds");
         assert_eq!(Quotas::default().short_until(1 << 40, at(0)), None, "nothing is known");
