@@ -92,7 +92,8 @@ def cost_is_that_of_the_ledger(session):
     true(rows, f"records of session {of}")
     cost, (told, off) = sum(row["cost_usd"] for row in rows), dollars(line)
     true(cost > 0.01 and abs(cost - told) <= off * 1.001, f"the ledger has ${cost}, said is `{line}`")
-    true(f"({len(rows)} requests, " in line, f"the ledger has {len(rows)} requests, said is `{line}`")
+    requests = "1 request" if len(rows) == 1 else f"{len(rows)} requests"
+    true(f"({requests}, " in line, f"the ledger has {requests}, said is `{line}`")
     return line
 
 
