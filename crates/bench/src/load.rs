@@ -60,6 +60,9 @@ pub(crate) struct Options {
     /// Milliseconds that count
     #[arg(long, default_value_t = 2000)]
     time: u64,
+    /// A header that is sent with every request, as `name: value`
+    #[arg(long)]
+    header: Vec<String>,
     /// The process whose CPU and memory count, with all below it
     #[arg(long)]
     watch: Option<u32>,
@@ -201,9 +204,11 @@ fn request(options: &Options) -> Vec<u8> {
     );
     let text = "x".repeat(options.body.saturating_sub(opening.len() + CLOSING.len()));
     let body = opening + &text + CLOSING;
+    let headers: String = options.header.iter().map(|header| format!("{header}\r\n")).collect();
     format!(
         "POST /v1/messages HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\nx-api-key: bench\r\n\
-         anthropic-version: 2023-06-01\r\nuser-agent: {plan}\r\n{HEADER}: {plan}\r\ncontent-length: {}\r\n\r\n{body}",
+         anthropic-version: 2023-06-01\r\nuser-agent: {plan}\r\n{HEADER}: {plan}\r\n{headers}\
+         content-length: {}\r\n\r\n{body}",
         options.target,
         body.len()
     )

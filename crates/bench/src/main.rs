@@ -35,6 +35,8 @@ enum Command {
     Run(run::Options),
     /// Load one gateway for minutes with what is hard to bear, and look at what it keeps
     Soak(soak::Options),
+    /// Load a build that counts which of its ways are taken
+    Train(run::TrainOptions),
     /// Draw what was measured
     Picture(picture::Options),
     /// Do one piece of work so often, to be counted
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Train(options) => run::train(&options),
         Command::Picture(options) => picture::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Mock(options) => on_one_thread(mock::serve(options)),

@@ -2,13 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use http1::{BodyDecoder, Limits, RequestHead, Scan, Step, write};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Fault;
 use crate::plan::{HEADER, Plan, now};
@@ -18,23 +23,50 @@ pub(crate) struct Options {
     /// Where to listen; port 0 takes any free one, which is printed
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Speak TLS, with a certificate for `127.0.0.1` that is written here for those who are to trust it
+    #[arg(long)]
+    tls: Option<PathBuf>,
 }
 
 /// Serves until it is killed. The first line on stdout is the address.
 pub(crate) async fn serve(options: Options) -> Result<(), Fault> {
+    let tls = options.tls.as_deref().map(acceptor).transpose()?;
     let listener = TcpListener::bind(options.listen).await?;
     println!("{}", listener.local_addr()?);
     loop {
         // A gateway that is killed resets its connections: no fault of the mock's.
         let Ok((stream, _)) = listener.accept().await else { continue };
         stream.set_nodelay(true)?;
+        let tls = tls.clone();
         tokio::task::spawn_local(async move {
-            let _ = answer(stream).await;
+            let _ = match tls {
+                None => answer(stream).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => answer(stream).await,
+                    Err(why) => Err(why),
+                },
+            };
         });
     }
 }
 
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
+/// Makes a certificate, writes it to `file`, and serves with it.
+fn acceptor(file: &Path) -> Result<TlsAcceptor, Fault> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    std::fs::write(file, made.cert.pem())?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Whoever asks, over whatever.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+async fn answer(mut stream: impl Stream) -> io::Result<()> {
     let (mut input, mut scan, mut out) = (BytesMut::with_capacity(64 * 1024), Scan::default(), BytesMut::new());
     let bad = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
     loop {
@@ -66,7 +98,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
             chat(&mut stream, &mut out, plan).await?;
         } else if plan.events == 0 {
             whole(&mut out, plan.bytes);
-            stream.write_all(&out).await?;
+            send(&mut stream, &out).await?;
         } else {
             streamed(&mut stream, &mut out, plan).await?;
         }
@@ -74,9 +106,15 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
-async fn more(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<usize> {
+async fn more(stream: &mut impl Stream, input: &mut BytesMut) -> io::Result<usize> {
     input.reserve(64 * 1024);
     stream.read_buf(input).await
+}
+
+/// All of it, on its way: TLS keeps what is only written.
+async fn send(stream: &mut impl Stream, out: &[u8]) -> io::Result<()> {
+    stream.write_all(out).await?;
+    stream.flush().await
 }
 
 const OPENING: &str = r#"{"id":"msg_bench","type":"message","role":"assistant","model":"claude-bench-1","content":[{"type":"text","text":""#;
@@ -101,7 +139,7 @@ fn chunk(out: &mut BytesMut, payload: &[u8]) {
     out.put_slice(write::CHUNK_END);
 }
 
-async fn streamed(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
+async fn streamed(stream: &mut impl Stream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
     write::status_line(out, 200, b"OK");
     write::field(out, b"content-type", b"text/event-stream; charset=utf-8");
     write::field(out, b"cache-control", b"no-cache");
@@ -109,7 +147,7 @@ async fn streamed(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io:
     write::field(out, b"transfer-encoding", b"chunked");
     out.put_slice(b"\r\n");
     chunk(out, b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_bench\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-bench-1\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":128,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
-    stream.write_all(out).await?;
+    send(stream, out).await?;
     let every = Duration::from_millis(plan.delay.max(1));
     let mut ticks = (plan.delay > 0).then(|| interval_at(Instant::now() + every, every));
     if let Some(ticks) = &mut ticks {
@@ -126,18 +164,18 @@ async fn streamed(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io:
         event.extend_from_slice(b"; and a few words\"}}\n\n");
         out.clear();
         chunk(out, &event);
-        stream.write_all(out).await?;
+        send(stream, out).await?;
     }
     out.clear();
     chunk(out, b"event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":200}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
     out.put_slice(write::LAST_CHUNK);
-    stream.write_all(out).await
+    send(stream, out).await
 }
 
 const CHUNK: &str = r#"data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1795305600,"model":"m","choices":[{"index":0,"delta":{"content":""#;
 
 /// The same stream in Chat Completions; a whole answer where there are no events.
-async fn chat(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
+async fn chat(stream: &mut impl Stream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
     if plan.events == 0 {
         let body = r#"{"id":"chatcmpl-bench","model":"m","choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":128,"completion_tokens":200}}"#;
         write::status_line(out, 200, b"OK");
@@ -145,13 +183,13 @@ async fn chat(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io::Res
         write::content_length(out, body.len() as u64);
         out.put_slice(b"\r\n");
         out.put_slice(body.as_bytes());
-        return stream.write_all(out).await;
+        return send(stream, out).await;
     }
     write::status_line(out, 200, b"OK");
     write::field(out, b"content-type", b"text/event-stream; charset=utf-8");
     write::field(out, b"transfer-encoding", b"chunked");
     out.put_slice(b"\r\n");
-    stream.write_all(out).await?;
+    send(stream, out).await?;
     let mut event = Vec::with_capacity(256);
     for _ in 0..plan.events {
         event.clear();
@@ -160,10 +198,10 @@ async fn chat(stream: &mut TcpStream, out: &mut BytesMut, plan: Plan) -> io::Res
         }
         out.clear();
         chunk(out, &event);
-        stream.write_all(out).await?;
+        send(stream, out).await?;
     }
     out.clear();
     chunk(out, b"data: {\"id\":\"chatcmpl-bench\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: {\"id\":\"chatcmpl-bench\",\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":128,\"completion_tokens\":200}}\n\ndata: [DONE]\n\n");
     out.put_slice(write::LAST_CHUNK);
-    stream.write_all(out).await
+    send(stream, out).await
 }

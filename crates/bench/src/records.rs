@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ledger::journal::{Journal, JournalOptions};
 use ledger::sample;
@@ -16,7 +16,7 @@ use crate::Fault;
 use crate::subject::Places;
 
 /// The names by which these are asked for, beside those of the loads.
-pub(crate) const NAMES: [&str; 2] = ["journal", "queries"];
+pub(crate) const NAMES: [&str; 3] = ["journal", "waits", "queries"];
 
 /// Records in the store that is asked; a first look makes do with fewer.
 const RECORDS: u64 = 1_000_000;
@@ -26,6 +26,11 @@ const BATCH: u64 = 1000;
 /// Records that the journal is given, so many at a time.
 const WRITTEN: u64 = 50_000;
 const AT_ONCE: u64 = 2000;
+/// Records of which each waits for its acknowledgement, so many a second.
+const WAITS: u32 = 2000;
+const WAITS_PER_SECOND: u32 = 500;
+/// Microseconds that half of them, and 99 of 100, may wait.
+const WAIT_LIMITS: [f64; 2] = [100.0, 5000.0];
 /// How often a command is run; the median counts.
 const TIMES: usize = 5;
 
@@ -53,6 +58,34 @@ pub(crate) fn journal(places: &Places) -> Result<Value, Fault> {
     journal.close();
     println!("{:>8} {per_second:.0} records/s acknowledged, {refused} refused", "journal");
     Ok(json!({ "load": "journal", "records_per_second": per_second, "refused": refused }))
+}
+
+/// How long a record waits for its acknowledgement at a low rate, on a runtime like the gateway's: as many changes of
+/// thread as there can be, since nobody else's entry goes out in the same write.
+pub(crate) fn waits(places: &Places) -> Result<Value, Fault> {
+    let folder = fresh(places)?;
+    let journal = Journal::open(JournalOptions::new(folder.join("journal")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut took = runtime.block_on(async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / WAITS_PER_SECOND);
+        let mut took = Vec::new();
+        for n in 0..WAITS {
+            ticks.tick().await;
+            let record = sample::record(n.into());
+            let begun = Instant::now();
+            journal.finish(record).await?;
+            took.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok::<_, Fault>(took)
+    })?;
+    journal.close();
+    took.sort_by(f64::total_cmp);
+    let at = |share: f64| took[((took.len() as f64 * share) as usize).min(took.len() - 1)];
+    let (half, most) = (at(0.5), at(0.99));
+    let under = half <= WAIT_LIMITS[0] && most <= WAIT_LIMITS[1];
+    let verdict = if under { "under the limit" } else { "OVER THE LIMIT" };
+    println!("{:>8} for the journal's acknowledgement: p50 {half:.0} µs, p99 {most:.0} µs {verdict}", "waits");
+    Ok(json!({ "load": "waits", "p50_us": half, "p99_us": most, "limits_us": WAIT_LIMITS, "verdict": verdict }))
 }
 
 /// How long commands take that read a large store, from their start to their end.

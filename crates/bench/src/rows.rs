@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::subject::Subject;
 use crate::subject::Subject::{
-    Cco, CcoAgain, CcoBodies, CcoOff, CcoQuiet, CcoRoutes, CcoTranslates, Direct, Nginx, NginxAgain, OneWorker,
-    OneWorkerAgain, TwoWorkers,
+    Cco, CcoAgain, CcoBodies, CcoOff, CcoQuiet, CcoRoutes, CcoTls, CcoTranslates, Direct, LiteLlm, Nginx, NginxAgain,
+    NginxTls, NginxTlsAgain, OneWorker, OneWorkerAgain, Portkey, TwoWorkers,
 };
 
 /// One kind of load.
@@ -30,7 +30,7 @@ pub(crate) const LOADS: &[Load] = &[
         what: "64 connections, 500 B up, 1 KB down",
         flags: Some("--conns 64"),
         warmup: 0,
-        subjects: &[Nginx, Cco, CcoOff, CcoQuiet, Direct, NginxAgain],
+        subjects: &[Nginx, Cco, CcoOff, CcoQuiet, Direct, Portkey, LiteLlm, NginxAgain],
     },
     Load {
         name: "large",
@@ -73,6 +73,13 @@ pub(crate) const LOADS: &[Load] = &[
         flags: Some("--conns 200 --events 100 --delay 20 --ramp 1900"),
         warmup: 2200,
         subjects: ROUND,
+    },
+    Load {
+        name: "tls",
+        what: "16 streams of 500 events, as fast as they come, from an upstream that speaks TLS",
+        flags: Some("--conns 16 --events 500"),
+        warmup: 0,
+        subjects: &[NginxTls, CcoTls, NginxTlsAgain],
     },
     Load { name: "one", what: "1 connection, small requests", flags: Some("--conns 1"), warmup: 0, subjects: ROUND },
     Load {
@@ -158,6 +165,11 @@ const fn to_nginx(
     Figure { title, load, of: Cco, to: Nginx, again: NginxAgain, unit, compare, goal, limit, value }
 }
 
+/// Another gateway against nginx, beside our own figure: nothing is expected of it.
+const fn peer(title: &'static str, of: Subject) -> Figure {
+    Figure { of, ..to_nginx(title, "small", CPU_PER_REQUEST, Compare::Ratio, (f64::INFINITY, f64::INFINITY)) }
+}
+
 fn per(row: &Value, of: &str) -> Option<f64> {
     let n = row[of].as_f64().filter(|n| *n > 0.0)?;
     Some(row["cpu_us"].as_f64()? / n)
@@ -181,6 +193,8 @@ pub(crate) const FIGURES: &[Figure] = &[
         of: CcoOff,
         ..to_nginx("… with `audit.enabled` false", "small", CPU_PER_REQUEST, Compare::Ratio, (1.0, 1.25))
     },
+    peer("… of Portkey's gateway", Portkey),
+    peer("… of LiteLLM's proxy", LiteLlm),
     Figure {
         of: CcoBodies,
         ..to_nginx("… more than nginx's, bodies kept", "bodies", CPU_PER_REQUEST, Compare::More, (40.0, 60.0))
@@ -224,6 +238,12 @@ pub(crate) const FIGURES: &[Figure] = &[
         value: CPU_PER_REQUEST.1,
     },
     to_nginx("CPU per event, 20 ms apart", "paced", CPU_PER_EVENT, Compare::Ratio, (1.0, 1.2)),
+    Figure {
+        of: CcoTls,
+        to: NginxTls,
+        again: NginxTlsAgain,
+        ..to_nginx("CPU per event, upstream with TLS", "tls", CPU_PER_EVENT, Compare::Ratio, (1.1, 1.4))
+    },
     to_nginx("added p50, 1 connection", "one", LATENCY, Compare::Added, (1.05, 1.3)),
     to_nginx("added p50, 500 requests/s open loop", "open", LATENCY, Compare::Added, (1.1, 1.4)),
     to_nginx("delay per event p50, one fast stream", "lag", DELAY, Compare::Ratio, (1.1, 1.5)),

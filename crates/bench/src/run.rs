@@ -39,6 +39,12 @@ pub(crate) struct Options {
     /// Only these loads
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
+    /// Folder into which npm has installed Portkey's gateway: measures it too
+    #[arg(long, requires = "litellm")]
+    portkey: Option<PathBuf>,
+    /// Virtual environment with LiteLLM's proxy: measures it too
+    #[arg(long, requires = "portkey")]
+    litellm: Option<PathBuf>,
     /// How often a measurement is repeated at most while other programs use the machine
     #[arg(long, default_value_t = 4)]
     patience: u32,
@@ -53,7 +59,11 @@ fn names() -> impl Iterator<Item = &'static str> {
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     fs::create_dir_all(options.out.join("scratch"))?;
     // nginx changes its folder, and its worker its user.
-    let places = Places { cco: options.cco.canonicalize()?, scratch: options.out.join("scratch").canonicalize()? };
+    let places = Places {
+        cco: options.cco.canonicalize()?,
+        scratch: options.out.join("scratch").canonicalize()?,
+        peers: options.portkey.clone().zip(options.litellm.clone()),
+    };
     let nginx = ensure_nginx();
     match &nginx {
         Ok(version) => println!("{version}"),
@@ -64,15 +74,24 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     println!("{version}, release build, log to a file");
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
     let me = std::env::current_exe()?;
-    let (mock, address) = mock(&me, Some(THEIRS))?;
-    let (free_mock, free_address) = mock_unpinned(&me)?;
+    let (pinned, free) = (mock(&me, Some(THEIRS), None)?, mock_unpinned(&me)?);
+    let secure = mock(&me, Some(THEIRS), Some(&places.certificate()))?;
     let wanted = |wanted: &str| options.only.is_empty() || options.only.iter().any(|name| name == wanted);
     let mut rows = Vec::new();
     for round in 0..rounds {
         for load in LOADS.iter().filter(|load| wanted(load.name)) {
             for subject in load.subjects.iter().copied().filter(|s| nginx.is_ok() || !s.is_nginx()) {
-                let (mock, address) = if subject.is_pinned() { (&mock, address) } else { (&free_mock, free_address) };
-                let bench = Bench { me: &me, options, places: &places, mock, address };
+                if subject.is_peer() && places.peers.is_none() {
+                    continue;
+                }
+                let (mock, address) = match subject {
+                    _ if subject.is_tls() => &secure,
+                    _ if subject.is_pinned() => &pinned,
+                    _ => &free,
+                };
+                let (mock, address) = (mock, *address);
+                let (quick, patience) = (options.quick, options.patience);
+                let bench = Bench { me: &me, quick, patience, places: &places, mock, address };
                 let mut row = bench.measured(load, subject)?;
                 row["round"] = round.into();
                 println!("{}", in_short(&row));
@@ -80,9 +99,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
             }
         }
     }
-    let (mut of_records, [journal, queries]) = (Vec::new(), records::NAMES);
+    let (mut of_records, [journal, waits, queries]) = (Vec::new(), records::NAMES);
     if wanted(journal) {
         of_records.push(records::journal(&places)?);
+    }
+    if wanted(waits) {
+        of_records.push(records::waits(&places)?);
     }
     if wanted(queries) {
         of_records.extend(records::queries(&places, options.quick)?);
@@ -149,8 +171,13 @@ fn missed(rows: &[Value], of_records: &[Value]) -> Vec<String> {
 }
 
 /// Starts a mock; its address is the first line that it prints.
-fn mock(me: &std::path::Path, core: Option<&str>) -> Result<(Running, SocketAddr), Fault> {
-    let command = [me.to_string_lossy().into_owned(), "mock".into()];
+fn mock(
+    me: &std::path::Path,
+    core: Option<&str>,
+    tls: Option<&std::path::Path>,
+) -> Result<(Running, SocketAddr), Fault> {
+    let mut command = vec![me.to_string_lossy().into_owned(), "mock".into()];
+    command.extend(tls.iter().flat_map(|file| ["--tls".into(), file.to_string_lossy().into_owned()]));
     let mut running = Running::start(&command, core, Stdio::inherit())?;
     let mut line = String::new();
     let out = running.0.stdout.take().ok_or("the mock has no stdout")?;
@@ -159,12 +186,46 @@ fn mock(me: &std::path::Path, core: Option<&str>) -> Result<(Running, SocketAddr
 }
 
 pub(crate) fn mock_unpinned(me: &std::path::Path) -> Result<(Running, SocketAddr), Fault> {
-    mock(me, None)
+    mock(me, None, None)
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct TrainOptions {
+    /// The `cco` to load: a build that counts
+    #[arg(long)]
+    cco: PathBuf,
+    /// Folder for what the gateway writes
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Loads a gateway that counts which of its ways are taken with all that is measured, each for a moment.
+pub(crate) fn train(options: &TrainOptions) -> Result<(), Fault> {
+    fs::create_dir_all(options.out.join("scratch"))?;
+    let (cco, scratch) = (options.cco.canonicalize()?, options.out.join("scratch").canonicalize()?);
+    let places = Places { cco, scratch, peers: None };
+    let me = std::env::current_exe()?;
+    let plain = mock(&me, None, None)?;
+    let secure = mock(&me, None, Some(&places.certificate()))?;
+    for load in LOADS {
+        let Some(flags) = load.flags else { continue };
+        for subject in load.subjects.iter().copied().filter(|subject| subject.is_trained()) {
+            let (mock, address) = if subject.is_tls() { &secure } else { &plain };
+            let bench = Bench { me: &me, quick: true, patience: 0, places: &places, mock, address: *address };
+            let row = bench.loaded(load, flags, subject)?;
+            println!("{:>10} {}: {} requests", load.name, subject.name(), row["requests"]);
+            if row["requests"].as_u64() == Some(0) && row["events"].as_u64() == Some(0) {
+                return Err(format!("nothing was answered: {}", row["first_error"]).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 struct Bench<'a> {
     me: &'a std::path::Path,
-    options: &'a Options,
+    quick: bool,
+    patience: u32,
     places: &'a Places,
     mock: &'a Running,
     address: SocketAddr,
@@ -175,7 +236,7 @@ impl Bench<'_> {
     fn measured(&self, load: &Load, subject: Subject) -> Result<Value, Fault> {
         let mut best: Option<Value> = None;
         let noise = |row: &Value| row["foreign"].as_f64().unwrap_or(0.0);
-        for attempt in 0..=self.options.patience {
+        for attempt in 0..=self.patience {
             let mut row = match load.flags {
                 Some(flags) => self.loaded(load, flags, subject)?,
                 None => self.started(subject)?,
@@ -197,10 +258,11 @@ impl Bench<'_> {
         // What the loads before have left to be loaded into the store is not what this one costs.
         let _ = fs::remove_dir_all(self.places.home());
         let gateway = start(subject, self.places, self.address, OURS)?;
-        let (warmup, time) = if self.options.quick { (300, 900) } else { (700, 3000) };
+        let (warmup, time) = if self.quick { (300, 900) } else { (700, 3000) };
         let mut command = vec![self.me.to_string_lossy().into_owned(), "load".into()];
         command.extend(["--target".into(), gateway.address.to_string(), "--also".into(), self.mock.pid().to_string()]);
         command.extend(flags.split_ascii_whitespace().map(String::from));
+        command.extend(subject.headers(self.address).into_iter().flat_map(|header| ["--header".into(), header]));
         command.extend(["--warmup".into(), load.warmup.max(warmup).to_string(), "--time".into(), time.to_string()]);
         if let Some(process) = &gateway.process {
             command.extend(["--watch".into(), process.pid().to_string()]);

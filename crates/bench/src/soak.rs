@@ -46,7 +46,8 @@ const SPARE: usize = 200;
 /// Runs all phases, prints a line for each, and fails where something was lost, doubled or kept.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     fs::create_dir_all(options.out.join("scratch"))?;
-    let places = Places { cco: options.cco.canonicalize()?, scratch: options.out.join("scratch").canonicalize()? };
+    let places =
+        Places { cco: options.cco.canonicalize()?, scratch: options.out.join("scratch").canonicalize()?, peers: None };
     let _ = fs::remove_dir_all(places.home());
     let me = std::env::current_exe()?;
     let (mock, address) = mock_unpinned(&me)?;

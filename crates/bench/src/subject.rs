@@ -36,6 +36,15 @@ pub(crate) enum Subject {
     CcoTranslates,
     /// With a hundred rules, of which the last one matches, a second provider behind the first, and hedging.
     CcoRoutes,
+    /// nginx before an upstream that speaks TLS; and once more.
+    NginxTls,
+    NginxTlsAgain,
+    /// Before the same upstream.
+    CcoTls,
+    /// Another gateway: Portkey's, on Node.js.
+    Portkey,
+    /// Another gateway: LiteLLM's proxy, on Python.
+    LiteLlm,
     /// One worker, not pinned; and once more.
     OneWorker,
     OneWorkerAgain,
@@ -56,6 +65,11 @@ impl Subject {
             Self::CcoQuiet => "cco, log.level warn",
             Self::CcoTranslates => "cco, from chat",
             Self::CcoRoutes => "cco, 100 rules",
+            Self::NginxTls => "nginx, TLS",
+            Self::NginxTlsAgain => "nginx, TLS again",
+            Self::CcoTls => "cco, TLS",
+            Self::Portkey => "Portkey",
+            Self::LiteLlm => "LiteLLM",
             Self::OneWorker => "cco, 1 worker",
             Self::OneWorkerAgain => "cco, 1 worker again",
             Self::TwoWorkers => "cco, 2 workers",
@@ -63,7 +77,36 @@ impl Subject {
     }
 
     pub(crate) fn is_nginx(self) -> bool {
-        matches!(self, Self::Nginx | Self::NginxAgain)
+        matches!(self, Self::Nginx | Self::NginxAgain | Self::NginxTls | Self::NginxTlsAgain)
+    }
+
+    /// Its upstream speaks TLS.
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::NginxTls | Self::NginxTlsAgain | Self::CcoTls)
+    }
+
+    /// Neither cco nor nginx: measured only where it is asked for.
+    pub(crate) fn is_peer(self) -> bool {
+        matches!(self, Self::Portkey | Self::LiteLlm)
+    }
+
+    /// One of ours that shows what users do, in the training of a build.
+    pub(crate) fn is_trained(self) -> bool {
+        matches!(
+            self,
+            Self::Cco | Self::CcoBodies | Self::CcoTranslates | Self::CcoRoutes | Self::CcoTls | Self::TwoWorkers
+        )
+    }
+
+    /// Headers without which this gateway does not know where to send a request.
+    pub(crate) fn headers(self, mock: SocketAddr) -> Vec<String> {
+        match self {
+            Self::Portkey => {
+                vec!["x-portkey-provider: anthropic".into(), format!("x-portkey-custom-host: http://{mock}/v1")]
+            }
+            Self::LiteLlm => vec!["authorization: Bearer sk-bench".into()],
+            _ => Vec::new(),
+        }
     }
 
     /// Workers share both cores with mock and load; everything else has one core, and they the other.
@@ -78,12 +121,19 @@ pub(crate) struct Places {
     pub(crate) cco: PathBuf,
     /// A folder that may be written, by nginx too.
     pub(crate) scratch: PathBuf,
+    /// The folders into which Portkey (npm) and LiteLLM (a virtual environment) are installed; `None`: not measured.
+    pub(crate) peers: Option<(PathBuf, PathBuf)>,
 }
 
 impl Places {
     /// The folder of cco's own.
     pub(crate) fn home(&self) -> PathBuf {
         self.scratch.join("cco-home")
+    }
+
+    /// The certificate of the mock that speaks TLS.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.scratch.join("mock.pem")
     }
 }
 
@@ -103,17 +153,20 @@ pub(crate) fn start(subject: Subject, places: &Places, mock: SocketAddr, core: &
         return Ok(Gateway { address: mock, started_in: Duration::ZERO, process: None });
     }
     let address = free_port()?;
-    let command = if subject.is_nginx() {
-        nginx_command(&places.scratch, address, mock)?
-    } else {
-        cco_command(subject, places, address, mock)?
+    let command = match subject {
+        _ if subject.is_nginx() => nginx_command(subject, &places.scratch, address, mock)?,
+        Subject::Portkey | Subject::LiteLlm => peer_command(subject, places, address, mock)?,
+        _ => cco_command(subject, places, address, mock)?,
     };
+    let headers: String = subject.headers(mock).iter().map(|header| format!("{header}\r\n")).collect();
+    // Others import for a long time before they listen.
+    let patience = Duration::from_secs(if subject.is_peer() { 90 } else { 20 });
     // As users do it: the log goes to a file.
     let log = File::create(places.scratch.join("gateway.log"))?;
     let begun = Instant::now();
     let mut process = Running::start(&command, subject.is_pinned().then_some(core), Stdio::from(log))?;
-    while !answers(address) {
-        if begun.elapsed() > Duration::from_secs(20) || !matches!(process.0.try_wait(), Ok(None)) {
+    while !answers(address, &headers) {
+        if begun.elapsed() > patience || !matches!(process.0.try_wait(), Ok(None)) {
             let log = fs::read_to_string(places.scratch.join("gateway.log")).unwrap_or_default();
             return Err(format!("{} does not answer: {}", subject.name(), log.trim()).into());
         }
@@ -147,26 +200,33 @@ fn counted(page: &str, name: &str) -> Option<u64> {
 }
 
 /// Whether one small request comes back whole.
-fn answers(address: SocketAddr) -> bool {
+fn answers(address: SocketAddr, headers: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let body = r#"{"model":"claude-bench-1","messages":[]}"#;
+        let body = r#"{"model":"claude-bench-1","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#;
         write!(
             stream,
             "POST /v1/messages HTTP/1.1\r\nhost: {address}\r\nx-api-key: bench\r\nx-bench: n=100\r\n\
+             content-type: application/json\r\nanthropic-version: 2023-06-01\r\n{headers}\
              connection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
-        Ok(answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"}}"))
+        Ok(answer.starts_with(b"HTTP/1.1 200") && memchr::memmem::find(&answer, b"output_tokens").is_some())
     };
     ask().unwrap_or(false)
 }
 
-fn nginx_command(scratch: &Path, listen: SocketAddr, mock: SocketAddr) -> std::io::Result<Vec<String>> {
+fn nginx_command(
+    subject: Subject,
+    scratch: &Path,
+    listen: SocketAddr,
+    mock: SocketAddr,
+) -> std::io::Result<Vec<String>> {
     let text = include_str!("../nginx.conf")
+        .replace("@SCHEME@", if subject.is_tls() { "https" } else { "http" })
         .replace("@MOCK@", &mock.port().to_string())
         .replace("@LISTEN@", &listen.port().to_string());
     let file = scratch.join("nginx.conf");
@@ -183,7 +243,7 @@ fn cco_command(
 ) -> std::io::Result<Vec<String>> {
     let level = if subject == Subject::CcoQuiet { "warn" } else { "info" };
     let bodies = subject == Subject::CcoBodies;
-    let base = format!("http://{mock}");
+    let base = format!("{}://{mock}", if subject.is_tls() { "https" } else { "http" });
     let (name, provider) = match subject {
         Subject::CcoTranslates => {
             ("chat", json!({ "providerType": "openai-compatible", "baseUrl": base, "defaultModel": "m" }))
@@ -198,6 +258,9 @@ fn cco_command(
         "costTracking": { "pricingOverrides": { "claude-bench-1": { "inputPerMillion": 3, "outputPerMillion": 15 } } },
         "log": { "level": level },
     });
+    if subject.is_tls() {
+        config["network"] = json!({ "caFile": places.certificate() });
+    }
     if subject == Subject::CcoRoutes {
         config["providers"]["second"] =
             json!({ "providerType": "anthropic-compatible", "baseUrl": base, "apiKeyRef": "env:BENCH_KEY" });
@@ -212,6 +275,32 @@ fn cco_command(
     command.push(places.cco.to_string_lossy().into_owned());
     command.extend(["serve", "--workers", workers, "--listen"].map(String::from));
     command.extend([listen.to_string(), "--config".into(), file.to_string_lossy().into_owned()]);
+    Ok(command)
+}
+
+/// As each of them says that it is run.
+fn peer_command(
+    subject: Subject,
+    places: &Places,
+    listen: SocketAddr,
+    mock: SocketAddr,
+) -> std::io::Result<Vec<String>> {
+    let (node, python) = places.peers.as_ref().ok_or_else(|| std::io::Error::other("no other gateway is installed"))?;
+    let path = |path: PathBuf| path.to_string_lossy().into_owned();
+    let port = listen.port().to_string();
+    if subject == Subject::Portkey {
+        let server = path(node.join("node_modules/@portkey-ai/gateway/build/start-server.js"));
+        return Ok(vec!["node".into(), server, "--headless".into(), format!("--port={port}")]);
+    }
+    let file = places.scratch.join("litellm.json");
+    let config = json!({ "model_list": [{ "model_name": "claude-bench-1", "litellm_params": {
+        "model": "anthropic/claude-bench-1", "api_base": format!("http://{mock}"), "api_key": "bench",
+    } }], "general_settings": { "master_key": "sk-bench" } });
+    fs::write(&file, config.to_string())?;
+    let mut command: Vec<String> =
+        ["env", "LITELLM_TELEMETRY=False", "LITELLM_LOCAL_MODEL_COST_MAP=True"].map(String::from).into();
+    command.push(path(python.join("bin/litellm")));
+    command.extend(["--config".into(), path(file), "--host".into(), "127.0.0.1".into(), "--port".into(), port]);
     Ok(command)
 }
 

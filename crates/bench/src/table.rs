@@ -97,6 +97,9 @@ impl Line {
             (_, Some(equals)) => equals.high.max(1.0),
         };
         let (goal, limit) = (self.figure.goal, self.figure.limit);
+        if goal.is_infinite() {
+            return "for comparison";
+        }
         if got <= goal {
             "goal met"
         } else if got <= goal * noise {
@@ -146,7 +149,7 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
         let unit = if matches!(figure.compare, Compare::Figure | Compare::More) { figure.unit } else { "×" };
         cells.push([
             figure.title.into(),
-            format!("{} ({}) {unit}", figure.goal, figure.limit),
+            if figure.goal.is_infinite() { "–".into() } else { format!("{} ({}) {unit}", figure.goal, figure.limit) },
             line.direct.map_or("–".to_owned(), |_| number(line.direct)),
             number(line.to),
             number(Some(line.of)),

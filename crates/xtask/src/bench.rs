@@ -3,7 +3,7 @@
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use crate::{Fault, Places, shell};
+use crate::{Fault, Places, setup, shell, trained};
 
 /// A release build of everything on a small machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -14,43 +14,50 @@ const ROUTE_LIMIT: &str = "2000";
 /// `cargo xtask bench …`: the words are the runner's.
 pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
     let places = Places::find()?;
-    // What is measured is what is published; what measures needs no more than a release build.
-    for (profile, package) in [("dist", "cco"), ("release", "bench")] {
-        let mut build = shell::cargo();
-        build.args(["build", "--profile", profile, "--locked", "--package", package]).current_dir(&places.root);
-        if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
-            return Err(format!("the build of `{package}` failed"));
-        }
-    }
-    let mut words = words.peekable();
-    let (built, published) = (places.target.join("release"), places.target.join("dist").join("cco"));
-    if words.peek() != Some(&"--help") {
+    let words: Vec<&str> = words.collect();
+    let said = |word: &str| words.contains(&word);
+    built(&places, &["--release", "--package", "bench"])?;
+    let bench = places.target.join("release/bench");
+    let mut run = Command::new(&bench);
+    run.arg("run");
+    if !said("--help") {
         // What a decision costs is measured without a gateway around it.
-        let mut build = shell::cargo();
-        build.args(["build", "--release", "--locked", "--package", "gateway", "--example", "route"]);
-        if !shell::run(build.current_dir(&places.root), BUILD_LIMIT)?.status.success() {
-            return Err("the release build failed".into());
-        }
-        let route = Command::new(built.join("examples").join("route")).arg(ROUTE_LIMIT).status();
+        built(&places, &["--release", "--package", "gateway", "--example", "route"])?;
+        let route = Command::new(places.target.join("release/examples/route")).arg(ROUTE_LIMIT).status();
         if !route.map_err(|e| format!("cannot run `route`: {e}"))?.success() {
             return Err(format!("a decision of the router takes longer than {ROUTE_LIMIT} ns"));
         }
+        // What is measured is what is published.
+        let cco = if said("--quick") {
+            built(&places, &["--profile", "dist", "--package", "cco"])?;
+            places.target.join("dist/cco")
+        } else {
+            trained::build(&places, None)?.program
+        };
+        run.arg("--cco").arg(cco).arg("--out").arg(places.target.join("bench"));
     }
-    let mut run = Command::new(built.join("bench"));
-    run.arg("run").arg("--cco").arg(published).arg("--out").arg(places.target.join("bench"));
+    if said("--peers") {
+        for kit in [&setup::PORTKEY, &setup::LITELLM] {
+            setup::ensure(kit, &places)?;
+            run.arg(format!("--{}", kit.name)).arg(kit.home(&places));
+        }
+    }
     // Its output is for the user's eyes, line by line, and nothing of it is counted here.
-    let status = run.args(words).status().map_err(|e| format!("cannot run `bench`: {e}"))?;
+    run.args(words.iter().filter(|word| **word != "--peers"));
+    let status = run.status().map_err(|e| format!("cannot run `bench`: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn built(places: &Places, words: &[&str]) -> Result<(), Fault> {
+    let mut build = shell::cargo();
+    build.args(["build", "--locked"]).args(words).current_dir(&places.root);
+    if shell::run(&mut build, BUILD_LIMIT)?.status.success() { Ok(()) } else { Err("the build failed".into()) }
 }
 
 /// `cargo xtask soak …`: the words are the runner's.
 pub(crate) fn soak<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
     let places = Places::find()?;
-    let mut build = shell::cargo();
-    build.args(["build", "--release", "--locked", "--package", "cco", "--package", "bench"]).current_dir(&places.root);
-    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
-        return Err("the release build failed".into());
-    }
+    built(&places, &["--release", "--package", "cco", "--package", "bench"])?;
     let status = soaked(&places, "release").args(words).status().map_err(|e| format!("cannot run `bench`: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask dist`: what is published: an archive and a Debian package with binary, manual pages and completions, a
-//! list of what is in them, the script that installs them, and checksums of all. The same sources give the same bytes.
+//! list of what is in them, the script that installs them, and checksums of all. The same sources give the same bytes, with
+//! the same profile of the training, which is written beside them.
 
 use std::fs;
 use std::io::Write;
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use crate::{Fault, Places, sbom, shell, tar};
+use crate::{Fault, Places, sbom, shell, tar, trained};
 
-/// A build with everything that makes it smaller and faster.
+/// A build without training.
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// What lies in both packages beside what the program writes of itself: from, and to below `share/doc/cco`.
@@ -29,34 +30,42 @@ pub(crate) struct Entry {
     pub(crate) is_program: bool,
 }
 
-/// `cargo xtask dist [--profile NAME] [--out DIR]`
+/// How the program is built.
+pub(crate) enum Build<'a> {
+    /// With this profile of cargo's, and no more.
+    Plain(&'a str),
+    /// As it is published; with the profile of an earlier training, or of one now.
+    Trained(Option<&'a Path>),
+}
+
+/// `cargo xtask dist [--profile NAME | --training FILE] [--out DIR]`
 pub(crate) fn dist<'a>(mut words: impl Iterator<Item = &'a str>, usage: &str) -> Result<ExitCode, Fault> {
     let places = Places::find()?;
-    let (mut profile, mut out) = ("dist".to_owned(), places.target.join("package"));
+    let (mut build, mut out) = (Build::Trained(None), places.target.join("package"));
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("`{word}` needs a value\n\n{usage}"))?;
         match word {
-            "--profile" => value.clone_into(&mut profile),
+            "--profile" => build = Build::Plain(value),
+            "--training" => build = Build::Trained(Some(Path::new(value))),
             "--out" => out = std::path::absolute(value).map_err(|e| e.to_string())?,
             other => return Err(format!("`dist` knows no `{other}`\n\n{usage}")),
         }
     }
-    for file in make(&places, &profile, &out)? {
+    for file in make(&places, &build, &out)? {
         println!("{}", file.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds with this profile and writes everything to `out`, which is emptied first.
-pub(crate) fn make(places: &Places, profile: &str, out: &Path) -> Result<Vec<PathBuf>, Fault> {
-    let mut build = shell::cargo();
-    build.args(["build", "--locked", "--package", "cco", "--profile", profile]).current_dir(&places.root);
-    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
-        return Err(format!("the build with the profile `{profile}` failed"));
-    }
-    // Cargo's own name for the folder of its development profile.
-    let folder = if profile == "dev" { "debug" } else { profile };
-    let binary = places.target.join(folder).join("cco");
+/// Builds and writes everything to `out`, which is emptied first.
+pub(crate) fn make(places: &Places, build: &Build<'_>, out: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let (binary, training) = match build {
+        Build::Plain(profile) => (plain(places, profile)?, None),
+        Build::Trained(training) => {
+            let built = trained::build(places, *training)?;
+            (built.program, Some(built.profile))
+        }
+    };
     let cannot = |what: &Path| {
         let what = what.display().to_string();
         move |e| format!("cannot write `{what}`: {e}")
@@ -66,7 +75,7 @@ pub(crate) fn make(places: &Places, profile: &str, out: &Path) -> Result<Vec<Pat
     }
     fs::create_dir_all(out).map_err(cannot(out))?;
     let version = said(&binary, &["version"])?.trim().to_owned();
-    let host = host()?;
+    let host = trained::host()?;
     let bill = sbom::of(places, &version, &host)?;
     let entries = entries(places, &binary, &bill)?;
     let time = committed(places);
@@ -83,11 +92,25 @@ pub(crate) fn make(places: &Places, profile: &str, out: &Path) -> Result<Vec<Pat
         written.push(put(out, &format!("cco_{version}_{architecture}.deb"), &package)?);
     }
     written.push(put(out, "sbom.cdx.json", bill.as_bytes())?);
+    if let Some(training) = training {
+        let bytes = fs::read(&training).map_err(|e| format!("cannot read `{}`: {e}", training.display()))?;
+        written.push(put(out, &format!("{name}.profdata"), &bytes)?);
+    }
     let installer = fs::read(places.root.join("packaging/install.sh")).map_err(|e| format!("install.sh: {e}"))?;
     written.push(put(out, "install.sh", &installer)?);
     let sums = written.iter().map(|path| sha256(path)).collect::<Result<String, _>>()?;
     written.push(put(out, "SHA256SUMS", sums.as_bytes())?);
     Ok(written)
+}
+
+fn plain(places: &Places, profile: &str) -> Result<PathBuf, Fault> {
+    let mut build = shell::cargo();
+    build.args(["build", "--locked", "--package", "cco", "--profile", profile]).current_dir(&places.root);
+    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
+        return Err(format!("the build with the profile `{profile}` failed"));
+    }
+    // Cargo's own name for the folder of its development profile.
+    Ok(places.target.join(if profile == "dev" { "debug" } else { profile }).join("cco"))
 }
 
 fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Fault> {
@@ -103,13 +126,6 @@ fn said(program: &Path, args: &[&str]) -> Result<String, Fault> {
         return Err(format!("`{} {}` failed", program.display(), args.join(" ")));
     }
     String::from_utf8(ran.stdout).map_err(|e| e.to_string())
-}
-
-/// What we build on is what we build for.
-fn host() -> Result<String, Fault> {
-    let told = said(Path::new("rustc"), &["-vV"])?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).ok_or_else(|| "`rustc -vV` does not say the host".into())
 }
 
 /// When the sources were committed: the time of every file, so that the same sources give the same bytes.

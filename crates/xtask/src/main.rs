@@ -19,6 +19,7 @@ mod servers;
 mod setup;
 mod shell;
 mod tar;
+mod trained;
 mod verification;
 
 use std::path::PathBuf;
@@ -37,7 +38,8 @@ Commands:
   fuzz [TARGET…]        fuzz the parsers (needs a nightly toolchain and cargo-fuzz)
     --seconds N         so long each [default: 60]
   dist                  build what is published: archive, Debian package, checksums, list of contents, installer
-    --profile NAME      a profile of cargo's [default: dist]
+    --training FILE     with the profile of an earlier training [default: trains: two builds and a minute of load]
+    --profile NAME      without training, with this profile of cargo's
     --out DIR           where to [default: `package` below the target folder]
   verification          write docs/GATEWAY_STREAMING_VERIFICATION.md anew
     --measure PROGRAM   after that program has driven itself for half a minute
@@ -46,7 +48,8 @@ Commands:
   guard                 count instructions and allocations of the hot pieces (needs valgrind) and compare
     --write             write down what is counted now
   bench                 measure cco beside nginx; on a machine that does nothing else (`bench --help` for all options)
-    --quick             about a minute, for a first look";
+    --quick             about a minute, for a first look, of a build without training
+    --peers             beside Portkey's gateway and LiteLLM's proxy too, which are installed, pinned";
 
 /// A fault that ends the command, said in words for the user.
 type Fault = String;

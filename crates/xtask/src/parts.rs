@@ -233,7 +233,7 @@ fn guard(places: &Places) -> Outcome {
 /// What is packed is the development build: how it is optimized makes no difference to what is looked at.
 fn dist(places: &Places) -> Outcome {
     let out = places.target.join("package-test");
-    match dist::make(places, "dev", &out) {
+    match dist::make(places, &dist::Build::Plain("dev"), &out) {
         Err(fault) => Outcome::Failed(Tally::default(), fault),
         Ok(_) => {
             let mut life = Command::new("bash");

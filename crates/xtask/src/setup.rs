@@ -60,6 +60,28 @@ pub(crate) const MODEL: Kit = Kit {
     install: install_model,
 };
 
+/// Portkey's gateway, to be measured beside ours.
+pub(crate) const PORTKEY: Kit = Kit {
+    name: "portkey",
+    manifests: &["peers/package.json", "peers/package-lock.json"],
+    programs: &["node", "npm"],
+    packages: &["nodejs", "npm"],
+    remedy: NODE.remedy,
+    proof: "node_modules/@portkey-ai/gateway/build/start-server.js",
+    install: |places, home| install_npm(places, &PORTKEY, home),
+};
+
+/// LiteLLM's proxy, to be measured beside ours.
+pub(crate) const LITELLM: Kit = Kit {
+    name: "litellm",
+    manifests: &["peers/requirements.txt"],
+    programs: &["python3"],
+    packages: &["python3", "python3-venv"],
+    remedy: PYTHON.remedy,
+    proof: "bin/litellm",
+    install: |places, home| install_venv(places, home, &["--requirement"], LITELLM.manifests[0]),
+};
+
 pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE, &MODEL];
 
 /// Programs of the system that tests run, and the Debian package of each.
@@ -187,9 +209,14 @@ fn install_venv(places: &Places, home: &Path, options: &[&str], list: &str) -> R
 }
 
 fn install_node(places: &Places, home: &Path) -> Result<(), Fault> {
-    for name in NODE.manifests {
-        fs::copy(places.client_tests().join(name), home.join(name))
-            .map_err(|e| format!("cannot copy `{name}`: {e}"))?;
+    install_npm(places, &NODE, home)
+}
+
+fn install_npm(places: &Places, kit: &Kit, home: &Path) -> Result<(), Fault> {
+    for manifest in kit.manifests {
+        let from = places.client_tests().join(manifest);
+        let name = from.file_name().unwrap_or_default();
+        fs::copy(&from, home.join(name)).map_err(|e| format!("cannot copy `{manifest}`: {e}"))?;
     }
     step(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(home))
 }
