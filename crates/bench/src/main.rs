@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to its user")]
 #![expect(clippy::disallowed_methods, reason = "the rules on clocks are for the gateway, not for what measures it")]
 
+mod calls;
 mod count;
 mod load;
 mod mock;
@@ -37,6 +38,8 @@ enum Command {
     Soak(soak::Options),
     /// Load a build that counts which of its ways are taken
     Train(run::TrainOptions),
+    /// Count the system calls of a request and of an event (needs strace)
+    Calls(calls::Options),
     /// Draw what was measured
     Picture(picture::Options),
     /// Do one piece of work so often, to be counted
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Train(options) => run::train(&options),
+        Command::Calls(options) => calls::run(&options),
         Command::Picture(options) => picture::run(&options),
         Command::Count(options) => count::run(&options),
         Command::Mock(options) => on_one_thread(mock::serve(options)),

@@ -222,6 +222,31 @@ pub(crate) fn train(options: &TrainOptions) -> Result<(), Fault> {
     Ok(())
 }
 
+/// One run of the load generator, of which all counts.
+pub(crate) fn sent<'a>(
+    me: &std::path::Path,
+    target: SocketAddr,
+    flags: impl Iterator<Item = &'a str>,
+    time: Duration,
+) -> Result<Value, Fault> {
+    let mut command = vec![me.to_string_lossy().into_owned(), "load".into(), "--target".into(), target.to_string()];
+    command.extend(["--warmup".into(), "0".into(), "--time".into(), time.as_millis().to_string()]);
+    command.extend(flags.map(str::to_owned));
+    printed(&command, None)
+}
+
+/// What a load generator prints when it is done.
+fn printed(command: &[String], core: Option<&str>) -> Result<Value, Fault> {
+    let mut running = Running::start(command, core, Stdio::inherit())?;
+    let out = running.0.stdout.take().ok_or("the load generator has no stdout")?;
+    let text = std::io::read_to_string(out)?;
+    let status = running.0.wait()?;
+    if !status.success() {
+        return Err(format!("`{}` failed: {status}", command.join(" ")).into());
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
 struct Bench<'a> {
     me: &'a std::path::Path,
     quick: bool,
@@ -267,14 +292,8 @@ impl Bench<'_> {
         if let Some(process) = &gateway.process {
             command.extend(["--watch".into(), process.pid().to_string()]);
         }
-        let mut running = Running::start(&command, subject.is_pinned().then_some(THEIRS), Stdio::inherit())?;
-        let out = running.0.stdout.take().ok_or("the load generator has no stdout")?;
-        let text = std::io::read_to_string(out)?;
-        let status = running.0.wait()?;
-        if !status.success() {
-            return Err(format!("the load `{}` on {} failed: {status}", load.what, subject.name()).into());
-        }
-        let mut row: Value = serde_json::from_str(&text)?;
+        let mut row = printed(&command, subject.is_pinned().then_some(THEIRS))
+            .map_err(|why| format!("{}, {}: {why}", subject.name(), load.what))?;
         if subject == Subject::CcoBodies {
             row["bodies"] = bodies(gateway.address)?;
         }

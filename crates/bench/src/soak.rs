@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Fault;
 use crate::process::{Running, used};
-use crate::run::mock_unpinned;
+use crate::run::{mock_unpinned, sent};
 use crate::subject::{Places, Subject, start};
 
 #[derive(Debug, clap::Args)]
@@ -53,13 +53,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let (mock, address) = mock_unpinned(&me)?;
     let gateway = start(Subject::Soaked, &places, address, "")?;
     let pid = gateway.process.as_ref().map(Running::pid).ok_or("there is no process to look at")?;
-    let soak = Soak { me, pid, target: gateway.address, options };
+    let soak = Soak { me, pid, target: gateway.address };
     let (slow, idle) = (options.slow.to_string(), options.idle.to_string());
     let mut faults = Vec::new();
     let before = soak.settled(usize::MAX, &mut faults);
     let mut told = vec![("at the beginning", json!({}), before.clone())];
     let mut phase = |name: &'static str, flags: &[&str], faults: &mut Vec<String>| -> Result<Kept, Fault> {
-        let seen = soak.load(flags)?;
+        let seen = sent(&soak.me, soak.target, flags.iter().copied(), Duration::from_secs(options.seconds))?;
         let kept = soak.settled(before.descriptors + SPARE, faults);
         println!("{}", line(name, &seen, &kept));
         told.push((name, seen, kept.clone()));
@@ -137,30 +137,13 @@ struct Kept {
     sockets: u64,
 }
 
-struct Soak<'a> {
+struct Soak {
     me: PathBuf,
     pid: u32,
     target: SocketAddr,
-    options: &'a Options,
 }
 
-impl Soak<'_> {
-    /// One run of the load generator.
-    fn load(&self, flags: &[&str]) -> Result<Value, Fault> {
-        let time = (self.options.seconds * 1000).to_string();
-        let target = self.target.to_string();
-        let mut command = vec![self.me.to_string_lossy().into_owned(), "load".into()];
-        command.extend(["--target", &target, "--warmup", "0", "--time", &time].map(String::from));
-        command.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let mut running = Running::start(&command, None, Stdio::inherit())?;
-        let out = running.0.stdout.take().ok_or("the load generator has no stdout")?;
-        let text = io::read_to_string(out)?;
-        if !running.0.wait()?.success() {
-            return Err(format!("the load `{}` failed", flags.join(" ")).into());
-        }
-        Ok(serde_json::from_str(&text)?)
-    }
-
+impl Soak {
     /// What is kept once the streams of a phase are gone: waits until no more than `most` descriptors are open.
     fn settled(&self, most: usize, faults: &mut Vec<String>) -> Kept {
         let open = || fs::read_dir(Path::new("/proc").join(self.pid.to_string()).join("fd")).map_or(0, Iterator::count);

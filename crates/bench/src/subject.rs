@@ -45,6 +45,8 @@ pub(crate) enum Subject {
     Portkey,
     /// Another gateway: LiteLLM's proxy, on Python.
     LiteLlm,
+    /// With every system call counted, in the file of [`Places::calls`].
+    Traced,
     /// One worker, not pinned; and once more.
     OneWorker,
     OneWorkerAgain,
@@ -70,6 +72,7 @@ impl Subject {
             Self::CcoTls => "cco, TLS",
             Self::Portkey => "Portkey",
             Self::LiteLlm => "LiteLLM",
+            Self::Traced => "cco, traced",
             Self::OneWorker => "cco, 1 worker",
             Self::OneWorkerAgain => "cco, 1 worker again",
             Self::TwoWorkers => "cco, 2 workers",
@@ -111,7 +114,7 @@ impl Subject {
 
     /// Workers share both cores with mock and load; everything else has one core, and they the other.
     pub(crate) fn is_pinned(self) -> bool {
-        !matches!(self, Self::OneWorker | Self::OneWorkerAgain | Self::TwoWorkers | Self::Soaked)
+        !matches!(self, Self::OneWorker | Self::OneWorkerAgain | Self::TwoWorkers | Self::Soaked | Self::Traced)
     }
 }
 
@@ -129,6 +132,11 @@ impl Places {
     /// The folder of cco's own.
     pub(crate) fn home(&self) -> PathBuf {
         self.scratch.join("cco-home")
+    }
+
+    /// What was counted of the system calls of a gateway that has ended.
+    pub(crate) fn calls(&self) -> PathBuf {
+        self.scratch.join("calls.txt")
     }
 
     /// The certificate of the mock that speaks TLS.
@@ -272,6 +280,11 @@ fn cco_command(
     let home = places.home();
     fs::create_dir_all(&home)?;
     let mut command = vec!["env".to_owned(), format!("CCO_HOME={}", home.display()), "BENCH_KEY=bench".into()];
+    if subject == Subject::Traced {
+        // Beside the process and not above it, so that a signal reaches the gateway.
+        command.extend(["strace", "-D", "-f", "-qq", "-c", "-o"].map(String::from));
+        command.push(places.calls().to_string_lossy().into_owned());
+    }
     command.push(places.cco.to_string_lossy().into_owned());
     command.extend(["serve", "--workers", workers, "--listen"].map(String::from));
     command.extend([listen.to_string(), "--config".into(), file.to_string_lossy().into_owned()]);

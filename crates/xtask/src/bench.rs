@@ -1,12 +1,8 @@
 //! Builds cco and the measuring tools as users get them, and runs the measurement.
 
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use crate::{Fault, Places, setup, shell, trained};
-
-/// A release build of everything on a small machine.
-const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// Nanoseconds that one decision among a hundred rules may take.
 const ROUTE_LIMIT: &str = "2000";
@@ -16,20 +12,20 @@ pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode
     let places = Places::find()?;
     let words: Vec<&str> = words.collect();
     let said = |word: &str| words.contains(&word);
-    built(&places, &["--release", "--package", "bench"])?;
+    shell::build(&places, &["--release", "--package", "bench"])?;
     let bench = places.target.join("release/bench");
     let mut run = Command::new(&bench);
     run.arg("run");
     if !said("--help") {
         // What a decision costs is measured without a gateway around it.
-        built(&places, &["--release", "--package", "gateway", "--example", "route"])?;
+        shell::build(&places, &["--release", "--package", "gateway", "--example", "route"])?;
         let route = Command::new(places.target.join("release/examples/route")).arg(ROUTE_LIMIT).status();
         if !route.map_err(|e| format!("cannot run `route`: {e}"))?.success() {
             return Err(format!("a decision of the router takes longer than {ROUTE_LIMIT} ns"));
         }
         // What is measured is what is published.
         let cco = if said("--quick") {
-            built(&places, &["--profile", "dist", "--package", "cco"])?;
+            shell::build(&places, &["--profile", "dist", "--package", "cco"])?;
             places.target.join("dist/cco")
         } else {
             trained::build(&places, None)?.program
@@ -48,16 +44,10 @@ pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn built(places: &Places, words: &[&str]) -> Result<(), Fault> {
-    let mut build = shell::cargo();
-    build.args(["build", "--locked"]).args(words).current_dir(&places.root);
-    if shell::run(&mut build, BUILD_LIMIT)?.status.success() { Ok(()) } else { Err("the build failed".into()) }
-}
-
 /// `cargo xtask soak …`: the words are the runner's.
 pub(crate) fn soak<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode, Fault> {
     let places = Places::find()?;
-    built(&places, &["--release", "--package", "cco", "--package", "bench"])?;
+    shell::build(&places, &["--release", "--package", "cco", "--package", "bench"])?;
     let status = soaked(&places, "release").args(words).status().map_err(|e| format!("cannot run `bench`: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

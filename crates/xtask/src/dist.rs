@@ -6,12 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
 
 use crate::{Fault, Places, sbom, shell, tar, trained};
-
-/// A build without training.
-const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// What lies in both packages beside what the program writes of itself: from, and to below `share/doc/cco`.
 const DOCUMENTS: &[&str] = &["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT", "LICENSE-APACHE"];
@@ -104,11 +100,7 @@ pub(crate) fn make(places: &Places, build: &Build<'_>, out: &Path) -> Result<Vec
 }
 
 fn plain(places: &Places, profile: &str) -> Result<PathBuf, Fault> {
-    let mut build = shell::cargo();
-    build.args(["build", "--locked", "--package", "cco", "--profile", profile]).current_dir(&places.root);
-    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
-        return Err(format!("the build with the profile `{profile}` failed"));
-    }
+    shell::build(places, &["--package", "cco", "--profile", profile])?;
     // Cargo's own name for the folder of its development profile.
     Ok(places.target.join(if profile == "dev" { "debug" } else { profile }).join("cco"))
 }

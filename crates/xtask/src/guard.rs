@@ -1,5 +1,5 @@
-//! Counts what the hot pieces of cco cost, in instructions and allocations, and compares with what is written down: that
-//! does not depend on how busy the machine is.
+//! Counts what the hot pieces of cco cost, in instructions and allocations, and compares with what is written down; and
+//! the system calls of a request and an event. None of that depends on how busy the machine is.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ const MORE: f64 = 1.10;
 const ALLOCATION: f64 = 0.05;
 /// The pieces are done so often, and twice as often; what they share falls out of the difference.
 const TIMES: u64 = 40;
-const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+const CALLS_LIMIT: Duration = Duration::from_secs(2 * 60);
 
 /// What one piece costs.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,20 @@ pub(crate) fn check(places: &Places) -> Result<Vec<String>, Fault> {
         let before = before.map_or("new".into(), |known| format!("{:+.1} %", change(cost, known)));
         println!("{:<18}{:>14.0}{before:>9}{:>12.2}", cost.name, cost.instructions, cost.allocations);
     }
-    Ok(judge(&known, &counted))
+    let mut faults = judge(&known, &counted);
+    faults.extend(calls(places)?);
+    Ok(faults)
+}
+
+/// Counts the system calls of a request and of an event with the real program, and says what is too much.
+fn calls(places: &Places) -> Result<Option<Fault>, Fault> {
+    // How it is optimized makes no difference to what is counted here.
+    shell::build(places, &["--package", "cco"])?;
+    let mut run = Command::new(places.target.join("release/bench"));
+    run.arg("calls").arg("--cco").arg(places.target.join("debug/cco")).arg("--out").arg(places.target.join("calls"));
+    let ended = shell::run(&mut run, CALLS_LIMIT)?;
+    let why = || ended.lines.iter().find_map(|line| line.strip_prefix("bench: ")).unwrap_or("`bench calls` failed");
+    Ok((!ended.status.success()).then(|| why().to_owned()))
 }
 
 fn change(now: &Cost, before: &Cost) -> f64 {
@@ -97,11 +110,7 @@ fn line(line: &str) -> Result<Cost, Fault> {
 }
 
 fn count(places: &Places) -> Result<Vec<Cost>, Fault> {
-    let mut build = shell::cargo();
-    build.args(["build", "--release", "--locked", "--package", "bench"]).current_dir(&places.root);
-    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
-        return Err("the release build failed".into());
-    }
+    shell::build(places, &["--release", "--package", "bench"])?;
     let bench = places.target.join("release/bench");
     let listed = Command::new(&bench).arg("count").output().map_err(|why| format!("cannot run `bench`: {why}"))?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();

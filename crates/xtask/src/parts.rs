@@ -36,7 +36,7 @@ pub(crate) const PARTS: &[Part] = &[
     Part { name: "licences", what: "cargo-deny, where it is installed", needs: &[], run: licences },
     Part {
         name: "guard",
-        what: "instructions and allocations of the hot pieces, under valgrind",
+        what: "instructions and allocations of the hot pieces, under valgrind, and system calls, under strace",
         needs: &[],
         run: guard,
     },
@@ -220,8 +220,10 @@ fn soak(places: &Places) -> Outcome {
 }
 
 fn guard(places: &Places) -> Outcome {
-    if let Err(fault) = setup::ensure_program("valgrind", "valgrind") {
-        return Outcome::NotRun(fault);
+    for program in ["valgrind", "strace"] {
+        if let Err(fault) = setup::ensure_program(program, program) {
+            return Outcome::NotRun(fault);
+        }
     }
     match guard::check(places) {
         Ok(faults) if faults.is_empty() => Outcome::Ran(Tally::ONE),

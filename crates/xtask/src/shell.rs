@@ -6,8 +6,10 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::Fault;
+use crate::{Fault, Places};
 
+/// A build of everything on a small machine, with all that makes a program smaller and faster.
+const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// More lines than this are shown but not kept.
 const KEPT_LINES: usize = 200_000;
 
@@ -24,6 +26,17 @@ pub(crate) fn cargo() -> Command {
         cargo.env("CARGO_BUILD_JOBS", "2");
     }
     cargo
+}
+
+/// Has cargo build what these words say, locked.
+pub(crate) fn build(places: &Places, words: &[&str]) -> Result<(), Fault> {
+    let mut build = cargo();
+    build.args(["build", "--locked"]).args(words).current_dir(&places.root);
+    if run(&mut build, BUILD_LIMIT)?.status.success() {
+        Ok(())
+    } else {
+        Err(format!("`cargo build {}` failed", words.join(" ")))
+    }
 }
 
 /// Whether `program` can be run here at all.

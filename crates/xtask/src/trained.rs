@@ -41,15 +41,13 @@ fn train(places: &Places, folder: &Path) -> Result<PathBuf, Fault> {
     let counts = folder.join("counts");
     let _ = fs::remove_dir_all(&counts);
     let program = compiled(places, folder, &format!("-Cprofile-generate={}", counts.display()))?;
-    let mut build = shell::cargo();
-    build.args(["build", "--release", "--locked", "--package", "bench"]).current_dir(&places.root);
+    shell::build(places, &["--release", "--package", "bench"])?;
     let mut load = Command::new(places.target.join("release/bench"));
     load.arg("train").arg("--cco").arg(program).arg("--out").arg(folder.join("load"));
     let profile = folder.join("last.profdata");
     let mut merged = Command::new(merge);
     merged.arg("merge").arg("--output").arg(&profile).arg(&counts);
     for (command, limit, what) in [
-        (&mut build, BUILD_LIMIT, "the build of `bench` failed"),
         (&mut load, LOAD_LIMIT, "the load of the training failed"),
         (&mut merged, TOOLS_LIMIT, "`llvm-profdata` failed"),
     ] {
