@@ -170,6 +170,19 @@ impl Fields {
         self.spans.iter().map(|(name, value)| Field { name: name.get(&self.buf), value: value.get(&self.buf) })
     }
 
+    /// The values of the fields of this name (lower case given), in their order. Most names are told apart by their
+    /// lengths, without a look at where they lie.
+    fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Span> + 'a {
+        let of_that_length = |(had, _): &&(Span, Span)| (had.end - had.start) as usize == name.len();
+        let named = move |(had, _): &&(Span, Span)| had.get(&self.buf).eq_ignore_ascii_case(name.as_bytes());
+        self.spans.iter().filter(of_that_length).filter(named).map(|(_, value)| *value)
+    }
+
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let first = self.named(name).next();
+        first.map(|value| value.get(&self.buf))
+    }
+
     fn take(buf: Bytes, headers: &[httparse::Header<'_>]) -> Self {
         let spans =
             headers.iter().map(|h| (Span::of(h.name.as_bytes(), &buf), Span::of(trim(h.value), &buf))).collect();
@@ -299,8 +312,8 @@ impl RequestHead {
         let fields = Fields::take(buf.clone(), request.headers);
         let host = the_host(&fields)?;
         let Meaning { framing, close } = meaning(fields.iter(), minor)?;
-        let expects_continue =
-            minor == 1 && fields.iter().any(|f| f.is("expect") && f.value.eq_ignore_ascii_case(b"100-continue"));
+        let expects = |value: Span| value.get(&buf).eq_ignore_ascii_case(b"100-continue");
+        let expects_continue = minor == 1 && fields.named("expect").any(expects);
         let framing = framing.unwrap_or(Framing::None);
         let keep_alive = if minor == 1 { close != Some(true) } else { close == Some(false) };
         Ok(Self { fields, method, target, host, minor, framing, keep_alive, expects_continue })
@@ -334,7 +347,12 @@ impl RequestHead {
 
     /// The value of the first field of this name (lower case given).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|f| f.is(name)).map(|f| f.value)
+        self.fields.get(name)
+    }
+
+    /// The values of all fields of this name (lower case given), in their order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        self.fields.named(name).map(|value| value.get(&self.fields.buf))
     }
 }
 
@@ -344,8 +362,8 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 fn the_host(fields: &Fields) -> Result<Span, HeadError> {
-    let mut hosts = fields.spans.iter().filter(|(name, _)| name.get(&fields.buf).eq_ignore_ascii_case(b"host"));
-    let Some((_, host)) = hosts.next() else { return Err(HeadError::HostMissing) };
+    let mut hosts = fields.named("host");
+    let Some(host) = hosts.next() else { return Err(HeadError::HostMissing) };
     if hosts.next().is_some() {
         return Err(HeadError::HostTwice);
     }
@@ -354,7 +372,7 @@ fn the_host(fields: &Fields) -> Result<Span, HeadError> {
     if value.is_empty() || !value.iter().all(is_host_byte) {
         return Err(HeadError::HostInvalid);
     }
-    Ok(*host)
+    Ok(host)
 }
 
 /// A response's head.
@@ -434,7 +452,7 @@ impl ResponseHead {
 
     /// The value of the first field of this name (lower case given).
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|f| f.is(name)).map(|f| f.value)
+        self.fields.get(name)
     }
 }
 

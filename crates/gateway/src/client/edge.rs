@@ -36,7 +36,7 @@ impl Edge {
     fn is_ours(&self, host: &str, peer: &Peer) -> bool {
         let (name, port) = split_port(host);
         let local = peer.local();
-        let our_port = port.map_or(local.port() == 80, |p| p == local.port().to_string());
+        let our_port = port.map_or(local.port() == 80, |p| p.parse() == Ok(local.port()));
         let is_local = |ip: IpAddr| ip == local.ip().to_canonical() || peer.is_loopback() && ip.is_loopback();
         let our_name = name == "localhost" && peer.is_loopback() || name.parse::<IpAddr>().is_ok_and(is_local);
         our_name && our_port || self.hosts.iter().any(|h| h == host || h == name)
@@ -45,8 +45,8 @@ impl Edge {
     /// Browsers name the page that asks; programs do not.
     fn check_origin(&self, head: &RequestHead, host: &str) -> Result<(), Refusal> {
         let mut allowed = false;
-        for field in head.fields().filter(|f| f.is("origin")) {
-            let origin = String::from_utf8_lossy(field.value).to_ascii_lowercase();
+        for origin in head.all("origin") {
+            let origin = String::from_utf8_lossy(origin).to_ascii_lowercase();
             let ours = origin.strip_prefix("http://").is_some_and(|rest| rest == host);
             if !ours && !self.origins.contains(&origin) {
                 let message =
@@ -55,8 +55,8 @@ impl Edge {
             }
             allowed = true;
         }
-        let mut sites = head.fields().filter(|f| f.is("sec-fetch-site"));
-        if !allowed && !sites.all(|site| matches!(site.value, b"none" | b"same-origin")) {
+        let mut sites = head.all("sec-fetch-site");
+        if !allowed && !sites.all(|site| matches!(site, b"none" | b"same-origin")) {
             let message =
                 "a web page of another site may not use this gateway: add its origin to `server.origins` if it should";
             return Err(Refusal::new(ErrorKind::Permission, message).close());

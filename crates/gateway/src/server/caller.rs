@@ -55,18 +55,17 @@ impl<'a> Presented<'a> {
     fn of(head: &'a RequestHead) -> Result<Self, Refusal> {
         let mut found = Self { bearer: None, api_key: None, other: false };
         for field in head.fields() {
-            let (slot, value) = if field.is("authorization") {
-                match bearer(field.value) {
+            let (slot, value) = match field.name.len() {
+                13 if field.is("authorization") => match bearer(field.value) {
                     Some(token) => (&mut found.bearer, token),
                     None => {
                         found.other |= !field.value.is_empty();
                         continue;
                     }
-                }
-            } else if field.is("x-api-key") || field.is("api-key") {
-                (&mut found.api_key, field.value)
-            } else {
-                continue;
+                },
+                9 if field.is("x-api-key") => (&mut found.api_key, field.value),
+                7 if field.is("api-key") => (&mut found.api_key, field.value),
+                _ => continue,
             };
             let Ok(value) = std::str::from_utf8(value) else { return Err(unreadable()) };
             if value.is_empty() {
