@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use ledger::calendar::civil;
 use serde_json::Value;
 
 use crate::Fault;
@@ -14,13 +15,52 @@ pub(crate) struct Options {
     /// The picture: an SVG
     #[arg(long)]
     out: PathBuf,
+    /// A page in Markdown: the table takes the place of what stands between its two marks
+    #[arg(long)]
+    page: Option<PathBuf>,
 }
 
-/// Draws what was measured.
+/// Between these stands what was measured.
+const MARKS: [&str; 2] = ["<!-- measured -->\n", "<!-- end of what was measured -->"];
+
+/// Draws what was measured, and writes it into a page.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let measured: Value = serde_json::from_slice(&std::fs::read(&options.measured)?)?;
     std::fs::write(&options.out, svg(&measured))?;
+    if let Some(page) = &options.page {
+        let text = std::fs::read_to_string(page)?;
+        let text = written(&text, &measured).ok_or_else(|| format!("`{}` has no marks {MARKS:?}", page.display()))?;
+        std::fs::write(page, text)?;
+    }
     Ok(())
+}
+
+/// The page with this measurement in it; `None`: it has no place for one.
+fn written(page: &str, measured: &Value) -> Option<String> {
+    let (before, rest) = page.split_once(MARKS[0])?;
+    let (_, after) = rest.split_once(MARKS[1])?;
+    let machine = &measured["machine"];
+    let days = measured["unix_time"].as_i64()? / 86_400;
+    Some(format!(
+        "{before}{}{} beside {}, {} cores ({}), Linux {}, {}, {} rounds; medians, in brackets the lowest and the highest \
+         round.\n\n{}\n{}{after}",
+        MARKS[0],
+        word(measured, "cco"),
+        word(measured, "nginx"),
+        machine["cores"],
+        word(machine, "cpu"),
+        word(machine, "kernel"),
+        day(days),
+        measured["rounds"],
+        word(measured, "text"),
+        MARKS[1]
+    ))
+}
+
+/// A day of the calendar from the days since 1970.
+fn day(days: i64) -> String {
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Pixels: of the whole, of the names on the left, of one line.
@@ -46,7 +86,8 @@ pub(crate) fn svg(measured: &Value) -> String {
     };
     title(&mut drawn, 24.0, &format!("{}, {}", word(measured, "cco"), word(measured, "nginx")));
     title(&mut drawn, 44.0, "each figure divided by its goal: green is met, the red mark is what must not be exceeded");
-    for line in measured["table"].as_array().into_iter().flatten() {
+    // Other gateways have no goal of ours.
+    for line in measured["table"].as_array().into_iter().flatten().filter(|line| line["goal"].is_number()) {
         bar(&mut drawn, y, line);
         y += LINE;
     }
@@ -145,6 +186,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_page_gets_the_table_between_its_marks_and_keeps_the_rest() {
+        let measured = json!({
+            "cco": "cco 1", "nginx": "nginx 2", "unix_time": 1_795_430_000, "rounds": 3, "text": "| a |\n",
+            "machine": { "cpu": "x", "cores": 2, "kernel": "6.1" },
+        });
+        let page = written("top\n<!-- measured -->\nold\n<!-- end of what was measured -->\nend\n", &measured).unwrap();
+        assert!(page.starts_with("top\n") && page.ends_with("<!-- end of what was measured -->\nend\n"), "{page}");
+        assert!(page.contains("cco 1 beside nginx 2, 2 cores (x), Linux 6.1, 2026-11-23, 3 rounds"), "{page}");
+        assert!(page.contains("| a |\n") && !page.contains("old"), "{page}");
+        assert_eq!(written(&page, &measured).as_deref(), Some(&*page), "again: the same");
+        assert_eq!(written("no marks", &measured), None);
+        assert_eq!([day(0), day(59), day(11_016)], ["1970-01-01", "1970-03-01", "2000-02-29"]);
+    }
 
     #[test]
     fn every_figure_has_a_bar_and_every_path_its_latencies() {

@@ -139,6 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
         "rounds": rounds,
         "quick": options.quick,
         "table": data,
+        "text": text,
         "rows": rows,
         "records": of_records,
     });

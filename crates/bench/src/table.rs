@@ -136,8 +136,9 @@ impl Line {
 pub(crate) fn table(rows: &[Value]) -> (String, Value) {
     let lines: Vec<Line> = FIGURES.iter().filter_map(|figure| Line::of(figure, rows)).collect();
     let data = lines.iter().map(Line::json).collect();
-    let mut cells =
-        vec![["figure", "goal (limit)", "direct", "nginx", "cco", "ratio", "nginx to itself", ""].map(str::to_owned)];
+    let mut cells = vec![
+        ["figure", "goal (limit)", "direct", "other", "measured", "to other", "other to itself", ""].map(str::to_owned),
+    ];
     for line in &lines {
         let figure = line.figure;
         let number = |spread: Option<Spread>| {
@@ -151,7 +152,7 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
             figure.title.into(),
             if figure.goal.is_infinite() { "–".into() } else { format!("{} ({}) {unit}", figure.goal, figure.limit) },
             line.direct.map_or("–".to_owned(), |_| number(line.direct)),
-            number(line.to),
+            format!("{}: {}", figure.to.name(), number(line.to)),
             number(Some(line.of)),
             ratio(line.ratio),
             ratio(line.equals),
