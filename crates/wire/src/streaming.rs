@@ -1,8 +1,13 @@
 //! What the readers of streamed answers share: server-sent events, and blocks that may lie side by side.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
 use crate::codec::{DecodeStream, Sink};
 use crate::event::{Block, Delta, Event};
 use crate::guard::Guard;
+use crate::json::Str;
 use crate::lanes::{Closing, Lanes};
 use crate::sse::{RawEvent, Splitter};
 
@@ -64,6 +69,22 @@ fn read<S: ReadEvents>(state: &mut S, event: &RawEvent<'_>, sink: &mut Sink<'_>)
     match std::str::from_utf8(&data.unwrap_or_default()) {
         Ok(data) => state.event(name, data, sink),
         Err(_) => state.guard().fail("an event of the upstream is not UTF-8", sink),
+    }
+}
+
+/// The name of an event; some servers leave it to the `type` in the data.
+pub(crate) fn name_of<'e>(name: Option<&'e [u8]>, data: &'e str) -> Option<Cow<'e, [u8]>> {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Str<'a>,
+    }
+    match name {
+        Some(name) if !name.is_empty() => Some(Cow::Borrowed(name)),
+        _ => match serde_json::from_str::<Typed<'_>>(data).ok()?.kind.0 {
+            Cow::Borrowed(kind) => Some(Cow::Borrowed(kind.as_bytes())),
+            Cow::Owned(kind) => Some(Cow::Owned(kind.into_bytes())),
+        },
     }
 }
 

@@ -8,6 +8,8 @@ mod corpus;
 mod cuts;
 #[path = "../../../fuzz/checks/envelope.rs"]
 mod envelope;
+#[path = "../../../fuzz/checks/meter.rs"]
+mod meter;
 #[path = "../../../fuzz/checks/sse.rs"]
 mod sse;
 #[path = "../../../fuzz/checks/translate.rs"]
@@ -21,6 +23,11 @@ fn every_stream_of_the_corpus_splits_as_its_lines_say_wherever_it_is_cut() {
 #[test]
 fn every_body_of_the_corpus_has_the_envelope_that_a_full_parser_finds() {
     corpus::each("envelope", envelope::check);
+}
+
+#[test]
+fn every_answer_of_the_corpus_came_to_what_a_full_parser_reads_wherever_it_is_cut() {
+    corpus::each("meter", meter::check);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{Fault, Places, shell};
 const TARGETS: &[&str] = &[
     "sse",
     "envelope",
+    "meter",
     "request_head",
     "response_head",
     "body",

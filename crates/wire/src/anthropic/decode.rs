@@ -17,7 +17,7 @@ use crate::opaque::{Extra, Opaque};
 use crate::reading::{answer, unreadable};
 use crate::refusal;
 use crate::request::{Content, Input};
-use crate::streaming::{Events, Form, ReadEvents};
+use crate::streaming::{Events, Form, ReadEvents, name_of};
 use crate::usage::Usage;
 
 /// Reads one stream.
@@ -112,9 +112,8 @@ impl ReadEvents for State {
     }
 
     fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
-        // No client would see it.
-        let Some(name) = name else { return self.guard.emit(Event::Ping, sink) };
-        let read = match name {
+        let Some(name) = name_of(name, data) else { return self.guard.emit(Event::Ping, sink) };
+        let read = match &*name {
             b"content_block_delta" => self.delta(data, sink),
             b"content_block_start" => self.open(data, sink),
             b"message_start" => self.start(data, sink),
@@ -128,9 +127,9 @@ impl ReadEvents for State {
         };
         if read.is_err() {
             if let Some(data) = json::whole_characters(data) {
-                return self.event(Some(name), &data, sink);
+                return self.event(Some(&name), &data, sink);
             }
-            let name = String::from_utf8_lossy(name);
+            let name = String::from_utf8_lossy(&name);
             self.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
         }
     }

@@ -207,30 +207,43 @@ impl Meter {
             return self.delta(string);
         }
         match event.name() {
-            Some(b"content_block_delta") => self.delta(delta_text(event.bytes())),
-            Some(b"message_stop") => self.progress = Progress::Ended,
-            Some(b"error") => {
+            Some(name) if !name.is_empty() => self.named(name, event),
+            // A comment, or an event of a server that leaves its name to the `type` in the data.
+            _ => {
+                let kind = whole_data(event).and_then(|data| word(parts(&data, ["type"])?[0], WORD));
+                if let Some(kind) = kind {
+                    self.named(kind.as_bytes(), event);
+                }
+            }
+        }
+    }
+
+    fn named(&mut self, name: &[u8], event: &RawEvent<'_>) {
+        match name {
+            b"content_block_delta" => self.delta(delta_text(event.bytes())),
+            b"message_stop" => self.progress = Progress::Ended,
+            b"error" => {
                 self.progress = Progress::Failed;
                 self.failed(event);
             }
-            Some(b"ping") | None => {}
-            Some(b"message_start") => {
+            b"ping" => {}
+            b"message_start" => {
                 self.begin();
                 if self.message_start(event).is_none() {
                     self.lost();
                 }
             }
-            Some(b"message_delta") => {
+            b"message_delta" => {
                 self.begin();
                 if self.message_delta(event).is_none() {
                     self.lost();
                 }
             }
-            Some(b"content_block_start") => {
+            b"content_block_start" => {
                 self.begin();
                 self.has_content = true;
             }
-            Some(_) => self.begin(),
+            _ => self.begin(),
         }
     }
 

@@ -53,6 +53,20 @@ fn an_answer_ends_with_its_last_event_and_not_with_its_name_in_a_text() {
 }
 
 #[test]
+fn an_event_without_a_name_is_known_by_the_type_in_its_data() {
+    for path in transcripts() {
+        let Ok(stream) = std::fs::read_to_string(path.to_string_lossy().replace(".expect.json", ".sse")) else {
+            continue;
+        };
+        let bare: String = stream.split_inclusive('\n').filter(|line| !line.starts_with("event:")).collect();
+        assert_ne!(bare, stream);
+        assert_eq!(metered(&[bare.as_bytes()]), metered(&[stream.as_bytes()]), "{}", path.display());
+    }
+    assert_eq!(fold("data: [DONE]\n\ndata: {\"type\":7}\n\ndata: {}\n\ndata\n\n"), Progress::Nothing);
+    assert_eq!(fold("event:\ndata: {\"type\":\"message_stop\"}\n\n"), Progress::Ended);
+}
+
+#[test]
 fn later_counts_replace_and_what_is_missing_or_null_stays() {
     check(&[START, &delta(r#"{"output_tokens":8}"#), STOP], Some((25, 3, 8)), 0);
     let nulls = delta(r#"{"output_tokens":8,"input_tokens":null,"cache_read_input_tokens":null}"#);

@@ -18,7 +18,7 @@ use crate::opaque::Extra;
 use crate::reading::{answer, unreadable};
 use crate::refusal;
 use crate::request::{Content, Input, Part, Text};
-use crate::streaming::{Blocks, Events, ReadEvents};
+use crate::streaming::{Blocks, Events, ReadEvents, name_of};
 use crate::usage::Usage;
 use crate::{openai, openai_usage};
 
@@ -61,12 +61,6 @@ struct Searches {
 struct Lifecycle<'a> {
     #[serde(borrow)]
     response: Response<'a>,
-}
-
-#[derive(Deserialize)]
-struct Named<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Str<'a>>,
 }
 
 /// The data of an event about an item.
@@ -217,14 +211,12 @@ impl ReadEvents for State {
         if matches!(data.trim_ascii(), "" | "[DONE]") {
             return;
         }
-        // Some servers leave the name to the data.
-        let named = name.is_none().then(|| serde_json::from_str::<Named<'_>>(data).ok()?.kind).flatten();
-        let name = name.or(named.as_deref().map(str::as_bytes)).unwrap_or_default();
-        if self.named(name, data, sink).is_err() {
+        let name = name_of(name, data).unwrap_or_default();
+        if self.named(&name, data, sink).is_err() {
             if let Some(data) = json::whole_characters(data) {
-                return self.event(Some(name), &data, sink);
+                return self.event(Some(&name), &data, sink);
             }
-            let name = String::from_utf8_lossy(name);
+            let name = String::from_utf8_lossy(&name);
             self.blocks.guard.fail(format!("a `{name}` event of the upstream cannot be read"), sink);
         }
     }

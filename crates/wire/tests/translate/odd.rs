@@ -319,6 +319,28 @@ fn an_anthropic_stream_out_of_order_ends_with_an_error() {
 }
 
 #[test]
+fn events_without_a_name_are_known_by_the_type_in_their_data() {
+    let mut bare = 0;
+    for transcript in crate::support::transcripts() {
+        let named = matches!(transcript.from, Protocol::AnthropicMessages | Protocol::OpenAiResponses);
+        if !(named && transcript.is_stream) {
+            continue;
+        }
+        let stream = String::from_utf8(transcript.body).unwrap();
+        let lines = stream.split_inclusive('\n').filter(|line| !line.starts_with("event:"));
+        let (whole, unnamed) = (short(transcript.from, &stream), short(transcript.from, &lines.collect::<String>()));
+        assert_eq!(unnamed, whole, "{}", transcript.name);
+        bare += 1;
+    }
+    assert!(bare >= 15, "{bare}");
+    let start = "event:\ndata: {\"type\":\"message_start\",\"message\":{}}\n\n";
+    let odd = "data: {\"type\":3}\n\ndata: [DONE]\n\ndata: {\"type\":\"news\"}\n\n";
+    let end = "data: {\"delta\":{\"stop_reason\":\"end_turn\"},\"type\":\"message_delta\"}\n\n\
+        data: {\"type\":\"message_stop\"}\n\n";
+    assert_eq!(short(Protocol::AnthropicMessages, &format!("{start}{odd}{end}")), "ping ping EndTurn");
+}
+
+#[test]
 fn blocks_and_deltas_of_tomorrow_ride_along() {
     let start = ("message_start", json!({ "message": {} }));
     let open = ("content_block_start", json!({ "content_block": { "type": "dream", "depth": 1 } }));
