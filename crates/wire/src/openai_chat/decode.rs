@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use crate::codec::Sink;
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::{self, Str, TextOr};
+use crate::json::{self, Json, Str, TextOr};
 use crate::lanes::Closing;
 use crate::message::Message;
 use crate::reading::{answer, some, unreadable};
@@ -43,8 +43,9 @@ struct Chunk<'a> {
 struct Choice<'a> {
     #[serde(default)]
     index: Option<u64>,
-    #[serde(borrow, alias = "message")]
+    #[serde(borrow)]
     delta: Option<Piece<'a>>,
+    message: Option<Piece<'a>>,
     finish_reason: Option<Str<'a>>,
     error: Option<&'a RawValue>,
 }
@@ -117,13 +118,45 @@ struct FunctionPiece<'a> {
     #[serde(borrow)]
     name: Option<Str<'a>>,
     #[serde(alias = "input")]
-    arguments: Option<&'a RawValue>,
+    arguments: Option<Arguments<'a>>,
 }
 
-/// Arguments, or a piece of them: a string, by the protocol; some servers send the object itself.
-fn arguments(raw: Option<&RawValue>) -> Cow<'_, str> {
-    let Some(raw) = raw else { return Cow::Borrowed("") };
-    serde_json::from_str::<Str<'_>>(raw.get()).map_or(Cow::Borrowed(raw.get()), |Str(text)| text)
+/// Arguments, or a piece of them: a string, by the protocol; some servers send the object itself, or a list where it is
+/// empty.
+#[derive(Default)]
+struct Arguments<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ArgumentsVisitor;
+        impl<'de> Visitor<'de> for ArgumentsVisitor {
+            type Value = Arguments<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("arguments")
+            }
+            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Arguments<'de>, E> {
+                Ok(Arguments(Cow::Borrowed(text)))
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Arguments<'de>, E> {
+                Ok(Arguments(Cow::Owned(text.to_owned())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Arguments<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry::<Str<'de>, &'de RawValue>()? {
+                    members.push(member);
+                }
+                let object = Json::object(|o| members.iter().for_each(|(key, value)| _ = o.raw(key, value.get())));
+                Ok(Arguments(Cow::Owned(object.as_str().to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Arguments<'de>, A::Error> {
+                match list.next_element::<IgnoredAny>()? {
+                    None => Ok(Arguments::default()),
+                    Some(_) => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(ArgumentsVisitor)
+    }
 }
 
 /// The first of the choices, without memory for a list of them.
@@ -297,7 +330,9 @@ impl State {
         if let Some(error) = choice.error {
             return self.blocks.guard.emit(Event::Error(refusal::within(error.get())), sink);
         }
-        let piece = choice.delta.unwrap_or_default();
+        // Some end with a message in place of a delta, which says everything once more.
+        let message = choice.message.filter(|_| self.last.is_none() && self.calls.is_empty());
+        let piece = choice.delta.or(message).unwrap_or_default();
         if let (Some((kind, text)), None, None) = (piece.only_text(), chunk.usage, &choice.finish_reason) {
             self.form.keep(data, text, kind);
         }
@@ -369,14 +404,14 @@ impl State {
         let call = &mut self.calls[at];
         call.custom |= piece.custom.is_some();
         let function = piece.function.or(piece.custom);
-        let (name, raw) = function.map_or((None, None), |function| (function.name, function.arguments));
+        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
         if call.id.is_empty() {
             call.id.push_str(id);
         }
         if let (true, Some(name)) = (call.name.is_empty(), name) {
             call.name.push_str(&name);
         }
-        let arguments = arguments(raw);
+        let Arguments(arguments) = arguments.unwrap_or_default();
         if call.key.is_none() {
             if call.pending.len() + arguments.len() > PENDING {
                 return self.blocks.guard.fail("the upstream names a call too late", sink);
@@ -443,7 +478,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
         return Err(refusal::within(error.get()));
     }
     let finish = Finish::of(choice.finish_reason.as_deref().unwrap_or("stop"));
-    let said = choice.delta.unwrap_or_default();
+    let said = choice.message.or(choice.delta).unwrap_or_default();
     let calls = said.tool_calls.unwrap_or_default();
     let (has_calls, refused) = (
         !calls.is_empty() || said.function_call.is_some(),
@@ -480,7 +515,7 @@ fn called(call: CallPiece<'_>, finish: Finish) -> Option<Call<'_>> {
     let custom = call.custom.is_some();
     let function = call.function.or(call.custom)?;
     let name = some(function.name)?;
-    let arguments = arguments(function.arguments);
+    let Arguments(arguments) = function.arguments.unwrap_or_default();
     let input = if custom { Input::Text(arguments) } else { openai::input(arguments) };
     if matches!(input, Input::Cut(_)) && finish != Finish::Length {
         return None;

@@ -93,6 +93,38 @@ fn a_name_or_an_id_may_come_late_or_never() {
 }
 
 #[test]
+fn arguments_may_be_the_object_itself_or_hold_half_a_character() {
+    let stream = |arguments: &str| {
+        let call = r#"data: {"id":"x","choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"#;
+        let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n";
+        short(Protocol::OpenAiChat, &format!("{call}{arguments}}}}}]}}}}]}}\n\n{end}{DONE}"))
+    };
+    assert_eq!(stream(r#""{\"a\": 1.0}""#), "f#a({\"a\": 1.0}|) ToolUse");
+    assert_eq!(stream(r#"{"b":1.0, "a\u0022":{"c": 1e3}}"#), "f#a({\"b\":1.0,\"a\\\"\":{\"c\": 1e3}}|) ToolUse");
+    for empty in ["null", "[]", "\"\""] {
+        assert_eq!(stream(empty), "f#a() ToolUse", "{empty}");
+    }
+    assert_eq!(stream(r#""{\"a\":\"\ud83d\"}""#), "f#a({\"a\":\"\u{fffd}\"}|) ToolUse");
+    for odd in ["7", "[1]", "true"] {
+        assert_eq!(stream(odd), "BadGateway: an event of the upstream cannot be read", "{odd}");
+    }
+}
+
+#[test]
+fn a_message_at_the_end_that_says_everything_once_more_is_not_told_twice() {
+    let choice = |choice: &str| format!("data: {{\"id\":\"x\",\"choices\":[{{\"index\":0,{choice}}}]}}\n\n");
+    let whole = choice(r#""finish_reason":"stop","message":{"role":"assistant","content":"ab"}"#);
+    let (a, b) = (choice(r#""delta":{"content":"a"}"#), choice(r#""delta":{"content":"b"}"#));
+    assert_eq!(short(Protocol::OpenAiChat, &format!("{a}{b}{whole}{DONE}")), "text[a|b|] EndTurn");
+    assert_eq!(short(Protocol::OpenAiChat, &format!("{whole}{DONE}")), "text[ab|] EndTurn");
+    let both = choice(r#""delta":{"content":"b"},"message":{"content":"ab"}"#);
+    assert_eq!(short(Protocol::OpenAiChat, &format!("{a}{both}{DONE}")), "text[a|b|] EndTurn");
+    let call = r#""tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{}"}}]"#;
+    let (calls, again) = (choice(&format!("\"delta\":{{{call}}}")), choice(&format!("\"message\":{{{call}}}")));
+    assert_eq!(short(Protocol::OpenAiChat, &format!("{calls}{again}{DONE}")), "f#a({}|) ToolUse");
+}
+
+#[test]
 fn calls_side_by_side_come_one_after_the_other() {
     check(
         json!([
