@@ -121,12 +121,9 @@ fn of_event(told: &mut Told, name: Option<&[u8]>, data: Option<&[u8]>) -> Option
         }
         b"message_delta" => {
             let data = object(data)?;
-            match data.get("delta").filter(|delta| !delta.is_null()) {
-                Some(delta) => {
-                    let reason = word(delta.as_object()?.get("stop_reason"), 128);
-                    told.stop_reason = reason.or(told.stop_reason.take());
-                }
-                None => {}
+            if let Some(delta) = data.get("delta").filter(|delta| !delta.is_null()) {
+                let reason = word(delta.as_object()?.get("stop_reason"), 128);
+                told.stop_reason = reason.or(told.stop_reason.take());
             }
             told.usage(data.get("usage"))?;
         }

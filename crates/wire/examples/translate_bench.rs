@@ -60,13 +60,25 @@ fn main() {
             request(from, to);
         }
     }
-    println!("\n| stream of 1,000 events | ns an event | as it passes | events/s a core | allocations an event |");
-    println!("|---|---|---|---|---|");
-    for from in Protocol::ALL {
-        for to in Protocol::ALL {
-            stream(from, to);
+    for (what, said) in [("texts", Said::Text), ("pieces of arguments", Said::Arguments)] {
+        println!(
+            "\n| stream of 1,000 {what} | translated, events/s | as it passes, events/s | ns more an event | allocations an event |"
+        );
+        println!("|---|---|---|---|---|");
+        for from in Protocol::ALL {
+            for to in Protocol::ALL.into_iter().filter(|to| *to != from) {
+                stream(from, to, said);
+            }
         }
     }
+}
+
+/// What the events of a stream say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Text,
+    /// Of one call: nearly every piece has quotes.
+    Arguments,
 }
 
 /// The best of several runs, in nanoseconds, and the allocations of the last.
@@ -135,11 +147,13 @@ fn request(from: Protocol, to: Protocol) {
 }
 
 /// A stream of that many deltas, as an upstream of that protocol sends it: one event a piece.
-fn pieces(protocol: Protocol) -> Option<Vec<Vec<u8>>> {
+fn pieces(protocol: Protocol, said: Said) -> Option<Vec<Vec<u8>>> {
     if protocol == Protocol::Ollama {
         let line = |n| json!({"model": "m", "created_at": "2026-11-22T07:00:00.000000Z", "message": {"role": "assistant", "content": format!(" word number {n}")}, "done": false});
         let last = json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": "stop", "prompt_eval_count": 5, "eval_count": 9});
-        return Some((0..EVENTS).map(line).chain([last]).map(|line| format!("{line}\n").into_bytes()).collect());
+        // Its calls come whole.
+        let lines = (0..EVENTS).map(line).chain([last]).map(|line| format!("{line}\n").into_bytes());
+        return (said == Said::Text).then(|| lines.collect());
     }
     let mut encoder = transcode::inbound(protocol)?.encode_stream(&FRONT);
     let mut pieces = Vec::new();
@@ -149,16 +163,28 @@ fn pieces(protocol: Protocol) -> Option<Vec<Vec<u8>>> {
         pieces.push(out);
     };
     write(Event::Start(Start { id: "1".into(), model: "m".into(), usage: None }));
-    write(Event::Open(Block::Text));
-    (0..EVENTS).for_each(|n| write(Event::Delta(Delta::Text(format!(" word number {n}").into()))));
+    match said {
+        Said::Text => {
+            write(Event::Open(Block::Text));
+            (0..EVENTS).for_each(|n| write(Event::Delta(Delta::Text(format!(" word number {n}").into()))));
+        }
+        Said::Arguments => {
+            write(Event::Open(Block::Call { id: "call_0123456789".into(), name: "Edit".into(), custom: false }));
+            let first = |n| if n == 0 { '{' } else { ',' };
+            (0..EVENTS).for_each(|n| {
+                write(Event::Delta(Delta::Input(format!("{}\"key {n}\":\"v\"", first(n)).into())));
+            });
+            write(Event::Delta(Delta::Input("}".into())));
+        }
+    }
     write(Event::Close);
     write(Event::Stop(Stop::new(StopReason::EndTurn)));
     Some(pieces)
 }
 
-fn stream(from: Protocol, to: Protocol) {
+fn stream(from: Protocol, to: Protocol, said: Said) {
     let (Some(upstream), Some(inbound), Some(pieces)) =
-        (transcode::upstream(from), transcode::inbound(to), pieces(from))
+        (transcode::upstream(from), transcode::inbound(to), pieces(from, said))
     else {
         return;
     };
@@ -189,13 +215,14 @@ fn stream(from: Protocol, to: Protocol) {
         assert!(stream.seen().stop.is_some(), "{stream:?}");
     });
     let events = EVENTS as u128;
+    let a_second = |time: u128| format!("{:.2} million", events as f64 * 1000.0 / time.max(1) as f64);
     println!(
-        "| {} to {} | {} | {} | {} k | {:.3} |",
+        "| {} to {} | {} | {} | {} | {:.2} |",
         from.as_str(),
         to.as_str(),
-        time / events,
-        passing / events,
-        events * 1_000_000 / time.max(1),
+        a_second(time),
+        a_second(passing),
+        time.saturating_sub(passing) / events,
         allocations as f64 / EVENTS as f64,
     );
 }

@@ -10,6 +10,14 @@ pub fn claude(model: &str) -> Quirks {
     if version <= (4, 6) {
         (quirks.sampling, quirks.top_k, quirks.system_within) = (true, true, false);
     }
+    quirks.sampling_by_both = version < (4, 1);
+    // Later ones think without being told to.
+    if version < (5, 5) {
+        quirks.reasoning = ReasoningForm::SwitchAndEffort;
+    }
+    if version == (4, 6) {
+        quirks.efforts = &[Effort::Low, Effort::Medium, Effort::High, Effort::Max];
+    }
     if version < (4, 6) {
         quirks.reasoning = ReasoningForm::Budget;
     }
@@ -158,7 +166,10 @@ mod tests {
     #[test]
     fn older_models_take_a_temperature_and_newer_ones_cannot_be_forced() {
         assert!(claude("claude-opus-4-6").sampling && !claude("claude-opus-4-7").sampling);
+        assert!(claude("claude-sonnet-4").sampling_by_both && !claude("claude-opus-4-1").sampling_by_both);
         assert_eq!(claude("claude-sonnet-4-5").reasoning, ReasoningForm::Budget);
+        assert_eq!(claude("claude-opus-4-8").reasoning, ReasoningForm::SwitchAndEffort);
+        assert_eq!(claude("claude-sonnet-5-5").reasoning, ReasoningForm::Effort);
         assert_eq!(claude("claude-opus-5-5").tool_choice, Choices::Unforced);
         assert_eq!(claude("claude-sonnet-5-5").tool_choice, Choices::All);
         assert_eq!(claude("my-model"), Quirks::ANTHROPIC);

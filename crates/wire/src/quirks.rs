@@ -53,6 +53,8 @@ pub struct Quirks {
     pub stop_most: usize,
     /// Whether temperature and `top_p` are taken.
     pub sampling: bool,
+    /// Whether they are taken together.
+    pub sampling_by_both: bool,
     /// Whether `top_k` is taken.
     pub top_k: bool,
     /// Whether penalties and a seed are taken.
@@ -216,6 +218,7 @@ impl Quirks {
         formats: Formats::SchemaOnly,
         stop_most: usize::MAX,
         sampling: false,
+        sampling_by_both: true,
         top_k: false,
         penalties: false,
         temperature_most: 10,
@@ -253,6 +256,7 @@ impl Quirks {
         formats: Formats::Schema,
         stop_most: 4,
         sampling: true,
+        sampling_by_both: true,
         top_k: false,
         penalties: true,
         temperature_most: 20,

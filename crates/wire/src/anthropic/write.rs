@@ -6,8 +6,9 @@ use super::OWN;
 use crate::codec::{Encoded, Target};
 use crate::fit::{self, Field, Fit, FittedTool, Group};
 use crate::json::{self, Writer};
+use crate::loss::Weight;
 use crate::opaque::UNSIGNED;
-use crate::quirks::Quirks;
+use crate::quirks::{Quirks, ReasoningForm};
 use crate::request::{
     CacheMark, Call, Content, Display, Document, Format, Input, Part, Request, Role, Source, Text, Thinking, Thought,
     ToolChoice, ToolKind, ToolResult,
@@ -21,14 +22,17 @@ const LEAST_BUDGET: u64 = 1024;
 /// The least `top_p` that goes with thinking.
 const LEAST_TOP_P: f64 = 0.95;
 
+/// Why a model is not asked to think.
+const FORCED: &str = "a model that is made to call a tool does not think";
+
 /// A request for a Claude model.
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
     // What the protocol has no field for.
     let quirks = &Quirks { penalties: false, ..*target.quirks };
     let mut fit = fit::fit(request, OWN, &Target { quirks, ..*target });
     let max_tokens = fit.max_tokens.or(target.max_output).unwrap_or(MAX_TOKENS);
-    settle_thinking(&mut fit, request, max_tokens);
-    settle_sampling(&mut fit, request);
+    settle_thinking(&mut fit, request, quirks, max_tokens);
+    settle_sampling(&mut fit, request, quirks);
     let stop = stop(&mut fit, request);
     let mut body = Vec::new();
     json::object(&mut body, |o| {
@@ -78,15 +82,23 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
     Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
 }
 
-/// Thinking by a number of tokens has rules that the API answers with a 400.
-fn settle_thinking(fit: &mut Fit<'_>, request: &Request<'_>, max_tokens: u64) {
+/// Thinking by a number of tokens has rules that the API answers with a 400; an effort alone has some models not think.
+fn settle_thinking(fit: &mut Fit<'_>, request: &Request<'_>, quirks: &Quirks, max_tokens: u64) {
+    let forced = matches!(fit.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
+    let is_asked = fit.effort.is_some() && fit.thought.is_none() && request.source != OWN;
+    if is_asked && quirks.reasoning == ReasoningForm::SwitchAndEffort {
+        if forced {
+            fit.losses.hint(Field::Effort.of(request.source), FORCED);
+        } else {
+            fit.thought = Some(Thought::Adaptive);
+        }
+    }
     let Some(Thought::Budget(budget)) = fit.thought else { return };
     let budget = if budget < max_tokens { budget } else { max_tokens / 4 * 3 };
-    let forced = matches!(fit.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
     let why = if budget < LEAST_BUDGET {
         "the answer is too short to think before it"
     } else if forced && request.source != OWN {
-        "a model that is made to call a tool does not think"
+        FORCED
     } else if in_unsigned_loop(&fit.groups) {
         "the thinking before the last calls was another provider's"
     } else {
@@ -99,11 +111,24 @@ fn settle_thinking(fit: &mut Fit<'_>, request: &Request<'_>, max_tokens: u64) {
 
 /// A model that thinks is a 400 with sampling of another kind than its own. What was asked of the API itself, the API
 /// answers.
-fn settle_sampling(fit: &mut Fit<'_>, request: &Request<'_>) {
-    if request.source == OWN || matches!(fit.thought, None | Some(Thought::Off)) {
+fn settle_sampling(fit: &mut Fit<'_>, request: &Request<'_>, quirks: &Quirks) {
+    if request.source == OWN {
         return;
     }
     let sampling = &mut fit.sampling;
+    if let (Some(temperature), Some(top_p), false) = (sampling.temperature, sampling.top_p, quirks.sampling_by_both) {
+        // One that is as it would be anyway is not missed.
+        if temperature == 1.0 && top_p != 1.0 {
+            sampling.temperature = None;
+        } else {
+            sampling.top_p = None;
+            let weight = if top_p == 1.0 { Weight::Silent } else { Weight::Hint };
+            fit.losses.add("top_p", "the model takes a temperature or this, not both", weight);
+        }
+    }
+    if matches!(fit.thought, None | Some(Thought::Off)) {
+        return;
+    }
     let (top_p, temperature) = (
         sampling.top_p.take_if(|top_p| *top_p < LEAST_TOP_P).is_some(),
         sampling.temperature.take_if(|temperature| *temperature != 1.0).is_some(),

@@ -203,7 +203,7 @@ impl Meter {
         if self.is_over() {
             return;
         }
-        if let Some(string) = usual_delta(event.bytes()) {
+        if let Some(string) = usual_delta(said(event)) {
             return self.delta(string);
         }
         match event.name() {
@@ -220,7 +220,7 @@ impl Meter {
 
     fn named(&mut self, name: &[u8], event: &RawEvent<'_>) {
         match name {
-            b"content_block_delta" => self.delta(delta_text(event.bytes())),
+            b"content_block_delta" => self.delta(delta_text(said(event))),
             b"message_stop" => self.progress = Progress::Ended,
             b"error" => {
                 self.progress = Progress::Failed;
@@ -346,6 +346,11 @@ fn stream_error(error: &[u8]) -> Option<StreamError> {
 
 fn whole_data<'a>(event: &RawEvent<'a>) -> Option<Cow<'a, [u8]>> {
     if event.is_cut() { None } else { event.data() }
+}
+
+/// The event without the line ends that close it: how many of them it has depends on where the stream is cut.
+fn said<'a>(event: &RawEvent<'a>) -> &'a [u8] {
+    event.bytes().trim_ascii_end()
 }
 
 /// The string in a delta that is written as Anthropic writes it, which nearly every event of a stream is: from after its

@@ -726,7 +726,7 @@ fn a_model_that_thinks_is_not_asked_for_a_temperature() {
             "messages": [{ "role": "user", "content": "hi" }] })
         .to_string()
     };
-    let quirks = models::claude("claude-sonnet-4-5");
+    let quirks = models::claude("claude-sonnet-4");
     let target = Target { model: "m", max_output: None, quirks: &quirks, input_estimate: 1 };
     let sent = |body: &str| {
         let request = transcode::inbound(Protocol::OpenAiChat).unwrap().decode_request(body.as_bytes()).unwrap();
@@ -740,6 +740,58 @@ fn a_model_that_thinks_is_not_asked_for_a_temperature() {
     let (plain, lost) = sent(&body("none"));
     assert_eq!((&plain["temperature"], &plain["top_p"]), (&json!(0.2), &json!(0.5)));
     assert!(!lost.contains("temperature"), "{lost}");
+}
+
+#[test]
+fn a_claude_model_gets_only_one_of_temperature_and_top_p_where_it_takes_no_two() {
+    let sent = |model: &str, temperature: f64, top_p: f64| {
+        let quirks = models::claude(model);
+        let target = Target { model, max_output: None, quirks: &quirks, input_estimate: 1 };
+        let body =
+            json!({ "model": "m", "temperature": temperature, "top_p": top_p, "messages": [says("user", "hi")] });
+        let body = body.to_string();
+        let request = transcode::inbound(Protocol::OpenAiChat).unwrap().decode_request(body.as_bytes()).unwrap();
+        let encoded = transcode::upstream(Protocol::AnthropicMessages).unwrap().encode_request(&request, &target);
+        let sent: Value = serde_json::from_slice(&encoded.body).unwrap();
+        (sent["temperature"].as_f64(), sent["top_p"].as_f64(), encoded.losses.to_string().contains("top_p"))
+    };
+    assert_eq!(sent("claude-sonnet-4", 0.2, 0.5), (Some(0.2), Some(0.5), false));
+    for model in ["claude-opus-4-1", "claude-haiku-4-5", "claude-sonnet-4-6"] {
+        assert_eq!(sent(model, 0.2, 0.5), (Some(0.2), None, true), "{model}");
+        // What is as it would be anyway is not missed.
+        assert_eq!(sent(model, 0.2, 1.0), (Some(0.2), None, false), "{model}");
+        assert_eq!(sent(model, 1.0, 0.5), (None, Some(0.5), false), "{model}");
+    }
+}
+
+#[test]
+fn who_asks_for_an_effort_gets_a_model_that_thinks() {
+    let sent = |model: &str, effort: &str, choice: &str| {
+        let quirks = models::claude(model);
+        let target = Target { model, max_output: None, quirks: &quirks, input_estimate: 1 };
+        let tool = json!({ "type": "function", "function": { "name": "f" } });
+        let body = json!({ "model": "m", "reasoning_effort": effort, "messages": [says("user", "hi")], "tools": [tool],
+            "tool_choice": choice });
+        let body = body.to_string();
+        let request = transcode::inbound(Protocol::OpenAiChat).unwrap().decode_request(body.as_bytes()).unwrap();
+        let encoded = transcode::upstream(Protocol::AnthropicMessages).unwrap().encode_request(&request, &target);
+        let sent: Value = serde_json::from_slice(&encoded.body).unwrap();
+        let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        (word(&sent["thinking"]["type"]), word(&sent["output_config"]["effort"]), encoded.losses.to_string())
+    };
+    let thinks = |model, effort| {
+        let (thinking, effort, lost) = sent(model, effort, "auto");
+        assert_eq!(lost, "");
+        thinking + " " + &effort
+    };
+    // These think only if they are told to.
+    assert_eq!(thinks("claude-opus-4-6", "medium"), "adaptive medium");
+    assert_eq!(thinks("claude-opus-4-7", "xhigh"), "adaptive xhigh");
+    assert_eq!(thinks("claude-opus-4-7", "none"), "disabled -");
+    assert_eq!(thinks("claude-opus-5-5", "medium"), "- medium");
+    assert_ne!(sent("claude-opus-4-6", "xhigh", "auto").1, "xhigh", "it does not know that one");
+    let (thinking, _, lost) = sent("claude-opus-4-7", "medium", "required");
+    assert_eq!((&*thinking, &*lost), ("-", "reasoning_effort"), "a model that is made to call a tool does not think");
 }
 
 #[test]
