@@ -11,6 +11,31 @@ pub struct Glob {
     parts: Parts,
 }
 
+/// The letters of a text in lower case, a bit each. Those that names are made of have bits of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Letters(u64);
+
+impl Letters {
+    /// Of a text of which nothing is known: any may be in it.
+    pub const ANY: Self = Self(u64::MAX);
+
+    fn of(folded: &[u8]) -> Self {
+        // `a` to `z` lie above the middle, digits and what stands between words below it.
+        Self(folded.iter().fold(0, |bits, byte| bits | 1 << ((byte >> 1 & 32) | (byte & 31))))
+    }
+
+    /// Whether a text of those letters may hold all of these.
+    pub fn are_among(self, others: Self) -> bool {
+        self.0 & !others.0 == 0
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
 /// What stands around the stars, in lower case.
 #[derive(Clone, PartialEq, Eq)]
 enum Parts {
@@ -28,6 +53,11 @@ impl<'a> Folded<'a> {
     /// Of this text, which need not be UTF-8.
     pub fn of(text: &'a [u8]) -> Self {
         Self(if text.iter().any(u8::is_ascii_uppercase) { text.to_ascii_lowercase().into() } else { text.into() })
+    }
+
+    /// What it is made of.
+    pub fn letters(&self) -> Letters {
+        Letters::of(&self.0)
     }
 }
 
@@ -74,6 +104,12 @@ impl Glob {
             }
             None => false,
         })
+    }
+
+    /// What is in every text that is as the pattern says.
+    pub fn letters(&self) -> Letters {
+        let lower = self.text.to_ascii_lowercase();
+        Letters::of(&lower.bytes().filter(|byte| *byte != b'*').collect::<Vec<_>>())
     }
 
     /// As it was written.
@@ -136,6 +172,18 @@ mod tests {
         check("", &[""], &["a"]);
     }
 
+    #[test]
+    fn letters_tell_names_apart() {
+        let can_be =
+            |pattern: &str, text: &str| Glob::new(pattern).letters().are_among(Folded::of(text.as_bytes()).letters());
+        assert!(can_be("*", "") && can_be("Claude-*", "claude-x") && !can_be("claude-*", "gpt-6"));
+        let made_of = "abcdefghijklmnopqrstuvwxyz0123456789-._:/@ ";
+        for (at, letter) in made_of.char_indices() {
+            let others: String = made_of.chars().filter(|other| *other != letter).collect();
+            assert!(!can_be(&made_of[at..=at], &others), "`{letter}` is one of its own");
+        }
+    }
+
     /// By its definition.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern.split_first(), text.split_first()) {
@@ -150,7 +198,10 @@ mod tests {
     proptest! {
         #[test]
         fn it_matches_what_its_definition_says(pattern in "[abA*]{0,8}", text in "[abB]{0,10}") {
-            prop_assert_eq!(Glob::new(&pattern).matches(&text), naive(pattern.as_bytes(), text.as_bytes()));
+            let (glob, folded) = (Glob::new(&pattern), Folded::of(text.as_bytes()));
+            let matches = naive(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(glob.matches(&text), matches);
+            prop_assert!(!matches || glob.letters().are_among(folded.letters()));
         }
     }
 }

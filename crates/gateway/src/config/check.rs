@@ -261,11 +261,25 @@ fn skipped<'n>(
     reader.note(Info, locate(root, path), &place(path), format!("{} {are} skipped", described.join(", ")));
 }
 
-/// Whether a rule says something, and only what can hold together.
+/// Whether a rule can match, says something, and only what can hold together.
 fn one_rule(at: usize, rule: &Rule, root: Option<&Value<'_>>, reader: &mut Reader<'_>) {
-    let place = place(&["routing", "rules"]).index(at).key("use");
     let given = find(root, &["routing", "rules"]).and_then(Value::as_array);
-    let Some(then) = given.and_then(|rules| find(rules.elements.get(at), &["use"])) else { return };
+    let given = given.and_then(|rules| rules.elements.get(at));
+    let place = place(&["routing", "rules"]).index(at);
+    if let Some(when) = find(given, &["when"]) {
+        let place = place.key("when");
+        if let Some((name, _)) = rule.when.headers.iter().find(|(_, patterns)| patterns.is_empty()) {
+            let wrong = Wrong::new("there is no pattern", "write one, `*` for any value, or remove the header");
+            reader.fault(offset(when), &place.key("headers").key(name), wrong);
+        }
+        if let (Some(over), Some(up_to)) = (rule.when.prompt_tokens_over, rule.when.prompt_tokens_up_to)
+            && over >= up_to
+        {
+            let message = "no prompt is longer than `promptTokensOver` and no longer than `promptTokensUpTo`";
+            reader.fault(offset(when), &place, Wrong::new(message, "make the first the smaller of the two"));
+        }
+    }
+    let (Some(then), place) = (find(given, &["use"]), place.key("use")) else { return };
     let wrong = match &rule.then.refuse {
         None if rule.then == Use::default() => {
             let help = "set `providers`, `model`, `headers`, a time or `refuse`, or remove the rule";

@@ -449,6 +449,18 @@ fn a_rule_that_cannot_be_meant_is_told() {
         "a key does not belong",
         "keyId",
     );
+    one(
+        r#"{ "when": { "headers": { "x-a": [] } }, "use": { "model": "m" } }"#,
+        "when.headers.x-a",
+        "no pattern",
+        "`*`",
+    );
+    one(
+        r#"{ "when": { "promptTokensOver": 100, "promptTokensUpTo": 100 }, "use": { "model": "m" } }"#,
+        "when",
+        "no prompt is longer",
+        "smaller",
+    );
     let (_, notes) = good(&ruled(r#"{ "name": "all", "use": { "model": "m" } }, { "use": { "model": "n" } }"#));
     assert!(
         notes[0].contains("`all` has no conditions") && notes[0].contains("`rules[1]` is never reached"),

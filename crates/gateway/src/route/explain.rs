@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use super::answers::Subject;
 use super::facts::Facts;
 use super::rules::{RuleSet, Test};
 use super::{Cause, Keys, NoPlan, Plan};
@@ -13,15 +14,15 @@ const NOTED: usize = 3000;
 
 /// Who is told what a plan finds on its way.
 pub(super) trait Trace {
-    /// This rule does not match, because of this condition.
-    fn unmatched(&mut self, rule: usize, test: &Test);
+    /// This rule does not match, because of the condition at this place.
+    fn unmatched(&mut self, rule: usize, test: usize);
     /// So this target was judged.
     fn candidate(&mut self, provider: u16, slot: Option<Slot>, model: &str, verdict: Verdict);
 }
 
 /// Nobody.
 impl Trace for () {
-    fn unmatched(&mut self, _: usize, _: &Test) {}
+    fn unmatched(&mut self, _: usize, _: usize) {}
 
     fn candidate(&mut self, _: u16, _: Option<Slot>, _: &str, _: Verdict) {}
 }
@@ -220,9 +221,9 @@ pub(super) struct Recorder<'r, 'f> {
 }
 
 impl Trace for Recorder<'_, '_> {
-    fn unmatched(&mut self, rule: usize, test: &Test) {
+    fn unmatched(&mut self, rule: usize, test: usize) {
         let name = self.rules.rules[rule].rule.name.clone();
-        let (condition, found) = test.describe(self.facts, self.rules);
+        let (condition, found) = self.rules.tests[test].describe(self.facts, self.rules);
         self.unmatched.push(Ruled { rule, name, condition, found });
     }
 
@@ -252,7 +253,7 @@ pub(super) struct Noted<'r> {
 }
 
 impl Trace for Noted<'_> {
-    fn unmatched(&mut self, _: usize, _: &Test) {}
+    fn unmatched(&mut self, _: usize, _: usize) {}
 
     fn candidate(&mut self, provider: u16, slot: Option<Slot>, model: &str, verdict: Verdict) {
         if self.lines.len() > NOTED {
@@ -293,8 +294,11 @@ impl RuleSet {
                     }
                 }
             }
-            Err(NoPlan::Refused { rule, message, .. }) => writeln!(out, "rule {} refuses: {message}", rule + 1),
-            Err(NoPlan::NoTarget) => writeln!(out, "no provider can take this request"),
+            Err(NoPlan::Refused { rule, message, .. }) => writeln!(out, "{} refuses: {message}", name(*rule)),
+            Err(NoPlan::NoTarget { rule }) => {
+                let _ = rule.map_or(Ok(()), |at| writeln!(out, "{}: yes", name(at)));
+                writeln!(out, "no provider can take this request")
+            }
         };
     }
 }
@@ -308,24 +312,24 @@ impl Test {
             Self::Stream(_) => ("stream", yes(facts.stream, "stream")),
             Self::Protocol(_) => ("protocol", format!("{:?}", facts.protocol)),
             Self::InFlightOver(_) => ("inFlightOver", format!("{}", facts.in_flight)),
-            Self::Model(_) => ("model", text("model", facts.model)),
-            Self::Session(_) => ("session", text("session", facts.party.session.as_deref())),
-            Self::Project(_) => ("project", text("project", facts.party.project)),
-            Self::KeyId(_) => ("keyId", text("key", facts.key_id)),
+            Self::Text(Subject::Model, _) => ("model", text("model", facts.model)),
+            Self::Text(Subject::Session, _) => ("session", text("session", facts.party.session.as_deref())),
+            Self::Text(Subject::Project, _) => ("project", text("project", facts.party.project)),
+            Self::Text(Subject::KeyId, _) => ("keyId", text("key", facts.key_id)),
+            Self::Text(Subject::AgentType, _) => ("agentType", text("agent type", facts.party.agent_type())),
+            Self::Text(subject @ Subject::Header(at), _) => {
+                // Its value may be anything; its name is the configuration's.
+                let is_there = facts.text(*subject, &rules.headers).is_some();
+                ("headers", format!("{} `{}`", if is_there { "another value of" } else { "no" }, rules.headers[*at]))
+            }
             Self::Hours(_) => {
                 let minute = facts.unix.rem_euclid(86_400) / 60;
                 ("hoursUtc", format!("it is {:02}:{:02} UTC", minute / 60, minute % 60))
             }
             Self::Tools(_) => ("tools", yes(facts.tools(), "tools")),
             Self::Thinking(_) => ("thinking", yes(facts.thinking(), "thinking")),
-            Self::Header(at, _) => {
-                // Its value may be anything; its name is the configuration's.
-                let found = if facts.header(&rules.headers, *at).is_some() { "another value of" } else { "no" };
-                ("headers", format!("{found} `{}`", rules.headers[*at]))
-            }
             Self::Agent(Agent::Main) => ("agent", "an agent asks".into()),
             Self::Agent(Agent::Sub) => ("agent", "the main loop asks".into()),
-            Self::AgentType(_) => ("agentType", text("agent type", facts.party.agent_type())),
             Self::PromptTokensOver(_) => ("promptTokensOver", format!("about {}", facts.prompt_tokens())),
             Self::PromptTokensUpTo(_) => ("promptTokensUpTo", format!("about {}", facts.prompt_tokens())),
             Self::Images(_) => ("images", yes(facts.images(), "images")),

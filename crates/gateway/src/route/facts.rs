@@ -8,8 +8,8 @@ use memchr::memmem;
 use wire::envelope::Envelope;
 use wire::protocol::Protocol;
 
+use super::answers::Subject;
 use crate::client::inbound::Operation;
-use crate::glob::Folded;
 use crate::health::Prompt;
 use crate::party::{Guess, Party};
 
@@ -46,10 +46,8 @@ pub struct Facts<'a> {
     body: Option<(&'a [u8], &'a Envelope)>,
     /// Bytes and tokens of the session's last prompt, if there was one.
     scale: Cell<Option<(u64, u64)>>,
-    folded_model: OnceCell<Option<Folded<'a>>>,
     prompt_tokens: OnceCell<u64>,
     images: OnceCell<bool>,
-    headers: OnceCell<Box<[Option<&'a [u8]>]>>,
 }
 
 impl fmt::Debug for Facts<'_> {
@@ -84,10 +82,8 @@ impl<'a> Facts<'a> {
             head,
             body,
             scale: Cell::new(None),
-            folded_model: OnceCell::new(),
             prompt_tokens: OnceCell::new(),
             images: OnceCell::new(),
-            headers: OnceCell::new(),
         }
     }
 
@@ -101,11 +97,6 @@ impl<'a> Facts<'a> {
         if bytes > 0 && tokens > 0 {
             self.scale.set(Some((bytes, tokens)));
         }
-    }
-
-    /// The model, for patterns.
-    pub(super) fn folded_model(&self) -> Option<&Folded<'a>> {
-        self.folded_model.get_or_init(|| self.model.map(|model| Folded::of(model.as_bytes()))).as_ref()
     }
 
     /// Bytes of what counts as prompt.
@@ -165,20 +156,16 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// The value of the header at a place among these names, which are looked up together, once.
-    pub(super) fn header(&self, names: &[Box<str>], at: usize) -> Option<&'a [u8]> {
-        let look_up = || {
-            let mut values: Box<[_]> = vec![None; names.len()].into();
-            for field in self.head.fields() {
-                for (name, value) in names.iter().zip(&mut values) {
-                    if value.is_none() && field.name.eq_ignore_ascii_case(name.as_bytes()) {
-                        *value = Some(field.value);
-                    }
-                }
-            }
-            values
-        };
-        self.headers.get_or_init(look_up).get(at).copied().flatten()
+    /// What patterns are held against; `headers` are the names of those that any rule asks for.
+    pub(super) fn text(&self, subject: Subject, headers: &[Box<str>]) -> Option<&[u8]> {
+        match subject {
+            Subject::Model => self.model.map(str::as_bytes),
+            Subject::Session => self.party.session.as_deref().map(str::as_bytes),
+            Subject::Project => self.party.project.map(str::as_bytes),
+            Subject::KeyId => self.key_id.map(str::as_bytes),
+            Subject::AgentType => self.party.agent_type().map(str::as_bytes),
+            Subject::Header(at) => self.head.get(&headers[at]),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! configuration; a plan then costs one list of targets and one short look at the health of each candidate.
 
 mod affinity;
+mod answers;
 mod candidates;
 mod explain;
 mod facts;

@@ -1,10 +1,11 @@
 //! The plan: the first rule that matches, then the kinds of agents, the tiers of models, the default, the chain.
 
+use super::answers::Answers;
 use super::candidates::Gatherer;
 use super::explain::{Explanation, Noted, Recorder, Trace};
 use super::facts::Facts;
 use super::model::Rank;
-use super::rules::{Answers, Compiled, RuleSet};
+use super::rules::{Compiled, RuleSet};
 use super::{Candidate, Cause, Changes, Plan, Purse, Verdict, View};
 use crate::error::{ErrorKind, Refusal, Retry};
 
@@ -21,7 +22,10 @@ pub enum NoPlan<'p> {
         message: &'p str,
     },
     /// No candidate can take it; [`RuleSet::refusal`] says why.
-    NoTarget,
+    NoTarget {
+        /// The place of the rule that matched.
+        rule: Option<usize>,
+    },
 }
 
 impl RuleSet {
@@ -126,9 +130,7 @@ impl RuleSet {
             let (bytes, tokens) = home.prompt();
             facts.scale_by(bytes, tokens);
         }
-        let mut answers = Answers::default();
-        let mut matches = |at: usize, rule: &Compiled| rule.matches(at, facts, self, &mut answers, trace);
-        let matched = self.rules.iter().enumerate().find(|(at, rule)| matches(*at, rule));
+        let matched = self.matching(facts, trace);
         if let Some((rule, Compiled { rule: config, .. })) = matched
             && let Some(message) = config.then.refuse.as_deref()
         {
@@ -155,9 +157,10 @@ impl RuleSet {
 
         gatherer.settle();
         let (mut targets, resort) = (gatherer.targets, gatherer.resort);
+        let rule = matched.map(|(at, _)| at);
         let mut last_resort = false;
         if targets.is_empty() {
-            let Some((_, target, verdict)) = resort else { return Err(NoPlan::NoTarget) };
+            let Some((_, target, verdict)) = resort else { return Err(NoPlan::NoTarget { rule }) };
             trace.candidate(target.provider, Some(target.slot), target.model, verdict);
             targets.push(target);
             last_resort = true;
@@ -165,11 +168,25 @@ impl RuleSet {
         Ok(Plan {
             targets,
             cause,
-            rule: matched.map(|(at, _)| at),
+            rule,
             changes: matched.map(|(_, rule)| Changes::of(&rule.rule)).unwrap_or_default(),
             last_resort,
             session,
         })
+    }
+
+    /// The first rule that matches.
+    fn matching<T: Trace>(&self, facts: &Facts<'_>, trace: &mut T) -> Option<(usize, &Compiled)> {
+        let mut answers = Answers::new(self, facts);
+        for (at, (rule, gate)) in self.rules.iter().zip(&self.gates).enumerate() {
+            let failed = match answers.may_pass(gate) {
+                true => rule.tests.iter().copied().find(|test| !answers.ask(*test)),
+                false => Some(gate.test()),
+            };
+            let Some(test) = failed else { return Some((at, rule)) };
+            trace.unmatched(at, test);
+        }
+        None
     }
 
     /// Who comes first.
@@ -199,25 +216,6 @@ impl RuleSet {
         }
         gatherer.consider(self.default, None, Rank::Chosen);
         Cause::Default
-    }
-}
-
-impl Compiled {
-    fn matches<T: Trace>(
-        &self,
-        at: usize,
-        facts: &Facts<'_>,
-        rules: &RuleSet,
-        answers: &mut Answers,
-        trace: &mut T,
-    ) -> bool {
-        match self.tests.iter().find(|test| !answers.ask(**test, facts, rules)) {
-            Some(test) => {
-                trace.unmatched(at, &rules.tests[*test]);
-                false
-            }
-            None => true,
-        }
     }
 }
 

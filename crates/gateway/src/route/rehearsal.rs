@@ -232,7 +232,7 @@ impl Rehearsal {
             Err(why) => {
                 let rule = match why {
                     NoPlan::Refused { rule, .. } => Some(named(rule)),
-                    NoPlan::NoTarget => None,
+                    NoPlan::NoTarget { rule } => rule.map(named),
                 };
                 let refusal = self.rules.refusal(&facts, &purse, &view);
                 Answer { targets: Vec::new(), rule, cause: "rules", refused: Some(refusal.message.into()), explanation }

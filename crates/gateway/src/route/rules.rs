@@ -2,13 +2,14 @@
 
 use wire::protocol::Protocol;
 
+use super::answers::{Gate, Subject};
 use super::facts::Facts;
 use super::model::Names;
 use super::{Changes, Keys};
 use crate::catalog::ProviderKind;
 use crate::client::inbound::Operation;
 use crate::config::{Agent, Config, Hours, KeyMode, NanoUsd, Pick, ProviderConfig, Rule};
-use crate::glob::{Folded, Glob};
+use crate::glob::Glob;
 use crate::party::Guess;
 
 /// How keys begin whose vendor they tell, and the kind of provider that they are for. The longer beginning first.
@@ -34,6 +35,8 @@ pub fn vendor_of_key(key: &str) -> Option<&'static str> {
 pub struct RuleSet {
     pub(super) providers: Box<[Known]>,
     pub(super) rules: Box<[Compiled]>,
+    /// What is looked at of each rule first.
+    pub(super) gates: Box<[Gate]>,
     /// Every condition once, however many rules have it.
     pub(super) tests: Box<[Test]>,
     /// The names of all headers that rules look at.
@@ -109,20 +112,15 @@ pub(super) struct Compiled {
 /// One condition.
 #[derive(Debug, PartialEq)]
 pub(super) enum Test {
+    /// One of the patterns fits.
+    Text(Subject, Box<[Glob]>),
     Stream(bool),
     Protocol(Protocol),
     InFlightOver(u64),
-    Model(Box<[Glob]>),
-    Session(Box<[Glob]>),
-    Project(Box<[Glob]>),
-    KeyId(Box<[Glob]>),
     Hours(Box<[Hours]>),
     Tools(bool),
     Thinking(bool),
-    /// The header at this place of the names that any rule asks for.
-    Header(usize, Box<[Glob]>),
     Agent(Agent),
-    AgentType(Box<[Glob]>),
     PromptTokensOver(u64),
     PromptTokensUpTo(u64),
     Images(bool),
@@ -131,55 +129,21 @@ pub(super) enum Test {
 }
 
 impl Test {
-    pub(super) fn holds(&self, facts: &Facts<'_>, headers: &[Box<str>]) -> bool {
-        let any_of = |globs: &[Glob], text: &Folded<'_>| globs.iter().any(|glob| glob.matches_folded(text));
-        let any =
-            |globs: &[Glob], text: Option<&str>| text.is_some_and(|text| any_of(globs, &Folded::of(text.as_bytes())));
+    /// Whether it holds. Texts have to be looked up first; see [`Answers`](super::answers::Answers).
+    pub(super) fn holds(&self, facts: &Facts<'_>) -> bool {
         match self {
             Self::Stream(want) => facts.stream == *want,
             Self::Protocol(want) => facts.protocol == *want,
             Self::InFlightOver(limit) => facts.in_flight > *limit,
-            Self::Model(globs) => facts.folded_model().is_some_and(|model| any_of(globs, model)),
-            Self::Session(globs) => any(globs, facts.party.session.as_deref()),
-            Self::Project(globs) => any(globs, facts.party.project),
-            Self::KeyId(globs) => any(globs, facts.key_id),
             Self::Hours(hours) => hours.iter().any(|hours| hours.contains(facts.unix)),
             Self::Tools(want) => facts.tools() == *want,
             Self::Thinking(want) => facts.thinking() == *want,
-            Self::Header(at, globs) => {
-                facts.header(headers, *at).is_some_and(|value| any_of(globs, &Folded::of(value)))
-            }
             Self::Agent(want) => facts.party.is_sub_agent() == (*want == Agent::Sub),
-            Self::AgentType(globs) => any(globs, facts.party.agent_type()),
             Self::PromptTokensOver(limit) => facts.prompt_tokens() > *limit,
             Self::PromptTokensUpTo(limit) => facts.prompt_tokens() <= *limit,
             Self::Images(want) => facts.images() == *want,
-            Self::Never => false,
+            Self::Text(..) | Self::Never => false,
         }
-    }
-}
-
-/// Conditions whose answers are kept for the other rules that have them too; any further one is looked at again.
-const KEPT: usize = 256;
-
-/// What one request has been found to be, as far as rules have asked.
-#[derive(Debug, Default)]
-pub(super) struct Answers {
-    asked: [u64; KEPT / 64],
-    holds: [u64; KEPT / 64],
-}
-
-impl Answers {
-    /// Whether the condition at this place holds.
-    pub(super) fn ask(&mut self, at: usize, facts: &Facts<'_>, rules: &RuleSet) -> bool {
-        let look = || rules.tests[at].holds(facts, &rules.headers);
-        let (word, bit) = (at / 64, 1 << (at % 64));
-        let (Some(asked), Some(holds)) = (self.asked.get_mut(word), self.holds.get_mut(word)) else { return look() };
-        if *asked & bit == 0 {
-            *asked |= bit;
-            *holds |= if look() { bit } else { 0 };
-        }
-        *holds & bit != 0
     }
 }
 
@@ -221,9 +185,10 @@ impl RuleSet {
             .iter()
             .filter_map(|(name, target)| Some((Glob::new(name), choice(&target.provider, &target.model, 1)?)));
         let tiers = routing.model_tier_rules.iter();
-        let rules = routing.rules.iter().map(&mut compiled).collect();
+        let rules: Box<[_]> = routing.rules.iter().map(&mut compiled).collect();
         Self {
             providers: config.providers.iter().map(Known::new).collect(),
+            gates: rules.iter().map(|rule| Gate::new(&rule.tests, &all)).collect(),
             rules,
             tests: all.into(),
             headers: headers.into(),
@@ -343,29 +308,34 @@ impl Known {
     }
 }
 
-/// The conditions of a rule. `header` gives the place of a header's name.
+/// The conditions of a rule, those that are answered soonest first. `header` gives the place of a header's name.
 fn tests(rule: &Rule, mut header: impl FnMut(&str) -> usize) -> Vec<Test> {
     let when = &rule.when;
-    let globs = |globs: &[Glob]| (!globs.is_empty()).then(|| globs.into());
-    let cheap = [
+    let text = |subject, globs: &[Glob]| (!globs.is_empty()).then(|| Test::Text(subject, globs.into()));
+    let texts = [
+        text(Subject::Model, &when.model),
+        text(Subject::Session, &when.session),
+        text(Subject::Project, &when.project),
+        text(Subject::KeyId, &when.key_id),
+    ];
+    let headers = when
+        .headers
+        .iter()
+        .map(|(name, globs)| Some(Test::Text(Subject::Header(header(name)), globs.as_slice().into())));
+    let at_hand = [
         when.stream.map(Test::Stream),
         when.protocol.map(Test::Protocol),
         when.in_flight_over.map(Test::InFlightOver),
-        globs(&when.model).map(Test::Model),
-        globs(&when.session).map(Test::Session),
-        globs(&when.project).map(Test::Project),
-        globs(&when.key_id).map(Test::KeyId),
         (!when.hours.is_empty()).then(|| Test::Hours(when.hours.as_slice().into())),
         when.tools.map(Test::Tools),
         when.thinking.map(Test::Thinking),
     ];
-    let headers = when.headers.iter().map(|(name, globs)| Some(Test::Header(header(name), globs.as_slice().into())));
     let into_the_body = [
         when.agent.map(Test::Agent),
-        globs(&when.agent_type).map(Test::AgentType),
+        text(Subject::AgentType, &when.agent_type),
         when.prompt_tokens_over.map(Test::PromptTokensOver),
         when.prompt_tokens_up_to.map(Test::PromptTokensUpTo),
         when.images.map(Test::Images),
     ];
-    cheap.into_iter().chain(headers).chain(into_the_body).flatten().collect()
+    texts.into_iter().chain(headers).chain(at_hand).chain(into_the_body).flatten().collect()
 }

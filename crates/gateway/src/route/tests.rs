@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use wire::protocol::Protocol;
 
 use super::facts::tests::with;
 use super::*;
 use crate::client::inbound::Operation;
 use crate::config::{Config, Paths, parse};
+use crate::glob::Glob;
 use crate::health::{Entry, Outcome, Why};
 
 /// Three providers with a key each, the first of which is the default, and all of them in the chain.
@@ -98,7 +100,7 @@ impl World {
                 plan.targets.iter().map(target).collect::<Vec<_>>().join(" ")
             }
             Err(NoPlan::Refused { message, .. }) => format!("refused: {message}"),
-            Err(NoPlan::NoTarget) => self.rules.refusal(facts, &self.purse, &self.view()).message.into_owned(),
+            Err(NoPlan::NoTarget { .. }) => self.rules.refusal(facts, &self.purse, &self.view()).message.into_owned(),
         }
     }
 
@@ -626,6 +628,84 @@ rule 5 `rest`: yes
 1. b, model claude-opus-5-5, key 1: taken
 "
     );
+}
+
+#[test]
+fn a_rule_that_matched_is_named_where_nobody_can_serve_too() {
+    let routing = r#""rules": [{ "name": "later", "when": { "model": "claude-*" }, "use": { "providers": ["off"] } }]"#;
+    let off = r#""off": { "providerType": "anthropic-compatible", "baseUrl": "https://off.test", "enabled": false }"#;
+    let mut world = World::new(&format!("{PROVIDERS}, {off}"), routing);
+    world.rules.chain = Box::default();
+    let explained = world.explain("", OPUS);
+    assert!(explained.starts_with("rule 1 `later`: yes\nno provider can take this request\n"), "{explained}");
+    let refuses =
+        r#""rules": [{ "name": "dear", "when": { "model": "*opus*" }, "use": { "refuse": "no opus today" } }]"#;
+    assert_eq!(World::new(PROVIDERS, refuses).explain("", OPUS), "rule 1 `dear` refuses: no opus today\n");
+}
+
+/// Conditions of names of few letters, some of which a request has.
+fn conditions() -> impl Strategy<Value = Vec<(usize, String)>> {
+    let pattern = prop_oneof![
+        4 => "[ab1-]{1,3}",
+        4 => "[ab1]{0,2}\\*[ab1]{0,2}",
+        1 => Just("*".to_owned()),
+    ];
+    proptest::collection::vec((0..SUBJECTS.len(), pattern), 1..4)
+}
+
+/// Where patterns can stand, and how a request says the text that they are held against.
+const SUBJECTS: [(&str, &str); 6] = [
+    ("model", ""),
+    ("session", "session-id"),
+    ("project", "x-cco-project"),
+    ("agentType", "x-cco-agent"),
+    ("headers.x-a", "x-a"),
+    ("headers.x-b", "x-b"),
+];
+
+proptest! {
+    #[test]
+    fn the_first_rule_of_which_all_conditions_hold_is_the_one_that_matches(
+        rules in proptest::collection::vec((conditions(), any::<bool>()), 1..20),
+        texts in proptest::collection::vec(proptest::option::of("[ab1A-]{1,4}"), SUBJECTS.len()),
+        stream in any::<bool>(),
+    ) {
+        let fits = |(subject, pattern): &(usize, String)| {
+            texts[*subject].as_ref().is_some_and(|text| Glob::new(pattern).matches(text))
+        };
+        let want = rules.iter().position(|(conditions, streams)| {
+            let mut subjects: Vec<usize> = conditions.iter().map(|(subject, _)| *subject).collect();
+            subjects.sort_unstable();
+            subjects.dedup();
+            let holds = |subject: &usize| conditions.iter().filter(|one| one.0 == *subject).any(fits);
+            subjects.iter().all(holds) && *streams == stream
+        });
+        let written = rules.iter().map(|(conditions, streams)| {
+            let mut when = serde_json::json!({ "stream": streams, "headers": {} });
+            for (subject, pattern) in conditions {
+                let (name, _) = SUBJECTS[*subject];
+                let at = match name.strip_prefix("headers.") {
+                    Some(header) => &mut when["headers"][header],
+                    None => &mut when[name],
+                };
+                if at.is_null() {
+                    *at = serde_json::json!([]);
+                }
+                at.as_array_mut().unwrap().push(pattern.as_str().into());
+            }
+            serde_json::json!({ "when": when, "use": { "model": "m" } }).to_string()
+        });
+        let world = World::new(PROVIDERS, &format!(r#""rules": [{}]"#, written.collect::<Vec<_>>().join(",")));
+        let fields: String = SUBJECTS.iter().zip(&texts).skip(1)
+            .filter_map(|((_, header), text)| Some(format!("{header}: {}\r\n", text.as_ref()?)))
+            .collect();
+        let model = texts[0].as_ref().map(|model| format!(r#","model":"{model}""#)).unwrap_or_default();
+        let body = format!(r#"{{"stream":{stream}{model}}}"#);
+        with(&fields, &body, |facts| {
+            let plan = world.rules.plan(&facts, &world.purse, &world.view()).unwrap();
+            assert_eq!(plan.rule, want, "{fields}{body}");
+        });
+    }
 }
 
 #[test]
