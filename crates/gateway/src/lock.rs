@@ -29,8 +29,9 @@ pub mod orders {
     use std::cell::RefCell;
     use std::ops::{Deref, DerefMut};
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
     use std::task::{Wake, Waker};
+    use std::thread::{self, Thread};
 
     /// What is locked.
     #[derive(Debug)]
@@ -63,7 +64,7 @@ pub mod orders {
     pub fn lock<T>(mutex: &Mutex<T>) -> Locked<'_, T> {
         let place = std::ptr::from_ref(mutex).addr();
         let plain = || Locked(Some(mutex.lock().unwrap_or_else(PoisonError::into_inner)), place);
-        let Some((table, me)) = seat().filter(|_| !std::thread::panicking()) else { return plain() };
+        let Some((table, me)) = seat().filter(|_| !thread::panicking()) else { return plain() };
         table.pass(me, Seat::Ready);
         loop {
             match mutex.try_lock() {
@@ -131,13 +132,12 @@ pub mod orders {
     }
 
     /// Threads that take turns.
-    struct Table {
-        state: Mutex<State>,
-        turn: Condvar,
-    }
+    struct Table(Mutex<State>);
 
     struct State {
         seats: Vec<Seat>,
+        /// Who has sat down.
+        threads: Vec<Option<Thread>>,
         /// Whose turn it is.
         runs: usize,
         /// The choices that are to be made first.
@@ -153,7 +153,7 @@ pub mod orders {
 
     impl Table {
         fn lock(&self) -> MutexGuard<'_, State> {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner)
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
         /// Gives the turn to whom it is given, and waits until it comes back.
@@ -162,15 +162,28 @@ pub mod orders {
             let is_done = matches!(seat, Seat::Done);
             state.seats[me] = seat;
             state.choose(me);
-            if state.runs != me || state.over {
-                self.turn.notify_all();
-            }
-            while !is_done && state.runs != me && !state.over {
-                state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            let is_over = state.over && !is_done;
+            // One is woken and not all of them: that is most of what a run takes.
+            let woken = if state.over { 0..state.threads.len() } else { state.runs..state.runs + 1 };
+            let woken = woken.filter(|other| *other != me).filter_map(|other| state.threads.get(other)?.clone());
+            let woken: Vec<Thread> = woken.collect();
             drop(state);
-            assert!(!is_over || std::thread::panicking(), "{GIVEN_UP}");
+            woken.iter().for_each(Thread::unpark);
+            if !is_done {
+                let is_over = self.wait(me);
+                assert!(!is_over || thread::panicking(), "{GIVEN_UP}");
+            }
+        }
+
+        /// Waits for this seat's turn; whether it is all over instead.
+        fn wait(&self, me: usize) -> bool {
+            loop {
+                let state = self.lock();
+                if state.runs == me || state.over {
+                    return state.over;
+                }
+                drop(state);
+                thread::park();
+            }
         }
 
         fn released(&self, place: usize) {
@@ -234,19 +247,17 @@ pub mod orders {
     fn run<'p>(most_stops: usize, plan: Vec<usize>, parts: Vec<Part<'p>>) -> Vec<(usize, usize)> {
         // The last seat is nobody's: it is from there that the first turn is given.
         let seats = parts.iter().map(|_| Seat::Ready).chain([Seat::Done]).collect();
-        let mut state = State { seats, runs: 0, plan, made: Vec::new(), stops: 0, most_stops, over: false };
+        let threads = vec![None; parts.len()];
+        let mut state = State { seats, threads, runs: 0, plan, made: Vec::new(), stops: 0, most_stops, over: false };
         state.choose(parts.len());
-        let table = Arc::new(Table { state: Mutex::new(state), turn: Condvar::new() });
-        let failed = std::thread::scope(|scope| {
+        let table = Arc::new(Table(Mutex::new(state)));
+        let failed = thread::scope(|scope| {
             let begin = |(me, part): (usize, Part<'p>)| {
                 let table = table.clone();
                 scope.spawn(move || {
                     SEAT.with(|seat| *seat.borrow_mut() = Some((table.clone(), me)));
-                    let mut state = table.lock();
-                    while state.runs != me && !state.over {
-                        state = table.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    }
-                    drop(state);
+                    table.lock().threads[me] = Some(thread::current());
+                    table.wait(me);
                     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(part));
                     table.lock().over |= done.is_err();
                     table.pass(me, Seat::Done);

@@ -242,15 +242,15 @@ fn whatever_comes_first_an_answer_is_given_whole_and_once_and_recorded_once() {
     assert!(orders > 500, "{orders} orders");
 }
 
+/// Some 32,000 orders, a minute on two busy cores. The stories in which the time is over have a fourth thread, and with two
+/// stops a hundred times as many orders: of them one stop has to be enough.
 #[test]
-#[ignore = "every story, and one stop more: many minutes"]
+#[ignore = "a minute: every story with one stop more"]
 fn whatever_comes_first_and_second_an_answer_is_given_whole_and_once_and_recorded_once() {
     for leaves_after in [Some(0), Some(1), Some(2), Some(3), None] {
         for room in [PLENTY, LITTLE] {
-            for expires in [false, true] {
-                let orders = tell([(leaves_after, room, expires)], 2);
-                assert!(orders > 1000, "{orders} orders");
-            }
+            let orders = tell([(leaves_after, room, false)], 2);
+            assert!(orders > 1000, "{orders} orders");
         }
     }
 }
