@@ -47,6 +47,8 @@ pub struct Party<'a> {
     pub parent_agent: Option<&'a str>,
     /// The project, as `cco run` or the user names it.
     pub project: Option<&'a str>,
+    /// The one call of `cco run` that it belongs to.
+    pub run: Option<&'a str>,
     /// The user's word on the type of the agent.
     cco_agent: Option<&'a str>,
     /// The client's word on it.
@@ -70,12 +72,17 @@ impl<'a> Party<'a> {
     /// From the head and, where it is at hand and readable, the body.
     pub fn of(head: &'a RequestHead, body: Option<(&'a [u8], &'a Envelope)>, guess: Guess) -> Self {
         let mut party = Self { body, guess, ..Self::default() };
-        let mut session = None;
+        let (mut session, mut parent) = (None, None);
         for field in head.fields() {
             let slot = match field.name.len() {
+                9 if field.is("x-cco-run") => &mut party.run,
                 10 if field.is("session-id") || field.is("session_id") => &mut session,
                 11 if field.is("x-cco-agent") => &mut party.cco_agent,
+                // OpenCode, with providers of others and with its own.
+                12 if field.is("x-session-id") => &mut session,
                 13 if field.is("x-cco-project") => &mut party.project,
+                18 if field.is("x-opencode-session") => &mut session,
+                19 if field.is("x-parent-session-id") => &mut parent,
                 22 if field.is("x-claude-code-agent-id") => &mut party.agent,
                 24 if field.is("x-claude-code-session-id") => &mut session,
                 24 if field.is("x-claude-code-agent-type") => &mut party.agent_type,
@@ -85,6 +92,11 @@ impl<'a> Party<'a> {
             };
             let value = std::str::from_utf8(field.value).ok().map(str::trim);
             *slot = slot.or(value.filter(|value| (1..=NAME).contains(&value.len())));
+        }
+        if parent.is_some() {
+            // An agent of OpenCode has a session of its own, within the one that called it.
+            party.agent = party.agent.or(session);
+            session = parent;
         }
         party.session = session.map(Cow::Borrowed).or_else(|| session_of(party.metadata()?));
         party
@@ -212,14 +224,24 @@ mod tests {
     #[test]
     fn headers_name_session_agents_and_project() {
         let fields = "X-Claude-Code-Session-Id: s\r\nx-claude-code-agent-id: a\r\nx-claude-code-parent-agent-id: p\r\n\
-             x-cco-project: cco\r\n";
+             x-cco-project: cco\r\nx-cco-run: 1f-2\r\n";
         with(fields, r#"{"metadata":{"user_id":"user_x_account__session_other"}}"#, Guess::Never, |party| {
             assert_eq!((party.session.as_deref(), party.agent), (Some("s"), Some("a")));
-            assert_eq!((party.parent_agent, party.project), (Some("p"), Some("cco")));
+            assert_eq!((party.parent_agent, party.project, party.run), (Some("p"), Some("cco"), Some("1f-2")));
         });
         with("session-id: codex\r\n", "{}", Guess::Never, |party| {
             assert_eq!(party.session.as_deref(), Some("codex"));
         });
+        for name in ["X-Session-Id", "x-opencode-session"] {
+            with(&format!("x-session-affinity: ses_a\r\n{name}: ses_a\r\n"), "{}", Guess::Never, |party| {
+                assert_eq!((party.session.as_deref(), party.agent), (Some("ses_a"), None), "{name}");
+                assert!(!party.is_sub_agent());
+            });
+            with(&format!("{name}: ses_b\r\nx-parent-session-id: ses_a\r\n"), "{}", Guess::Never, |party| {
+                assert_eq!((party.session.as_deref(), party.agent), (Some("ses_a"), Some("ses_b")), "{name}");
+                assert!(party.is_sub_agent());
+            });
+        }
         with(&format!("session-id: {}\r\n", "x".repeat(300)), "{}", Guess::Never, |party| {
             assert_eq!(party.session, None, "no name is as long as that");
         });

@@ -382,6 +382,10 @@ pub struct Parties {
     #[serde(skip_serializing_if = "is_false")]
     #[cbor(n(13), skip_if = "is_false")]
     pub simulated: bool,
+    /// The one call of `cco run` that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[n(14)]
+    pub run: Option<Box<str>>,
 }
 
 /// That an exchange began: written before its request goes up.
@@ -661,6 +665,7 @@ impl Parties {
             &mut self.caller,
             &mut self.requested_model,
             &mut self.model,
+            &mut self.run,
         ];
         names.into_iter().flatten().for_each(|name| redactor.clean(name));
         redactor.clean(&mut self.endpoint);
@@ -680,6 +685,7 @@ impl Parties {
             &mut self.requested_model,
             &mut self.provider,
             &mut self.model,
+            &mut self.run,
         ];
         names.into_iter().for_each(|name| cut_some(name, NAME));
     }
@@ -811,6 +817,7 @@ mod tests {
                 agent: text(3),
                 project: text(4),
                 model: text(5),
+                run: text(9),
                 notional: flags[1],
                 simulated: flags[2],
                 ..Parties::default()

@@ -56,6 +56,7 @@ pub fn start(n: u64) -> Start {
             model: Some(model.into()),
             notional: session % 5 == 2,
             simulated: session % 20 == 9,
+            run: None,
         },
     }
 }

@@ -9,7 +9,7 @@ use gateway::secret::Secret;
 use serde_json::{Value, json};
 use toml_edit::InlineTable;
 
-use super::project::Project;
+use super::project::{self, Project};
 
 /// A client, as far as it makes a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,13 @@ pub(super) fn changes(base: &str, token: Option<&Secret>, project: Option<&Proje
     }
     let text = |name: &str| env.named(name).map(|value| value.to_string_lossy().into_owned());
     if let Some(headers) = project.map(Project::headers).filter(|headers| !headers.is_empty()) {
-        let own = text("ANTHROPIC_CUSTOM_HEADERS").filter(|own| !own.trim().is_empty());
+        let own = text("ANTHROPIC_CUSTOM_HEADERS");
+        let own = if project.is_some_and(|project| project.run.is_some()) {
+            own.map(|own| project::not_of_a_run(&own))
+        } else {
+            own
+        };
+        let own = own.filter(|own| !own.trim().is_empty());
         let own = own.map(|own| own.trim_end().to_owned() + "\n").unwrap_or_default();
         changes.set.push(("ANTHROPIC_CUSTOM_HEADERS", own + &headers));
     }
@@ -140,7 +146,7 @@ mod tests {
     use super::*;
 
     fn set(env: &Env, token: Option<&Secret>) -> Vec<(&'static str, String)> {
-        let project = Project { name: "web".into(), branch: Some("fix/a".into()) };
+        let project = Project { name: "web".into(), branch: Some("fix/a".into()), run: None };
         changes("http://127.0.0.1:1", token, Some(&project), env).set
     }
 
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn codex_is_sent_by_its_command_line() {
-        let project = Project { name: "web \"a\"".into(), branch: Some("fix".into()) };
+        let project = Project { name: "web \"a\"".into(), branch: Some("fix".into()), run: Some("1f-2".into()) };
         let said = arguments(Client::Codex, "http://127.0.0.1:1", Some(&project));
         assert_eq!((&*said[0], &*said[1], &*said[2]), ("-c", "model_provider=\"cco\"", "-c"));
         let table: toml_edit::DocumentMut = said[3].parse().unwrap();
@@ -196,13 +202,13 @@ mod tests {
         assert_eq!((text("wire_api"), text("env_key")), (Some("responses"), Some("OPENAI_API_KEY")));
         let headers = &provider["http_headers"];
         assert_eq!(headers["x-cco-project"].as_str(), Some("web%20\"a\""));
-        assert_eq!(headers["x-cco-branch"].as_str(), Some("fix"));
+        assert_eq!((headers["x-cco-branch"].as_str(), headers["x-cco-run"].as_str()), (Some("fix"), Some("1f-2")));
         assert!(arguments(Client::Claude, "b", None).is_empty() && arguments(Client::Other, "b", None).is_empty());
     }
 
     #[test]
     fn opencode_is_sent_by_a_configuration_in_its_environment() {
-        let project = Project { name: "web".into(), branch: None };
+        let project = Project { name: "web".into(), branch: None, run: None };
         let told = |own: &'static str, key, project| {
             let env = Env::fixed([("OPENCODE_CONFIG_CONTENT", own)]);
             serde_json::from_str::<Value>(&opencode("http://b", key, project, &env).1).unwrap()

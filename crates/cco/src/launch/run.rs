@@ -34,18 +34,20 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
     let pay = Pay::decide(options.pay, client, &env, &found)?;
     let token = matches!(pay, Pay::Stored(_)).then(|| found.token(&env)).transpose()?;
     let here = std::env::current_dir().ok();
-    let project = options.project.clone().map(|name| Project { name, branch: None });
-    let project = project.or_else(|| Project::of(here.as_deref()?));
+    let began = gateway::recorder::now_us();
+    let project = options.project.clone().map(|name| Project { name, ..Project::default() });
+    let project = project.or_else(|| Project::of(here.as_deref()?)).unwrap_or_default();
+    let run = format!("{began:x}-{:x}", std::process::id());
+    let project = Project { run: Some(run.clone()), ..project };
     if !options.quiet {
         term::note(&pay);
     }
-    let began = gateway::recorder::now_us();
-    let mut changes = client::changes(&found.base, token.as_ref(), project.as_ref(), &env);
+    let mut changes = client::changes(&found.base, token.as_ref(), Some(&project), &env);
     if client == Client::OpenCode {
-        changes.set.push(client::opencode(&found.base, token.as_ref().map(Secret::expose), project.as_ref(), &env));
+        changes.set.push(client::opencode(&found.base, token.as_ref().map(Secret::expose), Some(&project), &env));
     }
     let purpose = if token.is_some() { Purpose::Stored } else { Purpose::Own };
-    let arguments = arguments(&options.command, &found.base, purpose, project.as_ref(), &env)?;
+    let arguments = arguments(&options.command, &found.base, purpose, Some(&project), &env)?;
     if client == Client::Claude {
         for name in before::CLOUDS.into_iter().filter(|name| env.named(name).is_some()) {
             term::warning(format_args!("{name} is set: Claude Code asks that cloud, not the gateway"), None);
@@ -53,8 +55,7 @@ fn through_gateway(options: &Run) -> Result<u8, Failure> {
     }
     let code = started(&options.command, &arguments, &changes)?;
     if !options.quiet
-        && let Some(project) = &project
-        && let Err(why) = cost(&env, &found, began, project)
+        && let Err(why) = cost(&env, &found, began, run)
     {
         let older =
             if found.version == VERSION { "" } else { " (the gateway is another version: `cco daemon restart`)" };
@@ -129,14 +130,14 @@ fn started(command: &[OsString], first: &[String], changes: &Changes) -> Result<
     })
 }
 
-/// Says what was recorded of this project since the start, by agent where there were several.
-fn cost(env: &Env, found: &Found, began: i64, project: &Project) -> Result<(), Failure> {
+/// Says what was recorded of this run, by agent where there were several.
+fn cost(env: &Env, found: &Found, began: i64, run: String) -> Result<(), Failure> {
     let mut source = recorded(env, found)?;
-    let words = [("since", source::exactly(began)), ("project", project.name_in_header()), ("limit", "20".into())];
-    let sessions = since(&mut source, &words)?;
+    let words = |run| [("since", source::exactly(began)), ("run", run), ("limit", "20".into())];
+    let sessions = since(&mut source, &words(run))?;
     if sessions.is_empty() {
         // Not every client can be told to send headers.
-        let mut others = since(&mut source, &[words[0].clone(), words[2].clone()])?;
+        let mut others = since(&mut source, &words(String::new()))?;
         others.retain(|session| session["projects"].as_array().is_none_or(Vec::is_empty));
         for session in &others {
             term::note(format_args!("requests that name no project: {}", spent(session)));

@@ -87,6 +87,25 @@ async fn a_command_is_told_what_it_cost_itself_and_not_the_one_before() {
     }
 }
 
+#[tokio::test]
+async fn of_two_runs_at_a_time_in_one_project_each_is_told_its_own() {
+    let upstream = upstream().await;
+    let gateway = gateway(&upstream, Some(STORED)).await;
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cco"), gateway.home().join("bin/cco")).unwrap();
+    let said = |err: &str| -> Vec<String> {
+        let lines = err.lines().filter(|line| line.contains("session 5e551011"));
+        lines.map(|line| line.split_once('(').unwrap().1.split_once(',').unwrap().0.to_owned()).collect()
+    };
+    let both = "claude && claude && cco run -- claude";
+    let ran = output(&mut cco(gateway.home(), &["run", "--", "sh", "-c", both])).await;
+    assert_eq!(said(text(&ran.stderr)), ["1 request", "2 requests"], "{}", text(&ran.stderr));
+    // Where there is no folder to name a project by.
+    let ran = output(cco(gateway.home(), &["run", "--", "claude"]).current_dir("/")).await;
+    assert_eq!(said(text(&ran.stderr)), ["1 request"], "{}", text(&ran.stderr));
+    let arrived = format!("{:?}", upstream.last_ended().await.headers);
+    assert!(!arrived.contains("x-cco"), "{arrived}");
+}
+
 /// Ends whoever serves a home at last.
 struct Ended(std::path::PathBuf);
 

@@ -20,7 +20,7 @@ pub enum Change {
     /// Removes what many left.
     Purge(Purge),
     /// Prices the next records after this place again.
-    Reprice(Filter, i64),
+    Reprice(Box<Filter>, i64),
 }
 
 impl Change {
@@ -54,7 +54,7 @@ impl Change {
                     let (recorder, billing) = (recorder.clone(), billing.clone());
                     move |record: &Record| priced(&recorder, &billing, record)
                 };
-                let step = ledger(recorder)?.reprice_step(filter, after, price).await?;
+                let step = ledger(recorder)?.reprice_step(*filter, after, price).await?;
                 let mut told = json!({ "seen": step.seen, "changed": step.changed, "next": step.next });
                 // The first step tells at which prices.
                 if after == 0 {
@@ -151,7 +151,7 @@ fn reprice(query: &str) -> Result<Change, Wrong> {
         filter.set(&word, &value, now_us(), &|at| zone.at(at))?;
     }
     filter.check()?;
-    Ok(Change::Reprice(filter, after))
+    Ok(Change::Reprice(Box::new(filter), after))
 }
 
 /// What a record costs at the prices of now; `None`: it has nothing that could be priced.

@@ -64,6 +64,7 @@ impl Exchange {
         parties.parent_agent = party.parent_agent.map(Box::from);
         parties.agent_type = party.agent_type().map(Box::from);
         parties.project = party.project.map(Box::from);
+        parties.run = party.run.map(Box::from);
         draft.clean();
     }
 

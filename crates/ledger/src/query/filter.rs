@@ -30,6 +30,8 @@ pub struct Filter {
     pub session: Option<String>,
     /// The project.
     pub project: Option<String>,
+    /// The one call of `cco run`. It is found among the records: say since when, too.
+    pub run: Option<String>,
     /// What was asked for.
     pub operation: Option<Operation>,
     /// Only those in which something went wrong.
@@ -54,7 +56,7 @@ impl Filter {
 }
 
 /// The words that [`Filter::set`] knows.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 15] = [
     "since",
     "until",
     "model",
@@ -63,6 +65,7 @@ const WORDS: [&str; 14] = [
     "agent-type",
     "session",
     "project",
+    "run",
     "operation",
     "failed",
     "simulated",
@@ -122,6 +125,7 @@ impl Filter {
             "agent-type" => self.agent_type = name(),
             "session" => self.session = name(),
             "project" => self.project = name(),
+            "run" => self.run = name(),
             "operation" => {
                 let want = "`generation`, `count_tokens`, `models`, `batches` or `opaque`";
                 let operation = Operation::named(value).ok_or_else(|| BadFilter::Value("operation", cut(), want))?;

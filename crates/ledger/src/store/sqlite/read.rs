@@ -312,6 +312,9 @@ impl Where {
     pub(super) fn rows(filter: &Filter) -> Self {
         let mut meant = Self::names(filter);
         meant.of_records(filter.since_us, filter.until_us, filter);
+        if let Some(run) = &filter.run {
+            meant.name(&[row::RUN], run);
+        }
         if let Some(seq) = filter.after_seq {
             meant.and("seq > ", Value::Integer(seq));
         }
@@ -510,11 +513,15 @@ fn pieces(filter: &Filter, keys: &[Key], epoch: Option<i64>) -> Vec<Piece> {
                 meant.and(compare, Value::Integer(seq));
             }
         }
+        if let Some(run) = &filter.run {
+            meant.name(&[&format!("(SELECT {} FROM record WHERE seq = record_usage.seq)", row::RUN)], run);
+        }
         (source, meant)
     };
     let day = keys.contains(&Key::Day);
     match (sessions, timed || day) {
-        _ if cursor => vec![records(since, until)],
+        // No sum knows them.
+        _ if cursor || filter.run.is_some() => vec![records(since, until)],
         (false, false) => vec![meant(Source::Total)],
         _ if outcomes || ((sessions || kinds) && day) => vec![records(since, until)],
         (false, true) if kinds => by_session(since, until, meant, records),

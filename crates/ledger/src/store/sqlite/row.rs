@@ -25,6 +25,9 @@ pub(super) const COLUMNS: &str = "seq, id, operation, outcome, kind, started_us,
     agent_type, project, provider, model, flags, cost, first_byte_us, first_token_us, duration_us, bytes_in, bytes_out, \
     about";
 
+/// The call of `cco run` that a record belongs to, in the table of records.
+pub(super) const RUN: &str = "json_extract(CAST(about AS TEXT), '$.run')";
+
 pub(super) const INSERT: &str = "INSERT INTO record (seq, id, epoch, operation, outcome, kind, started_us, session, agent, \
     parent_agent, agent_type, project, provider, model, flags, input, cache_read, cache_write, output, web_searches, cost, \
     first_byte_us, first_token_us, duration_us, bytes_in, bytes_out, about) \
@@ -42,6 +45,9 @@ struct About<T, U, A, L> {
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     caller: Option<T>,
+    /// The one thing in here that is looked for, among records of a short time: see [`RUN`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<T>,
     /// Where it is not the model that served.
     #[serde(skip_serializing_if = "Option::is_none")]
     requested_model: Option<T>,
@@ -131,6 +137,7 @@ pub(super) fn about(record: &Record, about: &mut Vec<u8>) -> rusqlite::Result<()
         endpoint: &p.endpoint,
         stream: p.stream,
         caller: p.caller.as_deref(),
+        run: p.run.as_deref(),
         requested_model: asked.filter(|_| served.is_some()),
         unserved: served.is_none() && asked.is_some(),
         status: record.status,
@@ -236,6 +243,7 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
             model: model.filter(|_| !about.unserved),
             notional: kind == 1,
             simulated: kind == 2,
+            run: about.run,
         },
         status: about.status,
         stop_reason: about.stop_reason,

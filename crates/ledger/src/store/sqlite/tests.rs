@@ -38,6 +38,13 @@ fn samples(n: u64) -> Vec<Record> {
     (0..n).map(record).collect()
 }
 
+/// Some records belong to runs: `run-0` to `run-2`.
+fn some_in_runs(records: &mut [Record]) {
+    for (n, record) in records.iter_mut().enumerate().step_by(7) {
+        record.parties.run = Some(format!("run-{}", n % 3).into());
+    }
+}
+
 impl Fixture {
     fn load(&mut self, records: &[Record]) -> Loaded {
         self.writer.load(&Batch { records, segment: "s", position: 1, complete: false }).unwrap()
@@ -175,6 +182,7 @@ fn the_real_end_takes_the_place_of_interrupted_and_never_the_other_way_round() {
 fn filters_mean_the_same_for_rows_and_for_sums() {
     let mut records = samples(2000);
     records.iter_mut().step_by(37).for_each(|record| record.parties.session = None);
+    some_in_runs(&mut records);
     let fixture = with(&records);
     let quarter = 900_000_000;
     let t = |n: i64| EPOCH_US + n * STEP_US;
@@ -222,6 +230,11 @@ fn filters_mean_the_same_for_rows_and_for_sums() {
     let session = records[120].parties.session.clone().unwrap();
     c(Filter { session: text(&session), ..f() }, &|r| r.parties.session.as_ref() == Some(&session));
     c(Filter { session: text(""), ..f() }, &|r| r.parties.session.is_none());
+    c(Filter { run: text("run-1"), ..f() }, &|r| r.parties.run.as_deref() == Some("run-1"));
+    c(Filter { run: text("run-1"), since_us: Some(t(100)), until_us: Some(t(300)), ..f() }, &|r| {
+        r.parties.run.as_deref() == Some("run-1") && (t(100)..t(300)).contains(&r.started_us)
+    });
+    c(Filter { run: text(""), ..f() }, &|r| r.parties.run.is_none());
     c(Filter { agent: text(""), ..f() }, &|r| r.parties.agent.is_none());
     c(Filter { operation: Some(Operation::CountTokens), ..f() }, &|r| r.operation == Operation::CountTokens);
     c(Filter { failed: true, ..f() }, &|r| r.outcome == Outcome::UpstreamError);
@@ -353,6 +366,7 @@ fn the_last_exchange_and_the_last_error_are_found_by_these_words() {
 fn sessions_come_with_their_agents_the_last_recorded_first() {
     let mut records = samples(500);
     records[499].parties.session = None;
+    some_in_runs(&mut records);
     let fixture = with(&records);
     let name = |n: u64| record(n * 50).parties.session.map_or_else(String::new, String::from);
     let two = fixture.reader().sessions(&Filter { limit: Some(2), ..Filter::default() }).unwrap();
@@ -387,6 +401,9 @@ fn sessions_come_with_their_agents_the_last_recorded_first() {
     });
     check(Filter { agent_type: Some("Explore".into()), ..f() }, &|r| r.parties.agent_type.is_some());
     check(Filter { session: Some(name(3)), ..f() }, &|r| r.parties.session.as_deref() == Some(&*name(3)));
+    check(Filter { run: Some("run-*".into()), since_us: Some(t(120)), ..f() }, &|r| {
+        r.parties.run.is_some() && r.started_us >= t(120)
+    });
     check(Filter { session: Some(String::new()), failed: false, ..f() }, &|r| r.parties.session.is_none());
 }
 
