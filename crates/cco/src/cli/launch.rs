@@ -90,6 +90,9 @@ pub(crate) struct Setup {
     /// What is set up
     #[arg(long)]
     pub(crate) list: bool,
+    /// With `--list`: as JSON, for programs
+    #[arg(long, requires = "list")]
+    pub(crate) json: bool,
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,

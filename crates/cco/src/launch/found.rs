@@ -1,5 +1,6 @@
 //! The gateway that clients are sent to: proven to be ours before its address is handed out.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use gateway::config::{self, Config, CredentialRef, Env};
@@ -16,6 +17,8 @@ use crate::source::{self, Failure, Source};
 pub(super) struct Found {
     /// Where clients reach it.
     pub(super) base: String,
+    /// Whether that is where its configuration says that it is, also after its next start.
+    pub(super) lasts: bool,
     /// With what it pays for this client, in words; `None`: it cannot.
     pub(super) stored: Option<String>,
     /// What helps where it cannot.
@@ -34,6 +37,15 @@ const CLAUDE: &[(&str, &str)] =
 const CODEX: &[(&str, &str)] = &[("openai-responses", "gpt-5-codex")];
 const CHAT: &[(&str, &str)] = &[("openai-chat", "gpt-5")];
 
+/// Where clients reach it, as it says.
+pub(super) fn base(health: &Value) -> Option<String> {
+    Some(client::base(listens(health)?))
+}
+
+fn listens(health: &Value) -> Option<SocketAddr> {
+    health["process"]["address"].as_str()?.parse().ok()
+}
+
 /// The process that answers, as it says.
 pub(super) fn pid(health: &Value) -> Option<u64> {
     health["process"]["pid"].as_u64()
@@ -45,14 +57,15 @@ impl Found {
     pub(super) fn gateway(env: &Env, client: Client) -> Result<Self, Failure> {
         let mut gateway = Source::answering(env).map_err(|why| Failure::absent("no gateway of yours answers", &why))?;
         let health = gateway.json("/gateway/health")?;
-        let listen = health["process"]["address"].as_str().and_then(|text| text.parse().ok());
-        let listen = listen
+        let listen = listens(&health)
             .ok_or_else(|| Failure::new("the gateway that answers is another version's").help("cco daemon restart"))?;
         let providers = gateway.json("/gateway/providers")?;
         let rows = providers["providers"].as_array().map(Vec::as_slice).unwrap_or_default();
         let file = health["config"]["file"].as_str().map(PathBuf::from);
         let version = health["version"].as_str().unwrap_or_default().to_owned();
-        let (stored, remedy) = match config::load(file.as_deref(), env) {
+        let loaded = config::load(file.as_deref(), env);
+        let lasts = loaded.as_ref().map_or(true, |loaded| loaded.config.server.listen.port() == listen.port());
+        let (stored, remedy) = match loaded {
             Ok(loaded) => paying(&loaded.config, client, rows),
             // What serves is not what the file says by now.
             Err(_) => {
@@ -60,7 +73,7 @@ impl Found {
                 (serving.map(|row| format!("stored key {}", keys_of(row))), "cco config validate".to_owned())
             }
         };
-        Ok(Self { base: client::base(listen), stored, remedy, file, pid: pid(&health), version })
+        Ok(Self { base: client::base(listen), lasts, stored, remedy, file, pid: pid(&health), version })
     }
 
     /// The token that spends stored keys.

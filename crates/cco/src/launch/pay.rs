@@ -157,8 +157,15 @@ mod tests {
 
     fn decide(wanted: Option<Wanted>, client: Client, env: &Env, stored: Option<&str>) -> Result<String, ()> {
         let stored = stored.map(|key| format!("stored key {key}"));
-        let found =
-            Found { base: String::new(), stored, remedy: String::new(), file: None, pid: None, version: String::new() };
+        let found = Found {
+            base: String::new(),
+            lasts: true,
+            stored,
+            remedy: String::new(),
+            file: None,
+            pid: None,
+            version: String::new(),
+        };
         Pay::decide(wanted, client, env, &found).map(|pay| pay.to_string()).map_err(drop)
     }
 

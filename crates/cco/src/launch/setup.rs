@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use super::before;
 use super::client::Client;
 use super::difference;
+use super::found;
 use super::kept::{self, Change, Form, Keys, Refused};
 use super::offer;
 use super::pay::{self, Pay};
 use crate::cli::launch::{Known, Setup};
-use crate::source::{self, Failure};
+use crate::source::{self, Failure, Source};
 use crate::{folders, term, text};
 
 /// Does, undoes or lists.
 pub(crate) fn run(options: &Setup) -> ExitCode {
     source::ended(match options.client {
-        _ if options.list => list(),
+        _ if options.list => list(options.json),
         Some(client) if options.undo => undo(client, options.yes),
         Some(client) => set_up(client, options),
         None => Ok(()),
@@ -131,6 +132,11 @@ fn set_up(client: Known, options: &Setup) -> Result<(), Failure> {
     let now = kept::read(&path).map_err(faulty)?;
     term::note(&pay);
     client.wins(&env).iter().for_each(|wins| term::warning(format_args!("this comes before it: {wins}"), None));
+    if !found.lasts {
+        let help =
+            format!("`cco config set server.listen {}` keeps it there", found.base.trim_start_matches("http://"));
+        term::warning("the gateway is somewhere else after its next start", Some(&help));
+    }
     if now.as_deref() == Some(change.after.as_str()) {
         term::line(format_args!("{} is set up already: `{}`", client.name(), path.display()));
         return Ok(());
@@ -199,24 +205,68 @@ fn agreed(path: &Path, before: &str, after: &str, yes: bool) -> Result<(), Failu
     Err(Failure::new("nothing was changed").help("`--yes` changes it without asking"))
 }
 
-fn list() -> Result<(), Failure> {
+/// What is known of a client's settings.
+struct Listed {
+    client: Known,
+    /// The file, and whether our keys are still in it.
+    file: Option<(PathBuf, bool)>,
+    /// Where it is sent, if no gateway of ours is there.
+    lost: Option<String>,
+}
+
+impl Listed {
+    fn state(&self) -> &'static str {
+        match (&self.file, &self.lost) {
+            (None, _) => "not set up",
+            (Some((_, false)), _) => "changed since",
+            (Some(_), Some(_)) => "sent elsewhere",
+            (Some(_), None) => "set up",
+        }
+    }
+
+    fn line(&self) -> String {
+        let Some((path, stands)) = &self.file else { return "not set up".into() };
+        let (path, name) = (path.display(), self.client.name());
+        match &self.lost {
+            _ if !stands => format!("was set up in `{path}`, which was changed since"),
+            None => format!("set up in `{path}`"),
+            Some(base) => format!("set up in `{path}` for {base}, and the gateway is not there: `cco setup {name}`"),
+        }
+    }
+}
+
+fn list(json: bool) -> Result<(), Failure> {
     let env = Env::process();
     let home = source::home(&env)?;
+    // Where none answers nobody knows whether it will be there.
+    let serving =
+        Source::answering(&env).ok().and_then(|gateway| found::base(&gateway.answer("/gateway/health").ok()?));
     for client in Known::ALL {
         let changes = kept::remembered(&home, client.name()).map_err(|why| refused(client, why))?;
-        if changes.is_empty() {
-            term::line(format_args!("{:<9} not set up", client.name()));
+        let mut all: Vec<_> = changes
+            .iter()
+            .map(|change| {
+                let base =
+                    change.keys.iter().filter_map(|(_, value)| value.as_str()).find(|text| text.starts_with("http"));
+                let base = base.map(|base| base.trim_end_matches("/v1"));
+                let lost = base.filter(|base| serving.as_deref().is_some_and(|serving| serving != *base));
+                Listed { client, file: Some((change.path.clone(), change.stands())), lost: lost.map(str::to_owned) }
+            })
+            .collect();
+        if all.is_empty() {
+            all.push(Listed { client, file: None, lost: None });
         }
-        for change in &changes {
-            let path = change.path.display();
-            let state = if change.stands() {
-                format!("set up in `{path}`")
+        let wins = client.wins(&env);
+        for listed in &all {
+            if json {
+                let file = listed.file.as_ref().map(|(path, _)| path.display().to_string());
+                let (name, state) = (client.name(), listed.state());
+                term::data(json!({ "client": name, "state": state, "file": file, "before_it": wins }));
             } else {
-                format!("was set up in `{path}`, which was changed since")
-            };
-            term::line(format_args!("{:<9} {state}", client.name()));
+                term::line(format_args!("{:<9} {}", client.name(), listed.line()));
+            }
         }
-        for wins in client.wins(&env) {
+        for wins in wins.iter().filter(|_| !json) {
             term::line(format_args!("          comes before it: {wins}"));
         }
     }

@@ -1,5 +1,7 @@
 //! A client's settings file, changed and brought back.
 
+use serde_json::{Value, json};
+
 use crate::common::upstream;
 use crate::{cco, gateway, output, text};
 
@@ -28,6 +30,11 @@ async fn claude_is_set_up_shown_and_taken_back_byte_for_byte() {
     assert!(text(&again.stdout).contains("claude is set up already"), "{}", text(&again.stdout));
     let list = output(&mut cco(gateway.home(), &["setup", "--list"])).await;
     assert!(text(&list.stdout).starts_with("claude    set up in"), "{}", text(&list.stdout));
+    let list = output(&mut cco(gateway.home(), &["setup", "--list", "--json"])).await;
+    let rows: Vec<Value> = text(&list.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((rows.len(), &rows[0]["state"], &rows[1]["state"]), (3, &json!("set up"), &json!("not set up")));
+    assert_eq!(rows[0]["file"], json!(settings));
+    let list = output(&mut cco(gateway.home(), &["setup", "--list"])).await;
     assert!(text(&list.stdout).contains("codex     not set up"), "{}", text(&list.stdout));
 
     let undone = output(&mut cco(gateway.home(), &["setup", "claude", "--undo", "--yes"])).await;
@@ -35,6 +42,31 @@ async fn claude_is_set_up_shown_and_taken_back_byte_for_byte() {
     assert_eq!(std::fs::read_to_string(&settings).unwrap(), before);
     let nothing = output(&mut cco(gateway.home(), &["setup", "claude", "--undo"])).await;
     assert!(text(&nothing.stdout).contains("nothing to undo"), "{}", text(&nothing.stdout));
+}
+
+#[tokio::test]
+async fn who_is_sent_where_the_gateway_will_not_be_is_told() {
+    let upstream = upstream().await;
+    // On a port that is another one at each start.
+    let gateway = gateway(&upstream, None).await;
+    let set_up = || async { output(&mut cco(gateway.home(), &["setup", "claude", "--pay", "own", "--yes"])).await };
+    let told = set_up().await;
+    let err = text(&told.stderr);
+    assert!(err.contains("warning: the gateway is somewhere else after its next start\n"), "{err}");
+    assert!(err.contains(&format!("help: `cco config set server.listen {}` keeps it there", gateway.addr)), "{err}");
+    // The port of another start.
+    let settings = gateway.home().join("user/.claude/settings.json");
+    let memory = gateway.home().join("setup/claude.json");
+    for file in [&settings, &memory] {
+        let then = std::fs::read_to_string(file).unwrap().replace(&gateway.addr.to_string(), "127.0.0.1:9");
+        std::fs::write(file, then).unwrap();
+    }
+    let list = output(&mut cco(gateway.home(), &["setup", "--list"])).await;
+    let out = text(&list.stdout);
+    assert!(out.contains("for http://127.0.0.1:9, and the gateway is not there: `cco setup claude`\n"), "{out}");
+    set_up().await;
+    let list = output(&mut cco(gateway.home(), &["setup", "--list"])).await;
+    assert!(!text(&list.stdout).contains("not there"), "{}", text(&list.stdout));
 }
 
 #[tokio::test]
