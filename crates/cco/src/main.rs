@@ -58,6 +58,10 @@ const EXIT_NOT_RUNNING: u8 = 3;
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    term::ended(run())
+}
+
+fn run() -> ExitCode {
     if let Err(why) = gateway::system::close_to_others() {
         term::warning(format_args!("the memory of this process is not closed to others: {why}"), None);
     }

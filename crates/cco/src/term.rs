@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,16 +18,35 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A bar of progress is drawn at most so often.
 const REDRAW: Duration = Duration::from_millis(100);
 
+/// Why something did not get to stdout: the first time. A full disk, for example.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Something on stdout, at once; `false` where nobody reads it. A reader that has gone away has what it wanted; any
+/// other reason is told at the end.
+fn out(write: impl FnOnce(&mut std::io::StdoutLock<'static>) -> std::io::Result<()>) -> bool {
+    let mut out = std::io::stdout().lock();
+    let Err(why) = write(&mut out).and_then(|()| out.flush()) else { return true };
+    if why.kind() != std::io::ErrorKind::BrokenPipe {
+        let _ = LOST.set(why);
+    }
+    false
+}
+
+/// The end of the program: with this exit code, where all that it said got to stdout.
+pub(crate) fn ended(code: ExitCode) -> ExitCode {
+    let Some(why) = LOST.get() else { return code };
+    error("the output is not whole", Some(why), Some("is the disk full that it goes to? `df -h` shows it"));
+    if code == ExitCode::SUCCESS { ExitCode::FAILURE } else { code }
+}
+
 /// A line on stdout. A reader that has gone away is no reason to stop.
 pub(crate) fn line(text: impl Display) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    heard(text);
 }
 
 /// The same for those who stop when nobody reads: `false` then.
 pub(crate) fn heard(text: impl Display) -> bool {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).is_ok()
+    out(|out| writeln!(out, "{text}"))
 }
 
 /// The same for lines of JSON and of comma-separated values: as they are for programs, escaped where a person sees them.
@@ -36,20 +56,17 @@ pub(crate) fn data(line: impl Display) -> bool {
 
 /// Text on stdout without a line end, for those who stop when nobody reads: `false` then.
 pub(crate) fn heard_part(text: impl Display) -> bool {
-    let mut out = std::io::stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).is_ok()
+    out(|out| write!(out, "{text}"))
 }
 
 /// Text on stdout, at once and without a line end.
 pub(crate) fn part(text: impl Display) {
-    let mut out = std::io::stdout().lock();
-    let _ = write!(out, "{text}").and_then(|()| out.flush());
+    heard_part(text);
 }
 
 /// Bytes on stdout, as they are.
 pub(crate) fn bytes(bytes: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(bytes).and_then(|()| out.flush());
+    out(|out| out.write_all(bytes));
 }
 
 /// What the user wants of every output.

@@ -28,6 +28,11 @@ const REFUSED: Duration = Duration::from_secs(5);
 /// Widths that columns have from the beginning, so that later rows stand under earlier ones.
 const LEAST: [usize; 10] = [19, 8, 18, 20, 9, 6, 6, 6, 8, 8];
 
+/// The columns that go first where the terminal is too narrow for all of them.
+const FIRST_TO_GO: [usize; 5] = [4, 6, 9, 7, 5];
+/// What is left at least for the last column.
+const WHAT: usize = 8;
+
 const HEAD: [(&str, Side); 11] = [
     ("TIME", Side::Left),
     ("ID", Side::Left),
@@ -228,21 +233,45 @@ impl<'a> Printer<'a> {
             let cells = |record: &Value| csv(record, CSV);
             return heading.into_iter().chain(records.iter().map(cells)).all(term::data);
         }
-        let mut table = Table::new(&HEAD);
+        let width = term::width();
+        let (columns, least) = fitting(width);
+        let mut table = Table::new(&columns.iter().map(|at| HEAD[*at]).collect::<Vec<_>>());
         for record in records {
-            table.row(cells(record, self.zone));
+            let cells = cells(record, self.zone);
+            table.row(columns.iter().filter_map(|at| cells.get(*at).cloned()).collect());
         }
-        let widths = table.widths(&LEAST);
-        if !records.is_empty() && !std::mem::replace(&mut self.headed, true) && !term::heard(table.heading(&widths)) {
-            return false;
+        let widths = table.widths(&least);
+        if !records.is_empty() && !std::mem::replace(&mut self.headed, true) {
+            let heading = table.heading(&widths);
+            if !term::heard(text::cut(&heading, width.unwrap_or(usize::MAX))) {
+                return false;
+            }
         }
-        let is_heard = table.lines(&widths, term::width()).all(term::heard);
+        let is_heard = table.lines(&widths, width).all(term::heard);
         if !self.told && records.iter().filter_map(record).any(|record| is_notional(&record)) {
             self.told = true;
             term::note("costs in brackets were not spent: a subscription paid");
         }
         is_heard
     }
+}
+
+/// The columns that a terminal has room for, and how wide each is at least: by its width alone, so that rows that come
+/// later stand under the first ones.
+fn fitting(width: Option<usize>) -> (Vec<usize>, Vec<usize>) {
+    let least = |columns: &[usize]| columns.iter().filter_map(|at| LEAST.get(*at).copied()).collect::<Vec<_>>();
+    let mut columns: Vec<usize> = (0..HEAD.len()).collect();
+    let Some(width) = width else { return (columns.clone(), least(&columns)) };
+    let mut go = FIRST_TO_GO.iter();
+    while least(&columns).iter().map(|width| width + 2).sum::<usize>() + WHAT > width {
+        let Some(gone) = go.next() else {
+            // Times and ids are as wide as they are.
+            return (columns, vec![LEAST[0], LEAST[1]]);
+        };
+        columns.retain(|at| at != gone);
+    }
+    let least = least(&columns);
+    (columns, least)
 }
 
 /// A row of comma-separated values.
@@ -332,4 +361,19 @@ fn cells(value: &Value, zone: &Zone) -> Vec<String> {
         took(&record).unwrap_or("-".into()),
         text::line(&what.into_iter().flatten().collect::<Vec<_>>().join(" · ")).into_owned(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_has_room_for_every_cost() {
+        let names = |width| fitting(width).0.iter().map(|at| HEAD[*at].0).collect::<Vec<_>>().join(" ");
+        let all = HEAD.map(|(name, _)| name).join(" ");
+        assert_eq!((names(None), names(Some(140))), (all.clone(), all));
+        assert_eq!(names(Some(120)), "TIME ID OUTCOME MODEL IN OUT COST TOOK WHAT");
+        assert_eq!(names(Some(80)), "TIME ID OUTCOME MODEL COST WHAT");
+        assert_eq!(names(Some(1)), names(Some(80)));
+    }
 }

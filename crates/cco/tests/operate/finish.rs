@@ -16,6 +16,26 @@ fn alone_it_tells_state_and_next_step_in_three_lines() {
     assert_eq!(lines[1..], ["configuration: none is needed", "next: cco daemon start, or cco --help"]);
 }
 
+/// A file on a full disk that holds the half of it is no answer.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_could_not_be_written_is_told_and_is_no_success() {
+    let home = Home::new();
+    for args in [&["config", "show"][..], &["config", "schema"], &["prices", "--json"], &["completions", "bash"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let said = Said::from(home.command(args).stdout(full).output().unwrap());
+        assert_eq!(said.code, Some(1), "{args:?} {}", said.err);
+        assert!(said.err.contains("error: the output is not whole\ncause: "), "{args:?} {}", said.err);
+    }
+    // What the command itself has to say comes first.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(home.command(&["status"]).stdout(full).output().unwrap().status.code(), Some(3));
+    // Who has read enough has read enough.
+    let mut child = home.command(&["prices", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn what_keeps_it_from_starting_is_the_next_step() {
     let home = Home::new();
