@@ -354,7 +354,12 @@ pub(crate) fn change(
             return Err(ExitCode::from(EXIT_CONFIG));
         }
         Err(why @ EditError::NoWay(_)) => {
-            let help = format!("`cco config set --help` shows how; what there is: `cco config show {}`", path.first());
+            let help = match path.list() {
+                Some(list) => format!(
+                    "`cco config set {list} '[…]'` writes the whole list; what is in it: `cco config show {list}`"
+                ),
+                None => format!("`cco config set --help` shows how; what there is: `cco config show {}`", path.first()),
+            };
             return Err(failed(format!("`{path}` is not set"), Some(&why), &help));
         }
     };

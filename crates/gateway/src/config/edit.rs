@@ -41,8 +41,12 @@ fn malformed(text: &str, error: &ParseError) -> EditError {
     EditError::Malformed { line, column, why: super::lower_first(&error.kind().to_string()) }
 }
 
+/// By what editors on Windows mark UTF-8: no part of the text, and kept.
+const MARK: char = '\u{feff}';
+
 /// A text with comments as plain JSON.
 pub fn plain(text: &str) -> Result<Json, EditError> {
+    let text = text.strip_prefix(MARK).unwrap_or(text);
     jsonc_parser::parse_to_serde_value(text, &super::options()).map_err(|error| malformed(text, &error))
 }
 
@@ -53,6 +57,9 @@ pub fn is_in(text: &str, path: &KeyPath) -> bool {
 
 /// The text with this value at this key; `None` removes the key, so that its default holds.
 pub fn edited(text: &str, path: &KeyPath, value: Option<&Json>) -> Result<String, EditError> {
+    if let Some(marked) = text.strip_prefix(MARK) {
+        return Ok(format!("{MARK}{}", edited(marked, path, value)?));
+    }
     let start = if text.trim().is_empty() { "{}\n" } else { text };
     let root = CstRootNode::parse(start, &super::options()).map_err(|error| malformed(start, &error))?;
     let whole = root.object_value_or_create().ok_or_else(|| EditError::NoWay("{ … }".into()))?;
@@ -184,6 +191,14 @@ mod tests {
             Some(json!(false)),
             &text.replace("  },\n}", "  },\n  \"audit\": {\n    \"enabled\": false,\n  },\n}"),
         );
+    }
+
+    #[test]
+    fn a_file_of_an_editor_on_windows_keeps_its_mark_and_its_ends_of_lines() {
+        let text = "\u{feff}{\r\n  \"log\": { \"level\": \"warn\" } // loud\r\n}\r\n";
+        check(text, "log.level", Some(json!("debug")), &text.replace("warn", "debug"));
+        assert_eq!(plain(text).unwrap(), json!({ "log": { "level": "warn" } }));
+        assert!(is_in(text, &"log.level".parse().unwrap()) && !is_in(text, &"log.format".parse().unwrap()));
     }
 
     #[test]

@@ -220,6 +220,10 @@ fn text(bytes: &[u8]) -> Result<&str, Vec<Fault>> {
 
 fn read_file(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    if crate::system::is_pipe(file) {
+        // It may never end, and what serves reads its file again.
+        return Err(std::io::Error::other("it is a pipe: write it to a file"));
+    }
     std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(std::io::Error::other(format!("it is larger than {} MiB", MAX_FILE >> 20)));

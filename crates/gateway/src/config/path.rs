@@ -79,7 +79,13 @@ impl FromStr for KeyPath {
             }
             match rest.strip_prefix('.') {
                 Some(more) => rest = more,
-                None if rest.is_empty() => return Ok(Self(steps)),
+                None if rest.is_empty() => {
+                    // As it may stand in the file.
+                    if steps.len() > 1 && steps[0] == Step::Key(super::check::SECTION.into()) {
+                        steps.remove(0);
+                    }
+                    return Ok(Self(steps));
+                }
                 None => return Err(bad()),
             }
         }
@@ -93,6 +99,12 @@ impl KeyPath {
             Some(Step::Key(name)) => name,
             _ => "",
         }
+    }
+
+    /// The list that it leads into.
+    pub fn list(&self) -> Option<Self> {
+        let at = self.0.iter().position(|step| matches!(step, Step::Index(_)))?;
+        Some(Self(self.0[..at].to_vec()))
     }
 
     /// The provider whose keys it leads to.
@@ -116,7 +128,7 @@ impl KeyPath {
                         let place = if at == 0 { String::new() } else { format!(" in `{so_far}`") };
                         BadPath::new(
                             format!("there is no key `{name}`{place}"),
-                            wrong.help.unwrap_or_else(|| "see `docs/config-full.jsonc`".into()),
+                            wrong.help.unwrap_or_else(|| "`cco config show` lists all keys".into()),
                         )
                     }
                     None => BadPath::new(format!("`{so_far}` has no keys of its own"), "leave out what follows it"),

@@ -33,7 +33,7 @@ pub(super) fn unknown_key(name: &str, known: &[&str]) -> Wrong {
         let known: Vec<_> = known.iter().map(|key| format!("`{key}`")).collect();
         return Wrong::new(message, format!("the keys here are {}", known.join(", ")));
     }
-    Wrong::new(message, "remove it, or see the list of all keys in `docs/config-full.jsonc`")
+    Wrong::new(message, "`cco config show` lists all keys")
 }
 
 /// Where in the whole configuration a key of that name stands.

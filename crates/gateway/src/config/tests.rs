@@ -534,6 +534,16 @@ fn a_file_that_is_no_text_is_a_fault_with_its_place() {
     assert!(error.contains("larger than 4 MiB"), "{error}");
 }
 
+/// Whoever opens one waits until somebody writes: for ever.
+#[test]
+fn a_pipe_is_no_configuration_and_nobody_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.json");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = load(Some(&path), &Env::fixed([])).unwrap_err().to_string();
+    assert!(error.ends_with("named by `--config`: it is a pipe: write it to a file"), "{error}");
+}
+
 /// Every value of the tree with its path.
 fn walk<'v, 't>(value: &'v Value<'t>, path: &str, visit: &mut dyn FnMut(&str, &'v Value<'t>)) {
     visit(path, value);

@@ -9,8 +9,8 @@ mod terminal;
 
 pub use bus::{BusStream, connect};
 pub use files::{
-    Flaw, Lock, Refusal, Stamp, append, close, create, folder, free_space, is_at, lock, quoted, read, read_given,
-    replace, sound, stamp, try_lock, writable,
+    Flaw, Lock, Refusal, Stamp, append, close, create, folder, free_space, is_at, is_pipe, lock, quoted, read,
+    read_given, replace, sound, stamp, try_lock, writable,
 };
 pub use handover::{Other, Parent, Stillborn, Successor, leave_session, notify};
 pub use process::{callers, close_to_others, end_group, own_group, run_in_front};

@@ -150,7 +150,11 @@ impl StoreError {
                     .into()
             }
             Self::ShortKey(path) => {
-                format!("it needs at least 32 bytes: `head -c 32 /dev/urandom | base64 > {}`", quoted(path))
+                let path = quoted(path);
+                format!(
+                    "where credentials were stored with it, put it back as it was: without it the values are lost; a new \
+                     one needs 32 bytes: `head -c 32 /dev/urandom | base64 > {path}`"
+                )
             }
             Self::WrongKey(Backend::Systemd) => "give the service the credential that the store was made with".into(),
             Self::WrongKey(_) => {
