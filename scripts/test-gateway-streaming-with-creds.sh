@@ -8,10 +8,14 @@ set -u
 umask 077
 
 cco=${CCO:-cco} name=ANTHROPIC_API_KEY
-if [ "${1-}" = --name ]; then
-    name=${2:?--name wants a name}
-    shift 2
-fi
+case ${1-} in
+    --name)
+        name=${2-}
+        [ -n "$name" ] || { echo '--name wants a name' >&2; exit 2; }
+        shift 2
+        ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;;
+esac
 unset ANTHROPIC_API_KEY
 if ! "$cco" credentials retrieve "$name" --yes >/dev/null; then
     echo "no key: store one with \`cco credentials store $name\`" >&2

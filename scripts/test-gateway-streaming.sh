@@ -12,15 +12,16 @@
 set -u
 umask 077
 
+wrong() { printf '%s\n' "$1" >&2; exit 2; }
 cco=${CCO:-cco} model=claude-haiku-5-5 url='' simulated='' key=${ANTHROPIC_API_KEY-}
 while [ $# -gt 0 ]; do
     case $1 in
-        --model) model=${2:?--model wants a name}; shift ;;
-        --url) url=${2:?--url wants an address}; shift ;;
+        --model) model=${2-}; [ -n "$model" ] || wrong '--model wants a name'; shift ;;
+        --url) url=${2-}; [ -n "$url" ] || wrong '--url wants an address'; shift ;;
         --key-stdin) IFS= read -r key || true ;;
         --simulated) simulated=yes ;;
         -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"; exit 0 ;;
-        *) printf 'unknown argument: %s\n' "$1" >&2; exit 2 ;;
+        *) wrong "unknown argument: $1" ;;
     esac
     shift
 done

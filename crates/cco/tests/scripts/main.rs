@@ -90,6 +90,9 @@ async fn without_a_key_nothing_passes() {
         ("test-gateway-streaming.sh", &[][..]),
         ("test-gateway-streaming-with-creds.sh", &[]),
         ("test-gateway-streaming.sh", &["--nonsense"]),
+        ("test-gateway-streaming.sh", &["--model"]),
+        ("test-gateway-streaming.sh", &["--url", ""]),
+        ("test-gateway-streaming-with-creds.sh", &["--name"]),
     ] {
         let output = run(name, home.path(), args, None).await;
         assert_eq!(output.status.code(), Some(2), "{name}: {}", text(&output.stderr));
