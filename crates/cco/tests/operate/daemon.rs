@@ -423,6 +423,8 @@ async fn restarts_under_load_fail_no_request_and_double_no_record() {
     ids.sort();
     ids.dedup();
     assert_eq!((ids.len(), all), (all, asked.load(Ordering::Relaxed)));
+    // For whoever asks for the figures with `--nocapture`.
+    println!("{restarts} restarts, {STREAMS} streams over them, {all} requests: none failed, one record each");
 }
 
 #[tokio::test(flavor = "multi_thread")]
