@@ -89,7 +89,7 @@ agent type `Explore` is in `agentRules`
         &["explain", "--model", "claude-opus-5-5", "--header", "x-cco-project: toys"],
         "",
         0,
-        "rule 1 refuses: toys get no opus\nrefused: toys get no opus\n",
+        "rule 1 `no opus` refuses: toys get no opus\nrefused: toys get no opus\n",
     );
 }
 
