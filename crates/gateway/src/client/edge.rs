@@ -36,7 +36,7 @@ impl Edge {
     fn is_ours(&self, host: &str, peer: &Peer) -> bool {
         let (name, port) = split_port(host);
         let local = peer.local();
-        let our_port = port.map_or(local.port() == 80, |p| p.parse() == Ok(local.port()));
+        let our_port = port.map_or(local.port() == 80, |p| p == local.port().to_string());
         let is_local = |ip: IpAddr| ip == local.ip().to_canonical() || peer.is_loopback() && ip.is_loopback();
         let our_name = name == "localhost" && peer.is_loopback() || name.parse::<IpAddr>().is_ok_and(is_local);
         our_name && our_port || self.hosts.iter().any(|h| h == host || h == name)
