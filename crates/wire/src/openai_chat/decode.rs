@@ -29,8 +29,9 @@ const CALLS: usize = 1024;
 /// A chunk of a stream, or a whole answer.
 #[derive(Deserialize)]
 struct Chunk<'a> {
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "id")]
     id: Option<Str<'a>>,
+    #[serde(borrow)]
     model: Option<Str<'a>>,
     #[serde(default, borrow)]
     choices: First<'a>,
@@ -107,8 +108,9 @@ fn each_text<'a>(content: TextOr<'a, ContentPiece<'a>>, kind: Kind, each: &mut d
 #[derive(Deserialize)]
 struct CallPiece<'a> {
     index: Option<u64>,
-    #[serde(borrow)]
+    #[serde(default, borrow, deserialize_with = "id")]
     id: Option<Str<'a>>,
+    #[serde(borrow)]
     function: Option<FunctionPiece<'a>>,
     custom: Option<FunctionPiece<'a>>,
 }
@@ -157,6 +159,30 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
         }
         deserializer.deserialize_any(ArgumentsVisitor)
     }
+}
+
+/// An id: a string, by the protocol; some servers count.
+fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str<'de>>, D::Error> {
+    struct Id;
+    impl<'de> Visitor<'de> for Id {
+        type Value = Option<Str<'de>>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an id")
+        }
+        fn visit_borrowed_str<E: Error>(self, id: &'de str) -> Result<Self::Value, E> {
+            Ok(Some(Str(Cow::Borrowed(id))))
+        }
+        fn visit_str<E: Error>(self, id: &str) -> Result<Self::Value, E> {
+            Ok(Some(Str(Cow::Owned(id.to_owned()))))
+        }
+        fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
+            Ok(Some(Str(Cow::Owned(id.to_string()))))
+        }
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Id)
 }
 
 /// The first of the choices, without memory for a list of them.
@@ -235,6 +261,13 @@ struct Called {
     /// Its block, once id and name are known.
     key: Option<u64>,
     pending: String,
+}
+
+impl Called {
+    /// Whether what waits is the whole input of a function.
+    fn is_whole(&self) -> bool {
+        !self.custom && serde_json::from_str::<IgnoredAny>(&self.pending).is_ok()
+    }
 }
 
 /// Why the model stopped, in the protocol's words.
@@ -389,8 +422,19 @@ impl State {
             None if id.is_empty() => self.calls.len().checked_sub(1),
             None => self.calls.iter().rposition(|call| call.id == id),
         };
-        // Some servers give every call the same index: a new id is a new call.
-        let is_new = |at: &usize| !id.is_empty() && !self.calls[*at].id.is_empty() && self.calls[*at].id != id;
+        let is_custom = piece.custom.is_some();
+        let function = piece.function.or(piece.custom);
+        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
+        let (name, Arguments(arguments)) = (name.unwrap_or_default(), arguments.unwrap_or_default());
+        // Some servers give every call the same index, or none: a new id is a new call. Where there are no ids either, a name
+        // behind whole arguments begins one.
+        let is_new = |at: &usize| {
+            let known = &self.calls[*at];
+            match (&*known.id, id) {
+                ("", "") => (!name.is_empty() && (*name != *known.name || !arguments.is_empty())) && known.is_whole(),
+                (before, id) => !before.is_empty() && !id.is_empty() && before != id,
+            }
+        };
         let at = match known.filter(|at| !is_new(at)) {
             Some(at) => at,
             None if self.calls.len() >= CALLS => {
@@ -402,16 +446,13 @@ impl State {
             }
         };
         let call = &mut self.calls[at];
-        call.custom |= piece.custom.is_some();
-        let function = piece.function.or(piece.custom);
-        let (name, arguments) = function.map_or((None, None), |function| (function.name, function.arguments));
+        call.custom |= is_custom;
         if call.id.is_empty() {
             call.id.push_str(id);
         }
-        if let (true, Some(name)) = (call.name.is_empty(), name) {
+        if call.name.is_empty() {
             call.name.push_str(&name);
         }
-        let Arguments(arguments) = arguments.unwrap_or_default();
         if call.key.is_none() {
             if call.pending.len() + arguments.len() > PENDING {
                 return self.blocks.guard.fail("the upstream names a call too late", sink);

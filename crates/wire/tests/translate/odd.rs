@@ -78,6 +78,27 @@ fn calls_without_an_index_are_known_by_id_or_place() {
 }
 
 #[test]
+fn calls_without_ids_begin_with_their_names() {
+    for index in [Value::Null, json!(0)] {
+        let call = |name: &str, arguments: &str| call(index.clone(), "", name, arguments);
+        check(
+            json!([call("f", "{\"a\":1}"), call("g", ""), call("", "{\"b\":"), call("", "2}"), "tool_calls"]),
+            "f#({\"a\":1}|) g#({\"b\":2}|) ToolUse",
+        );
+        check(json!([call("f", "{}"), call("f", "{}"), "tool_calls"]), "f#({}|) f#({}|) ToolUse");
+        // A name that is said again is no call.
+        check(json!([call("f", "{\"a\":"), call("f", "1}"), call("f", ""), "tool_calls"]), "f#({\"a\":1}|) ToolUse");
+    }
+}
+
+#[test]
+fn an_id_may_be_a_number() {
+    let stream = "data: {\"id\":7,\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":3,\"function\":{\"name\":\"f\"}}]}}]}\n\n\
+        data: {\"id\":null,\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":null,\"function\":{\"arguments\":\"{}\"}}]}}]}\n\n";
+    assert_eq!(short(Protocol::OpenAiChat, &format!("{stream}{DONE}")), "f#3({}|) ToolUse");
+}
+
+#[test]
 fn a_name_or_an_id_may_come_late_or_never() {
     check(
         json!([
