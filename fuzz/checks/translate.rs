@@ -44,7 +44,7 @@ fn events(upstream: &dyn Upstream, pieces: &[&[u8]], mut each: impl FnMut(&Event
         grammar.event(&event).expect("only legal orders");
         each(&event);
     };
-    pieces.iter().for_each(|piece| decoder.push(piece, &mut sink));
+    pieces.iter().for_each(|piece| _ = decoder.push(piece, &mut sink));
     decoder.end(&mut sink);
     decoder.end(&mut sink);
     assert!(grammar.is_over(), "a stream without an end");

@@ -2,22 +2,12 @@
 //! busy the machine is.
 
 use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::Fault;
+use crate::process::poll;
 use crate::run::{mock_unpinned, sent};
-use crate::subject::{Places, Subject, start};
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// The `cco` to count
-    #[arg(long)]
-    cco: PathBuf,
-    /// Folder for what it writes
-    #[arg(long)]
-    out: PathBuf,
-}
+use crate::subject::{Places, Site, Subject, start};
 
 /// Calls that carry bytes of a client or an upstream.
 const DATA: &[&str] = &["recvfrom", "recvmsg", "sendto", "sendmsg", "writev", "readv"];
@@ -37,10 +27,8 @@ const LOADS: &[(&str, &str, &str, f64)] = &[
 ];
 
 /// Counts, prints a table, and fails where there are more calls than there must be.
-pub(crate) fn run(options: &Options) -> Result<(), Fault> {
-    fs::create_dir_all(options.out.join("scratch"))?;
-    let (cco, scratch) = (options.cco.canonicalize()?, options.out.join("scratch").canonicalize()?);
-    let places = Places { cco, scratch, peers: None };
+pub(crate) fn run(site: &Site) -> Result<(), Fault> {
+    let places = site.places(None)?;
     let me = std::env::current_exe()?;
     let (_mock, address) = mock_unpinned(&me)?;
     let mut faults = Vec::new();
@@ -71,15 +59,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
 
 /// Names and numbers of all calls, once the process that counts has written them.
 fn counted(places: &Places) -> Result<Vec<(String, u64)>, Fault> {
-    let until = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < until {
-        let text = fs::read_to_string(places.calls()).unwrap_or_default();
-        if text.trim_end().ends_with("total") {
-            return Ok(text.lines().filter_map(line).collect());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err("`strace` has written no summary: may it trace here?".into())
+    let text = poll(Duration::from_secs(20), Duration::from_millis(20), || {
+        let text = fs::read_to_string(places.calls()).ok()?;
+        text.trim_end().ends_with("total").then_some(text)
+    });
+    let text = text.ok_or("`strace` has written no summary: may it trace here?")?;
+    Ok(text.lines().filter_map(line).collect())
 }
 
 /// A line of the summary: share, seconds, microseconds a call, calls, errors where there were any, name.

@@ -21,6 +21,7 @@ use wire::sse::Splitter;
 use wire::transcode::{self, Stream};
 
 use crate::Fault;
+use crate::inside::Inside;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -47,6 +48,8 @@ const PIECES: &[Named] = &[
     ("price", 1, price),
     ("record-encode", 1, record_encode),
     ("record-decode", 1, record_decode),
+    ("exchange", 1, exchange),
+    ("relay-event", EVENTS, relay_event),
 ];
 
 /// Events of a stream.
@@ -169,7 +172,8 @@ fn meter_event() -> Piece {
     })
 }
 
-fn meter_whole() -> Piece {
+/// A whole answer of 1 KB.
+fn answer() -> String {
     let text = "word ".repeat(160);
     let answer = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-5-5",
@@ -178,7 +182,11 @@ fn meter_whole() -> Piece {
             "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
             "output_tokens": 160, "service_tier": "standard"},
     });
-    let answer = answer.to_string();
+    answer.to_string()
+}
+
+fn meter_whole() -> Piece {
+    let answer = answer();
     Box::new(move || _ = black_box(meter::whole(black_box(answer.as_bytes()))))
 }
 
@@ -226,4 +234,16 @@ fn record_encode() -> Piece {
 fn record_decode() -> Piece {
     let bytes = minicbor::to_vec(ledger::sample::record(1)).expect("memory takes every record");
     Box::new(move || _ = black_box(minicbor::decode::<Record>(black_box(&bytes))))
+}
+
+/// A small request and its answer, from head to record.
+fn exchange() -> Piece {
+    let mut inside = Inside::new("application/json", &[answer().into_bytes()]);
+    Box::new(move || inside.exchange())
+}
+
+/// A stream that passes, one event at a time.
+fn relay_event() -> Piece {
+    let mut inside = Inside::new("text/event-stream", &pieces(Protocol::AnthropicMessages));
+    Box::new(move || inside.exchange())
 }

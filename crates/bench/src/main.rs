@@ -6,6 +6,7 @@
 
 mod calls;
 mod count;
+mod inside;
 mod load;
 mod mock;
 mod picture;
@@ -37,9 +38,9 @@ enum Command {
     /// Load one gateway for minutes with what is hard to bear, and look at what it keeps
     Soak(soak::Options),
     /// Load a build that counts which of its ways are taken
-    Train(run::TrainOptions),
+    Train(subject::Site),
     /// Count the system calls of a request and of an event (needs strace)
-    Calls(calls::Options),
+    Calls(subject::Site),
     /// Draw what was measured
     Picture(picture::Options),
     /// Do one piece of work so often, to be counted

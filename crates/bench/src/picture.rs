@@ -115,12 +115,9 @@ fn escaped(text: &str) -> String {
 fn bar(drawn: &mut String, y: f64, line: &Value) {
     let number = |name: &str| line[name].as_f64();
     let (Some(goal), Some(limit)) = (number("goal"), number("limit")) else { return };
-    // What is judged is the ratio where the goal is one.
-    let is_ratio = line["unit"] != "MB" && line["unit"] != "ms";
-    let got = if is_ratio { line["ratio"]["median"].as_f64() } else { line["value"]["median"].as_f64() };
     let name = escaped(word(line, "figure"));
     let _ = write!(drawn, "<text class=\"name\" x=\"{}\" y=\"{}\">{name}</text>", LEFT - 10.0, y + 15.0);
-    let Some(got) = got else { return };
+    let Some(got) = number("judged") else { return };
     let wide = |n: f64| (n / goal).clamp(0.0, MOST) / MOST * (WIDTH - LEFT - 90.0);
     let kind = if word(line, "verdict").starts_with("goal met") {
         "met"
@@ -204,9 +201,9 @@ mod tests {
 
     #[test]
     fn every_figure_has_a_bar_and_every_path_its_latencies() {
-        let line = |verdict: &str, ratio: f64| {
+        let line = |verdict: &str, judged: f64| {
             json!({ "figure": "CPU <per> request", "unit": "µs", "goal": 1.0, "limit": 1.25,
-                "value": { "median": 50.0 }, "ratio": { "median": ratio }, "verdict": verdict })
+                "value": { "median": 50.0 }, "judged": judged, "verdict": verdict })
         };
         let row = |subject: &str| json!({ "load": "one", "subject": subject, "latency_us": { "p50": 90.0, "p90": 120.0, "p99": 300.0, "max": 4000.0 } });
         let measured = json!({

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a process tree has used so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,14 +98,23 @@ impl Drop for Running {
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        for _ in 0..300 {
-            if !matches!(self.0.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let ended = || (!matches!(self.0.try_wait(), Ok(None))).then_some(());
+        if poll(Duration::from_secs(3), Duration::from_millis(10), ended).is_none() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    }
+}
+
+/// Looks again and again at what another process does, until there is something to see; `None`: not in this time.
+pub(crate) fn poll<T>(patience: Duration, every: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + patience;
+    loop {
+        let seen = look();
+        if seen.is_some() || Instant::now() > until {
+            return seen;
+        }
+        std::thread::sleep(every);
     }
 }
 

@@ -165,6 +165,20 @@ const fn to_nginx(
     Figure { title, load, of: Cco, to: Nginx, again: NginxAgain, unit, compare, goal, limit, value }
 }
 
+/// What only cco has, measured by [`ALONE`].
+const fn alone(
+    title: &'static str,
+    load: &'static str,
+    unit: &'static str,
+    value: fn(&Value) -> Option<f64>,
+    (goal, limit): (f64, f64),
+) -> Figure {
+    to_nginx(title, load, (unit, value), Compare::Figure, (goal, limit))
+}
+
+/// Measurements that no load of [`LOADS`] makes.
+pub(crate) const ALONE: [&str; 2] = ["waits", "waves"];
+
 /// Another gateway against nginx, beside our own figure: nothing is expected of it.
 const fn peer(title: &'static str, of: Subject) -> Figure {
     Figure { of, ..to_nginx(title, "small", CPU_PER_REQUEST, Compare::Ratio, (f64::INFINITY, f64::INFINITY)) }
@@ -250,6 +264,15 @@ pub(crate) const FIGURES: &[Figure] = &[
     to_nginx("delay per event p50, 200 slow streams", "paced", DELAY, Compare::Ratio, (1.1, 1.5)),
     to_nginx("memory, idle", "start", IDLE, Compare::Figure, (16.0, 30.0)),
     to_nginx("memory, 1,000 slow streams", "many", PEAK, Compare::Figure, (36.0, 64.0)),
+    alone(
+        "memory after three waves of 9,000 idle streams, to one",
+        "waves",
+        "×",
+        |row| row["growth"].as_f64(),
+        (1.0, 1.15),
+    ),
+    alone("wait for the journal, p50", "waits", "µs", |row| row["p50_us"].as_f64(), (30.0, 100.0)),
+    alone("wait for the journal, p99", "waits", "µs", |row| row["p99_us"].as_f64(), (1000.0, 5000.0)),
     to_nginx("start to first answer", "start", START, Compare::Figure, (20.0, 60.0)),
     Figure {
         title: "CPU per request, two workers to one",
@@ -272,6 +295,9 @@ mod tests {
     #[test]
     fn every_figure_is_read_from_a_load_that_measures_all_it_compares() {
         for figure in FIGURES {
+            if ALONE.contains(&figure.load) {
+                continue;
+            }
             let load = LOADS.iter().find(|load| load.name == figure.load).unwrap();
             for subject in [figure.of, figure.to, figure.again] {
                 assert!(load.subjects.contains(&subject), "{}", figure.title);

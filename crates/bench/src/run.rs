@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use crate::Fault;
 use crate::process::{Running, used};
 use crate::records;
-use crate::rows::{LOADS, Load};
-use crate::subject::{Places, Subject, bodies, ensure_nginx, start};
+use crate::rows::{ALONE, LOADS, Load};
+use crate::soak;
+use crate::subject::{Places, Site, Subject, bodies, ensure_nginx, start};
 use crate::table::table;
 
 /// The core of mock and load, and that of the gateway under test.
@@ -24,12 +25,8 @@ const FOREIGN: f64 = 0.08;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The `cco` to measure: a release build
-    #[arg(long)]
-    cco: PathBuf,
-    /// Folder for the results and for what the gateways write
-    #[arg(long)]
-    out: PathBuf,
+    #[command(flatten)]
+    site: Site,
     /// Interleaved rounds [default: 3, quick: 1]
     #[arg(long)]
     rounds: Option<u64>,
@@ -52,18 +49,12 @@ pub(crate) struct Options {
 
 /// Everything that can be asked for by its name.
 fn names() -> impl Iterator<Item = &'static str> {
-    LOADS.iter().map(|load| load.name).chain(records::NAMES)
+    LOADS.iter().map(|load| load.name).chain(ALONE).chain(records::NAMES)
 }
 
 /// Measures, prints the table and writes all of it as JSON.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
-    fs::create_dir_all(options.out.join("scratch"))?;
-    // nginx changes its folder, and its worker its user.
-    let places = Places {
-        cco: options.cco.canonicalize()?,
-        scratch: options.out.join("scratch").canonicalize()?,
-        peers: options.portkey.clone().zip(options.litellm.clone()),
-    };
+    let places = options.site.places(options.portkey.clone().zip(options.litellm.clone()))?;
     let nginx = ensure_nginx();
     match &nginx {
         Ok(version) => println!("{version}"),
@@ -98,13 +89,22 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
                 rows.push(row);
             }
         }
+        let [waits, waves] = ALONE;
+        if wanted(waits) {
+            let mut row = records::waits(&places)?;
+            row["round"] = round.into();
+            rows.push(row);
+        }
+        // Minutes, and no round is unlike another.
+        if round == 0 && wanted(waves) && !options.quick {
+            let mut row = soak::waves(&me, &places, free.1)?;
+            row["round"] = round.into();
+            rows.push(row);
+        }
     }
-    let (mut of_records, [journal, waits, queries]) = (Vec::new(), records::NAMES);
+    let (mut of_records, [journal, queries]) = (Vec::new(), records::NAMES);
     if wanted(journal) {
         of_records.push(records::journal(&places)?);
-    }
-    if wanted(waits) {
-        of_records.push(records::waits(&places)?);
     }
     if wanted(queries) {
         of_records.extend(records::queries(&places, options.quick)?);
@@ -143,7 +143,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
         "rows": rows,
         "records": of_records,
     });
-    let file = options.out.join(format!("bench-{now}.json"));
+    let file = options.site.out.join(format!("bench-{now}.json"));
     fs::write(&file, serde_json::to_string_pretty(&all)?)?;
     println!("all figures: {}", file.display());
     // Everything is measured and written first; whoever runs this in a script learns of it all the same.
@@ -190,21 +190,9 @@ pub(crate) fn mock_unpinned(me: &std::path::Path) -> Result<(Running, SocketAddr
     mock(me, None, None)
 }
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct TrainOptions {
-    /// The `cco` to load: a build that counts
-    #[arg(long)]
-    cco: PathBuf,
-    /// Folder for what the gateway writes
-    #[arg(long)]
-    out: PathBuf,
-}
-
 /// Loads a gateway that counts which of its ways are taken with all that is measured, each for a moment.
-pub(crate) fn train(options: &TrainOptions) -> Result<(), Fault> {
-    fs::create_dir_all(options.out.join("scratch"))?;
-    let (cco, scratch) = (options.cco.canonicalize()?, options.out.join("scratch").canonicalize()?);
-    let places = Places { cco, scratch, peers: None };
+pub(crate) fn train(site: &Site) -> Result<(), Fault> {
+    let places = site.places(None)?;
     let me = std::env::current_exe()?;
     let plain = mock(&me, None, None)?;
     let secure = mock(&me, None, Some(&places.certificate()))?;

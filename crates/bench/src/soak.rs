@@ -4,25 +4,21 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
 
 use io::{Read as _, Write as _};
 use serde_json::{Value, json};
 
 use crate::Fault;
-use crate::process::{Running, used};
+use crate::process::{Running, poll, used};
 use crate::run::{mock_unpinned, sent};
-use crate::subject::{Places, Subject, start};
+use crate::subject::{Places, Site, Subject, start};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The `cco` to load
-    #[arg(long)]
-    cco: PathBuf,
-    /// Folder for what it writes
-    #[arg(long)]
-    out: PathBuf,
+    #[command(flatten)]
+    site: Site,
     /// Seconds of each of the seven phases
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -45,9 +41,7 @@ const SPARE: usize = 200;
 
 /// Runs all phases, prints a line for each, and fails where something was lost, doubled or kept.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
-    fs::create_dir_all(options.out.join("scratch"))?;
-    let places =
-        Places { cco: options.cco.canonicalize()?, scratch: options.out.join("scratch").canonicalize()?, peers: None };
+    let places = options.site.places(None)?;
     let _ = fs::remove_dir_all(places.home());
     let me = std::env::current_exe()?;
     let (mock, address) = mock_unpinned(&me)?;
@@ -72,9 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     phase("slow streams", &["--conns", &slow, "--events", "40", "--delay", "250", "--ramp", "3000"], &mut faults)?;
     let mut waves = Vec::new();
     for name in ["idle wave 1", "idle wave 2", "idle wave 3"] {
-        let kept =
-            phase(name, &["--conns", &idle, "--events", "3", "--delay", "30000", "--ramp", "6000"], &mut faults)?;
-        waves.push(kept.rss);
+        waves.push(phase(name, &wave(&idle), &mut faults)?.rss);
     }
     if waves.iter().any(|rss| *rss as f64 > waves[0] as f64 * GROWTH) {
         faults.push(format!("memory grows from wave to wave: {waves:?} KiB"));
@@ -113,6 +105,31 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     if faults.is_empty() { Ok(()) } else { Err(faults.join("; ").into()) }
 }
 
+/// The load of so many streams that say something every half minute.
+const fn wave(streams: &str) -> [&str; 8] {
+    ["--conns", streams, "--events", "3", "--delay", "30000", "--ramp", "6000"]
+}
+
+/// What a gateway keeps after each of three waves of idle streams, for the table of the bench.
+pub(crate) fn waves(me: &Path, places: &Places, mock: SocketAddr) -> Result<Value, Fault> {
+    let gateway = start(Subject::Soaked, places, mock, "")?;
+    let pid = gateway.process.as_ref().map(Running::pid).ok_or("there is no process to look at")?;
+    let soak = Soak { me: me.to_owned(), pid, target: gateway.address };
+    let (mut faults, mut rss) = (Vec::new(), Vec::new());
+    let most = soak.settled(usize::MAX, &mut faults).descriptors + SPARE;
+    for _ in 0..3 {
+        let seen = sent(me, soak.target, wave("9000").into_iter(), Duration::from_secs(12))?;
+        if seen["errors"].as_u64() > Some(0) {
+            faults.push(format!("errors: {}", seen["first_error"]));
+        }
+        rss.push(soak.settled(most, &mut faults).rss);
+    }
+    println!("{:>8} of 9,000 idle streams: {rss:?} KiB are kept after each", "waves");
+    let growth = rss[2] as f64 / rss[0] as f64;
+    let row = json!({ "load": "waves", "subject": Subject::Cco.name(), "rss_kb": rss, "growth": growth });
+    if faults.is_empty() { Ok(row) } else { Err(faults.join("; ").into()) }
+}
+
 fn line(name: &str, seen: &Value, kept: &Kept) -> String {
     let n = |name: &str| seen[name].as_u64().unwrap_or(0);
     format!(
@@ -147,46 +164,41 @@ impl Soak {
     /// What is kept once the streams of a phase are gone: waits until no more than `most` descriptors are open.
     fn settled(&self, most: usize, faults: &mut Vec<String>) -> Kept {
         let open = || fs::read_dir(Path::new("/proc").join(self.pid.to_string()).join("fd")).map_or(0, Iterator::count);
-        let until = Instant::now() + PATIENCE;
-        while open() > most && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        poll(PATIENCE, Duration::from_millis(100), || (open() <= most).then_some(()));
         let descriptors = open();
         if descriptors > most {
             faults.push(format!("{descriptors} descriptors are still open, more than {most}"));
         }
         // What is free goes back to the system within seconds.
-        let mut rss = used(self.pid).rss;
-        while Instant::now() < until {
-            std::thread::sleep(STILL);
+        let mut rss = u64::MAX;
+        poll(PATIENCE, STILL, || {
             let before = std::mem::replace(&mut rss, used(self.pid).rss);
-            if rss as f64 > before as f64 * 0.98 {
-                break;
-            }
-        }
+            (rss as f64 > before as f64 * 0.98).then_some(())
+        });
         Kept { rss, descriptors, sockets: sockets() }
     }
 
     /// Records of all outcomes, as the gateway itself counts them once everything is loaded.
     fn recorded(&self) -> Result<u64, Fault> {
-        let until = Instant::now() + PATIENCE;
         let mut last = None;
-        loop {
-            let mut stream = TcpStream::connect(self.target)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            write!(stream, "GET /gateway/metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.target)?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-            let all: Value = serde_json::from_str(body)?;
-            let count = all["summary"]["total_requests"].as_u64().ok_or("the metrics tell no `total_requests`")?;
-            // Whoever was interrupted is recorded a moment later.
-            if last == Some(count) || Instant::now() > until {
-                return Ok(count);
-            }
-            last = Some(count);
-            std::thread::sleep(Duration::from_secs(2));
-        }
+        // Whoever was interrupted is recorded a moment later.
+        let same = poll(PATIENCE, Duration::from_secs(2), || match self.counted() {
+            Ok(count) => (last.replace(count) == Some(count)).then_some(Ok(count)),
+            Err(why) => Some(Err(why)),
+        });
+        same.unwrap_or_else(|| Err(format!("the records do not come to rest, lately {last:?}").into()))
+    }
+
+    /// Records of all outcomes as the gateway counts them now.
+    fn counted(&self) -> Result<u64, Fault> {
+        let mut stream = TcpStream::connect(self.target)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /gateway/metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.target)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        let all: Value = serde_json::from_str(body)?;
+        Ok(all["summary"]["total_requests"].as_u64().ok_or("the metrics tell no `total_requests`")?)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Fault;
-use crate::process::Running;
+use crate::process::{Running, poll};
 
 /// One column of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,26 @@ impl Subject {
     }
 }
 
+/// What every tool is told that starts gateways.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Site {
+    /// The `cco` to start; to measure it, a release build
+    #[arg(long)]
+    cco: PathBuf,
+    /// Folder for what is found and for what the gateways write
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}
+
+impl Site {
+    /// Where things lie, with a folder for the gateways that is there. nginx changes its folder, so both are absolute.
+    pub(crate) fn places(&self, peers: Option<(PathBuf, PathBuf)>) -> Result<Places, Fault> {
+        let scratch = self.out.join("scratch");
+        fs::create_dir_all(&scratch)?;
+        Ok(Places { cco: self.cco.canonicalize()?, scratch: scratch.canonicalize()?, peers })
+    }
+}
+
 /// Where things lie.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -173,12 +193,13 @@ pub(crate) fn start(subject: Subject, places: &Places, mock: SocketAddr, core: &
     let log = File::create(places.scratch.join("gateway.log"))?;
     let begun = Instant::now();
     let mut process = Running::start(&command, subject.is_pinned().then_some(core), Stdio::from(log))?;
-    while !answers(address, &headers) {
-        if begun.elapsed() > patience || !matches!(process.0.try_wait(), Ok(None)) {
-            let log = fs::read_to_string(places.scratch.join("gateway.log")).unwrap_or_default();
-            return Err(format!("{} does not answer: {}", subject.name(), log.trim()).into());
-        }
-        std::thread::sleep(Duration::from_micros(200));
+    let answered = poll(patience, Duration::from_micros(200), || {
+        let answered = answers(address, &headers);
+        (answered || !matches!(process.0.try_wait(), Ok(None))).then_some(answered)
+    });
+    if answered != Some(true) {
+        let log = fs::read_to_string(places.scratch.join("gateway.log")).unwrap_or_default();
+        return Err(format!("{} does not answer: {}", subject.name(), log.trim()).into());
     }
     Ok(Gateway { address, started_in: begun.elapsed(), process: Some(process) })
 }

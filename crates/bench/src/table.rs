@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::rows::{Compare, FIGURES, Figure};
+use crate::rows::{ALONE, Compare, FIGURES, Figure};
 use crate::subject::Subject;
 
 /// Median, lowest and highest.
@@ -126,6 +126,7 @@ impl Line {
             "value_of_other": self.to.map(Spread::json),
             "direct": self.direct.map(Spread::json),
             "ratio": self.ratio.map(Spread::json),
+            "judged": self.judged(),
             "equals": self.equals.map(Spread::json),
             "verdict": self.verdict(),
         })
@@ -152,7 +153,10 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
             figure.title.into(),
             if figure.goal.is_infinite() { "–".into() } else { format!("{} ({}) {unit}", figure.goal, figure.limit) },
             line.direct.map_or("–".to_owned(), |_| number(line.direct)),
-            format!("{}: {}", figure.to.name(), number(line.to)),
+            match line.to {
+                None if ALONE.contains(&figure.load) => "–".into(),
+                to => format!("{}: {}", figure.to.name(), number(to)),
+            },
             number(Some(line.of)),
             ratio(line.ratio),
             ratio(line.equals),

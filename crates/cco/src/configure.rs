@@ -302,7 +302,7 @@ fn set(named: Option<&Path>, env: &Env, options: &Set) -> Result<(), ExitCode> {
         None => term::line(format_args!("{path}: removed")),
     }
     let variable = config::variable(&path.to_string());
-    if env.credential(&variable).is_some() {
+    if env.named(&variable).is_some() {
         let help = format!("`unset {variable}` lets the file decide");
         term::warning(format_args!("the variable `{variable}` comes before the file"), Some(&help));
     }

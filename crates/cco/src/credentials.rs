@@ -267,7 +267,7 @@ fn test(env: Env, options: &cli::TestCredential) -> Result<ExitCode, Failed> {
     let key = get(&store, name)?;
     note_use(&store, name);
     let is_variable = |provider: &&ProviderConfig| provider.api_keys.contains(&CredentialRef::Env(name.clone()));
-    if env.credential(name).is_some() && providers.iter().any(is_variable) {
+    if env.named(name).is_some() && providers.iter().any(is_variable) {
         term::warning(
             format_args!("the variable `{name}` is set here, and where it is set a gateway takes it instead"),
             None,

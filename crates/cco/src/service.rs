@@ -182,14 +182,14 @@ mod tests {
         assert!(text.contains("Environment=\"CCO_HOME=/srv/a%%b\\\"c/.cco\"\n"), "{text}");
         let text = unit(Started { config: Some(Path::new("/srv/$a b%.json")), ..ours });
         assert!(text.contains("cco\" serve --log-file --config \"/srv/$$a b%%.json\"\n"), "{text}");
-        let text = agent(started("/opt/a&b/cco", "/Users/<me>/.cco"));
+        let text = agent(started("/opt/a&b/cco", "/srv/<me>/.cco"));
         assert!(text.contains("<string>/opt/a&amp;b/cco</string>"), "{text}");
-        assert!(text.contains("<string>/Users/&lt;me&gt;/.cco</string>"), "{text}");
+        assert!(text.contains("<string>/srv/&lt;me&gt;/.cco</string>"), "{text}");
     }
 
     #[test]
     fn the_home_is_read_as_it_was_written() {
-        for home in ["/home/me/.cco", "/home/a%b\"c\\d/.cco", "/Users/<me> & you/.cco"] {
+        for home in ["~/.cco", "/srv/a%b\"c\\d/.cco", "/srv/<me> & you/.cco"] {
             for text in [unit(started("/bin/cco", home)), agent(started("/bin/cco", home))] {
                 assert_eq!(home_in(&text), Some(home.into()), "{text}");
             }

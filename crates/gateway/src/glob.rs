@@ -52,7 +52,9 @@ pub struct Folded<'a>(Cow<'a, [u8]>);
 impl<'a> Folded<'a> {
     /// Of this text, which need not be UTF-8.
     pub fn of(text: &'a [u8]) -> Self {
-        Self(if text.iter().any(u8::is_ascii_uppercase) { text.to_ascii_lowercase().into() } else { text.into() })
+        // All of it is looked at, many bytes at a time: hardly any text has such a letter.
+        let has_upper = text.iter().fold(false, |found, byte| found | byte.is_ascii_uppercase());
+        Self(if has_upper { text.to_ascii_lowercase().into() } else { text.into() })
     }
 
     /// What it is made of.

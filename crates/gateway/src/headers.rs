@@ -92,6 +92,9 @@ pub const RESPONSE: &[(&str, Why)] = &[
 /// Every field of this prefix is spoken between the caller and us, in both directions.
 pub const PRIVATE_PREFIX: &str = "x-cco-";
 
+/// The version of Anthropic's protocol that we write.
+pub const ANTHROPIC_VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
+
 /// What replaces the caller's `accept-encoding` where we must read the answer.
 pub const IDENTITY: (&str, &str) = ("accept-encoding", "identity");
 
@@ -174,6 +177,13 @@ pub type Set<'a> = &'a [(String, Secret)];
 const SECRET: [&str; 8] = ["auth", "authorization", "key", "apikey", "token", "secret", "password", "credential"];
 /// Names that only sound like it.
 const NO_SECRET: [&str; 2] = ["idempotency-key", "x-idempotency-key"];
+
+/// The token of an `authorization: Bearer …`; `None`: it is of another kind.
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+    let (scheme, token) = value.split_at(end);
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
+}
 
 /// Whether a field that is in no table may hold a credential of the caller's.
 pub fn may_be_secret(field: &Field<'_>) -> bool {

@@ -72,16 +72,16 @@ impl<'a> Party<'a> {
     /// From the head and, where it is at hand and readable, the body.
     pub fn of(head: &'a RequestHead, body: Option<(&'a [u8], &'a Envelope)>, guess: Guess) -> Self {
         let mut party = Self { body, guess, ..Self::default() };
-        let (mut session, mut parent) = (None, None);
+        let (mut session, mut other_session, mut parent) = (None, None, None);
         for field in head.fields() {
             let slot = match field.name.len() {
                 9 if field.is("x-cco-run") => &mut party.run,
-                10 if field.is("session-id") || field.is("session_id") => &mut session,
+                10 if field.is("session-id") || field.is("session_id") => &mut other_session,
                 11 if field.is("x-cco-agent") => &mut party.cco_agent,
                 // OpenCode, with providers of others and with its own.
-                12 if field.is("x-session-id") => &mut session,
+                12 if field.is("x-session-id") => &mut other_session,
                 13 if field.is("x-cco-project") => &mut party.project,
-                18 if field.is("x-opencode-session") => &mut session,
+                18 if field.is("x-opencode-session") => &mut other_session,
                 19 if field.is("x-parent-session-id") => &mut parent,
                 22 if field.is("x-claude-code-agent-id") => &mut party.agent,
                 24 if field.is("x-claude-code-session-id") => &mut session,
@@ -90,12 +90,14 @@ impl<'a> Party<'a> {
                 29 if field.is("x-claude-code-parent-agent-id") => &mut party.parent_agent,
                 _ => continue,
             };
-            let value = std::str::from_utf8(field.value).ok().map(str::trim);
+            let value = std::str::from_utf8(field.value).ok();
             *slot = slot.or(value.filter(|value| (1..=NAME).contains(&value.len())));
         }
+        // Names that many programs use come after the one that only Claude Code does.
+        session = session.or(other_session);
         if parent.is_some() {
             // An agent of OpenCode has a session of its own, within the one that called it.
-            party.agent = party.agent.or(session);
+            party.agent = party.agent.or(session).or(parent);
             session = parent;
         }
         party.session = session.map(Cow::Borrowed).or_else(|| session_of(party.metadata()?));
@@ -242,6 +244,13 @@ mod tests {
                 assert!(party.is_sub_agent());
             });
         }
+        with("x-session-id: other\r\nx-claude-code-session-id: s\r\n", "{}", Guess::Never, |party| {
+            assert_eq!(party.session.as_deref(), Some("s"), "a name that many use comes after one that only one does");
+        });
+        with("x-parent-session-id: ses_a\r\n", "{}", Guess::Never, |party| {
+            assert_eq!(party.session.as_deref(), Some("ses_a"));
+            assert!(party.is_sub_agent(), "also where it does not name itself");
+        });
         with(&format!("session-id: {}\r\n", "x".repeat(300)), "{}", Guess::Never, |party| {
             assert_eq!(party.session, None, "no name is as long as that");
         });

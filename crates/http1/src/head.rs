@@ -138,6 +138,7 @@ impl Span {
         Self { start: start as u32, end: (start + part.len()) as u32 }
     }
 
+    #[inline]
     fn get(self, whole: &[u8]) -> &[u8] {
         &whole[self.start as usize..self.end as usize]
     }
@@ -154,6 +155,7 @@ pub struct Field<'a> {
 
 impl Field<'_> {
     /// Whether the field has this name (lower case given).
+    #[inline]
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
@@ -166,6 +168,7 @@ struct Fields {
 }
 
 impl Fields {
+    #[inline]
     fn iter(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.spans.iter().map(|(name, value)| Field { name: name.get(&self.buf), value: value.get(&self.buf) })
     }
@@ -341,6 +344,7 @@ impl RequestHead {
     }
 
     /// All fields in their order.
+    #[inline]
     pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.fields.iter()
     }
@@ -446,6 +450,7 @@ impl ResponseHead {
     }
 
     /// All fields in their order.
+    #[inline]
     pub fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.fields.iter()
     }

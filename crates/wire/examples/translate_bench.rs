@@ -199,7 +199,7 @@ fn stream(from: Protocol, to: Protocol, said: Said) {
         }
         _ => {
             let mut observer = Observer::new(upstream);
-            pieces.iter().for_each(|piece| observer.push(black_box(piece)));
+            pieces.iter().for_each(|piece| _ = observer.push(black_box(piece)));
             black_box(observer.seen());
         }
     });

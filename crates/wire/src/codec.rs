@@ -42,8 +42,9 @@ pub trait Upstream: Sync {
 
 /// Reads a streamed answer, in whatever pieces it comes.
 pub trait DecodeStream: Send {
-    /// The next bytes. After an event that [is the last](Event::is_last) nothing more is emitted.
-    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>);
+    /// The next bytes. After an event that [is the last](Event::is_last) nothing more is emitted. Of server-sent events it
+    /// returns the offset after the last one that ends in this piece.
+    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) -> Option<usize>;
 
     /// There are no more bytes. An answer that was not whole ends with an error here.
     fn end(&mut self, sink: &mut Sink<'_>);

@@ -98,6 +98,19 @@ impl Serialize for Json<'_> {
     }
 }
 
+/// The methods of a visitor that make its value of a string, borrowed where it has no escapes.
+macro_rules! texts {
+    ($de:lifetime, $made:expr) => {
+        fn visit_borrowed_str<E: serde::de::Error>(self, text: &$de str) -> Result<Self::Value, E> {
+            Ok($made(std::borrow::Cow::Borrowed(text)))
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok($made(std::borrow::Cow::Owned(text.to_owned())))
+        }
+    };
+}
+pub(crate) use texts;
+
 /// A JSON string, borrowed where it has no escapes, also within an `Option` or a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Str<'a>(pub Cow<'a, str>);
@@ -110,12 +123,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Str<'a> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Str<'de>, E> {
-                Ok(Str(Cow::Borrowed(text)))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Str<'de>, E> {
-                Ok(Str(Cow::Owned(text.to_owned())))
-            }
+            texts!('de, Str);
             fn visit_string<E: Error>(self, text: String) -> Result<Str<'de>, E> {
                 Ok(Str(Cow::Owned(text)))
             }
@@ -148,12 +156,7 @@ impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for TextOr<'a, T> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or a list")
             }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(TextOr::Text(Cow::Borrowed(text)))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(TextOr::Text(Cow::Owned(text.to_owned())))
-            }
+            texts!('de, TextOr::Text);
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
                 let mut elements = Vec::new();
                 while let Some(element) = list.next_element()? {
@@ -163,6 +166,36 @@ impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for TextOr<'a, T> {
             }
         }
         deserializer.deserialize_any(EitherVisitor(PhantomData))
+    }
+}
+
+/// A list without what is `null` in it.
+#[derive(Debug)]
+pub(crate) struct Present<T>(pub(crate) Vec<T>);
+
+impl<T> Default for Present<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Present<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PresentVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for PresentVisitor<T> {
+            type Value = Present<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element::<Option<T>>()? {
+                    elements.extend(element);
+                }
+                Ok(Present(elements))
+            }
+        }
+        deserializer.deserialize_seq(PresentVisitor(PhantomData))
     }
 }
 

@@ -204,7 +204,7 @@ impl Lane {
 
 /// Finds the end of a JSON object that comes in pieces.
 #[derive(Debug, Clone, Copy, Default)]
-struct JsonEnd {
+pub(crate) struct JsonEnd {
     depth: u32,
     in_string: bool,
     escaped: bool,
@@ -212,7 +212,8 @@ struct JsonEnd {
 }
 
 impl JsonEnd {
-    fn feed(&mut self, text: &str) {
+    /// Takes the next piece.
+    pub(crate) fn feed(&mut self, text: &str) {
         for byte in text.bytes() {
             if self.in_string {
                 match byte {
@@ -233,11 +234,13 @@ impl JsonEnd {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Nothing has come.
+    pub(crate) fn is_empty(&self) -> bool {
         !self.begun
     }
 
-    fn is_whole(&self) -> bool {
+    /// What has come is whole, as far as brackets and quotes tell.
+    pub(crate) fn is_whole(&self) -> bool {
         self.begun && self.depth == 0 && !self.in_string
     }
 }

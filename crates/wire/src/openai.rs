@@ -13,6 +13,9 @@ use crate::reading::{Read, fault, owned};
 use crate::request::{Effort, Format, Input, Reasoning, Source, Thought, ToolChoice};
 use crate::usage::ServiceTier;
 
+/// What is said of a custom tool with another format.
+pub(crate) const NO_FORMAT: &str = "the `format` of a custom tool is a `text`, or a `grammar` with a `definition`";
+
 /// The HTTP status by which OpenAI's clients know the kind.
 pub(crate) fn status(kind: ErrorKind) -> u16 {
     match kind {

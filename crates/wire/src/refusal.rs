@@ -3,6 +3,7 @@
 //! Providers of one protocol word their errors in many shapes, and proxies before them in their own; so this is one
 //! tolerant reader for all, and the protocols only write errors.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -28,6 +29,12 @@ struct Shape<'a> {
     status: Option<Json<'a>>,
     param: Option<Json<'a>>,
     details: Option<Json<'a>>,
+    /// What frameworks say in place of an error: a text, or a list of faults.
+    detail: Option<Json<'a>>,
+    metadata: Option<Json<'a>>,
+    /// The prompt and the context, of who says them beside its message.
+    n_prompt_tokens: Option<Json<'a>>,
+    n_ctx: Option<Json<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -36,10 +43,22 @@ struct Details<'a> {
     error_code: Option<Str<'a>>,
 }
 
+#[derive(Deserialize)]
+struct Fault<'a> {
+    #[serde(borrow)]
+    msg: Str<'a>,
+}
+
+/// What was said to a provider that only hands requests on.
+#[derive(Deserialize)]
+struct Behind<'a> {
+    #[serde(borrow)]
+    raw: Str<'a>,
+}
+
 /// The error that an answer of this status holds.
 pub fn read(status: u16, body: &[u8]) -> ApiError {
-    let text = std::str::from_utf8(body).unwrap_or_default();
-    object(status, text).unwrap_or_else(|| {
+    object(status, &String::from_utf8_lossy(body)).unwrap_or_else(|| {
         let message = format!("the upstream answered {status} without saying why in a form that can be read");
         ApiError::new(ErrorKind::of_status(status), message)
     })
@@ -51,29 +70,64 @@ pub fn within(json: &str) -> ApiError {
     object(0, json).unwrap_or_else(unreadable)
 }
 
+/// The kind of error that a provider calls by this word; what nobody knows is a failure of its own.
+pub fn of_word(word: &str) -> ErrorKind {
+    by_word(word).unwrap_or(ErrorKind::Internal)
+}
+
+/// The error in an event that says nothing else of itself; `None`: it is something else.
+pub(crate) fn unnamed(json: &str) -> Option<ApiError> {
+    let shape: Shape<'_> = serde_json::from_str(json).ok()?;
+    shape.error.as_ref()?;
+    Some(within(json))
+}
+
 fn object(status: u16, text: &str) -> Option<ApiError> {
     // Google wraps it in a list.
-    if let Ok(list) = serde_json::from_str::<Vec<Json<'_>>>(text) {
-        return object(status, list.first()?.as_str());
-    }
+    let list: Option<Vec<Json<'_>>> = serde_json::from_str(text).ok();
+    let text = list.as_ref().map_or(Some(text), |list| Some(list.first()?.as_str()))?;
     let outer: Shape<'_> = serde_json::from_str(text).ok()?;
     let inner: Option<Shape<'_>> = outer.error.as_ref().and_then(|error| error.read().ok());
     let shape = inner.as_ref().unwrap_or(&outer);
-    let string = |json: &Option<Json<'_>>| json.as_ref()?.read::<String>().ok();
-    let message = string(&shape.message).or_else(|| string(&outer.error))?;
+    let message = string(&shape.message).or_else(|| string(&outer.error)).or_else(|| faults(&outer.detail))?;
     let number = shape.code.as_ref().and_then(|code| code.read::<u16>().ok());
     let status = if status == 0 { number.unwrap_or(0) } else { status };
+    let behind: Option<Behind<'_>> = shape.metadata.as_ref().and_then(|metadata| metadata.read().ok());
+    let message = match &behind {
+        // Whoever is behind it knows better. Quotes within quotes double, so that this cannot go deep.
+        Some(behind) => match object(status, &behind.raw.0) {
+            Some(error) => return Some(error),
+            None => format!("{message}: {}", behind.raw.0),
+        },
+        None => message,
+    };
     let detail =
         shape.details.as_ref().and_then(|d| d.read::<Details<'_>>().ok()?.error_code.map(|c| c.0.into_owned()));
     // The most telling first.
     let words = [detail, string(&shape.code), string(&shape.kind), string(&shape.status)];
     let words: Vec<String> = words.into_iter().flatten().collect();
-    let kind = kind(status, &words, &message);
-    let message = if kind == ErrorKind::PromptTooLong { too_long(&message) } else { message };
-    let code = words.into_iter().next().map(|word| bounded(&word, WORD).into());
-    let param = string(&shape.param).map(|param| bounded(&param, WORD).into());
-    let retry_after = wait(&message);
-    Some(ApiError { code, param, retry_after, ..ApiError::new(kind, clean(&message)) })
+    let mut error = match kind(status, &words, &message) {
+        ErrorKind::PromptTooLong => too_long(&message, number_of(&shape.n_prompt_tokens), number_of(&shape.n_ctx)),
+        kind => ApiError::new(kind, clean(&message)),
+    };
+    error.code = error.code.or_else(|| words.first().map(|word| bounded(word, WORD).into()));
+    error.param = string(&shape.param).map(|param| bounded(&param, WORD).into());
+    error.retry_after = wait(&message);
+    Some(error)
+}
+
+fn string(json: &Option<Json<'_>>) -> Option<String> {
+    json.as_ref()?.read().ok()
+}
+
+fn number_of(json: &Option<Json<'_>>) -> Option<u64> {
+    json.as_ref()?.read().ok()
+}
+
+/// A text, or the first of a list of faults.
+fn faults(detail: &Option<Json<'_>>) -> Option<String> {
+    let first = || Some(detail.as_ref()?.read::<Vec<Fault<'_>>>().ok()?.into_iter().next()?.msg.0.into_owned());
+    string(detail).or_else(first)
 }
 
 fn bounded(text: &str, most: usize) -> &str {
@@ -88,6 +142,8 @@ fn kind(status: u16, words: &[String], message: &str) -> ErrorKind {
         Some(kind @ (ErrorKind::PromptTooLong | ErrorKind::Overloaded)) => return kind,
         Some(ErrorKind::Quota) if status != 402 => return ErrorKind::Quota,
         _ if is_request && TOO_LONG.iter().any(|words| lower.contains(words)) => return ErrorKind::PromptTooLong,
+        // Anthropic calls it a bad request.
+        _ if matches!(status, 0 | 400) && lower.contains(NO_CREDIT) => return ErrorKind::Billing,
         _ => {}
     }
     match status {
@@ -106,13 +162,22 @@ fn kind(status: u16, words: &[String], message: &str) -> ErrorKind {
 const TOO_LONG: &[&str] = &[
     "prompt is too long",
     "prompt too long",
-    "maximum context length",
+    "prompt_too_long",
+    "maximum prompt length",
+    "prompt exceeds max length",
     "context window",
     "context length",
     "context size",
+    "context limit",
+    "maximum model length",
+    "model token limit",
+    "maximum number of tokens allowed",
     "input is too long",
-    "prompt_too_long",
+    "input token length too long",
 ];
+
+/// What Anthropic says of an account without money.
+const NO_CREDIT: &str = "credit balance is too low";
 
 fn by_word(word: &str) -> Option<ErrorKind> {
     Some(match word {
@@ -137,18 +202,80 @@ fn by_word(word: &str) -> Option<ErrorKind> {
     })
 }
 
-/// The wording that clients act upon: with the prompt's length and the limit, where the message says them.
-fn too_long(message: &str) -> String {
+/// The wording that clients act upon: with the prompt's length and the limit, where they are said.
+fn too_long(message: &str, prompt: Option<u64>, context: Option<u64>) -> ApiError {
     const PREFIX: &str = "prompt is too long";
-    if message.to_ascii_lowercase().starts_with(PREFIX) {
-        return message.to_owned();
+    let of = |prompt: u64, most: u64| {
+        ApiError::new(ErrorKind::PromptTooLong, format!("{PREFIX}: {prompt} tokens > {most} maximum"))
+    };
+    let lower = message.to_ascii_lowercase();
+    if let (Some(prompt), Some(context)) = (prompt, context) {
+        return of(prompt, context);
     }
-    let numbers = message.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok());
-    let numbers: Vec<u64> = numbers.filter(|n| *n >= 256).take(2).collect();
+    if lower.starts_with(PREFIX) {
+        return ApiError::new(ErrorKind::PromptTooLong, clean(message));
+    }
+    match Asked::read(&lower) {
+        Some(asked) if asked.prompt < asked.most => return asked.too_much(),
+        Some(asked) => return of(asked.prompt, asked.most),
+        None => {}
+    }
+    let numbers: Vec<u64> = numbers(&lower).map(|(_, n)| n).filter(|n| *n >= 256).take(2).collect();
     match numbers[..] {
-        [a, b] if a != b => format!("{PREFIX}: {} tokens > {} maximum", a.max(b), a.min(b)),
-        _ => format!("{PREFIX}: {message}"),
+        [a, b] if a != b => of(a.max(b), a.min(b)),
+        _ => ApiError::new(ErrorKind::PromptTooLong, clean(&format!("{PREFIX}: {message}"))),
     }
+}
+
+/// What a request asked for that does not fit into the context together.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    prompt: u64,
+    output: u64,
+    most: u64,
+}
+
+impl Asked {
+    /// Out of a message in small letters, where it tells all three.
+    fn read(message: &str) -> Option<Self> {
+        let after = |phrase: &str| {
+            let end = message.find(phrase)? + phrase.len();
+            let near = |(at, n): (Range<usize>, u64)| Some((at.start.checked_sub(end)?, n));
+            numbers(message).find_map(near).filter(|(gap, _)| *gap <= " about ".len()).map(|(_, n)| n)
+        };
+        let before = |phrase: &str| {
+            let start = message.find(phrase)?;
+            numbers(message).find(|(at, _)| at.end == start).map(|(_, n)| n)
+        };
+        if let Some(prompt) = after("exceed context limit:") {
+            return Some(Self { prompt, output: before(" >")?, most: after(" > ")? });
+        }
+        let most = after("context length is").or_else(|| after("context length of"))?;
+        let output = [" in the completion", " in the output", " output tokens"].into_iter().find_map(before);
+        let output = output.or_else(|| after("is too large:"))?;
+        let prompt = before(" input tokens").or_else(|| after("you requested")?.checked_sub(output))?;
+        Some(Self { prompt, output, most })
+    }
+
+    /// The prompt fits, and what may be answered does not fit beside it: to ask for less is enough. In the words by which
+    /// Claude Code does that.
+    fn too_much(&self) -> ApiError {
+        let Self { prompt, output, most } = self;
+        let message = format!("input length and `max_tokens` exceed context limit: {prompt} + {output} > {most}");
+        let code = Some("context_length_exceeded".into());
+        ApiError { code, ..ApiError::new(ErrorKind::InvalidRequest, message) }
+    }
+}
+
+/// The numbers in a text, and where they stand. Commas may part thousands; what belongs to a name is none.
+fn numbers(text: &str) -> impl Iterator<Item = (Range<usize>, u64)> {
+    let of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',');
+    let words = text.split_inclusive(move |c: char| !of_word(c)).scan(0, |end, word| {
+        let start = *end;
+        *end += word.len();
+        Some((start, word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())))
+    });
+    words.filter_map(|(start, word)| Some((start..start + word.len(), word.replace(',', "").parse().ok()?)))
 }
 
 /// The time in "try again in 1.8s".
@@ -201,6 +328,10 @@ mod tests {
         check(401, r#"{"error":{"code":"401","message":"denied"}}"#, Authentication, "denied");
         check(402, r#"{"error":{"code":402,"message":"no credit","metadata":null}}"#, Billing, "no credit");
         check(402, r#"{"error":{"message":"m","type":"x","code":"invalid_request_error"}}"#, Billing, "m");
+        let credit = "Your credit balance is too low to access the Anthropic API.";
+        let error = format!(r#"{{"type":"error","error":{{"type":"invalid_request_error","message":"{credit}"}}}}"#);
+        check(400, &error, Billing, credit);
+        check(404, &error, NotFound, credit);
         check(429, r#"{"error":{"message":"m","code":"insufficient_quota"}}"#, Quota, "m");
         check(503, r#"{"error":{"message":"m","type":"overloaded_error"}}"#, Overloaded, "m");
         check(500, r#"{"error":{"message":"m","type":"rate_limit_error"}}"#, RateLimit, "m");
@@ -229,6 +360,98 @@ mod tests {
             "prompt is too long: the request exceeds the available context size"
         );
         assert_eq!(context("no such field").kind, ErrorKind::InvalidRequest);
+    }
+
+    #[test]
+    fn what_fits_into_the_context_but_for_its_answer_is_no_prompt_that_is_too_long() {
+        for (message, want) in [
+            (
+                "This model's maximum context length is 8192 tokens. However, you requested 9300 tokens (7300 in the messages, 2000 in the completion).",
+                "7300 + 2000 > 8192",
+            ),
+            (
+                "This endpoint's maximum context length is 131,072 tokens. However, you requested about 140000 tokens (100000 of text input, 8000 of tool input, 32000 in the output).",
+                "108000 + 32000 > 131072",
+            ),
+            (
+                "'max_tokens' is too large: 32000. This model's maximum context length is 32768 tokens and your request has 2000 input tokens (32000 > 32768 - 2000).",
+                "2000 + 32000 > 32768",
+            ),
+            (
+                "This model's maximum context length is 4096 tokens. However, you requested 1000 output tokens and your prompt contains at least 3097 input tokens.",
+                "3097 + 1000 > 4096",
+            ),
+            (
+                "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000, decrease it",
+                "190000 + 20000 > 200000",
+            ),
+        ] {
+            let got = within(
+                &serde_json::json!({ "error": { "message": message, "code": "context_length_exceeded" } }).to_string(),
+            );
+            assert_eq!(&*got.message, format!("input length and `max_tokens` exceed context limit: {want}"));
+            assert_eq!((got.kind, got.code.as_deref()), (ErrorKind::InvalidRequest, Some("context_length_exceeded")));
+        }
+        let longer = "maximum context length is 8192 tokens. However, you requested 9300 tokens (9000 in the messages, 300 in the completion)";
+        check(
+            400,
+            &format!(r#"{{"message":"{longer}"}}"#),
+            ErrorKind::PromptTooLong,
+            "prompt is too long: 9000 tokens > 8192 maximum",
+        );
+    }
+
+    #[test]
+    fn lengths_are_read_wherever_they_stand() {
+        for (body, want) in [
+            (
+                r#"{"message":"Input tokens (300,123) exceed the context window of 272,000 tokens of gpt-5-2025-08-07"}"#,
+                "300123 tokens > 272000 maximum",
+            ),
+            (
+                r#"{"message":"gpt-4o-2024-08-06: the context length is 128000 tokens, got 130000."}"#,
+                "130000 tokens > 128000 maximum",
+            ),
+            (
+                r#"{"error":"maximum prompt length is 131072 but the request contains 140000 tokens."}"#,
+                "140000 tokens > 131072 maximum",
+            ),
+            (
+                r#"[{"error":{"message":"The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."}}]"#,
+                "1200000 tokens > 1048576 maximum",
+            ),
+            (
+                r#"{"error":{"message":"the request exceeds the available context size","type":"exceed_context_size_error","n_prompt_tokens":5000,"n_ctx":4096}}"#,
+                "5000 tokens > 4096 maximum",
+            ),
+        ] {
+            check(400, body, ErrorKind::PromptTooLong, &format!("prompt is too long: {want}"));
+        }
+    }
+
+    #[test]
+    fn what_was_said_to_a_provider_that_hands_on_is_what_counts() {
+        let raw = |raw: &str| {
+            serde_json::json!({ "error": { "message": "Provider returned error", "code": 400, "metadata": { "raw": raw } } }).to_string()
+        };
+        let long = r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#;
+        check(400, &raw(long), ErrorKind::PromptTooLong, "prompt is too long: 9 tokens > 8 maximum");
+        check(429, &raw("slow down"), ErrorKind::RateLimit, "Provider returned error: slow down");
+        check(400, &raw("[]"), ErrorKind::InvalidRequest, "Provider returned error: []");
+    }
+
+    #[test]
+    fn faults_of_a_schema_and_bytes_that_are_no_text_are_read() {
+        check(422, r#"{"detail":[{"loc":["body","n"],"msg":"must be 1"}]}"#, ErrorKind::InvalidRequest, "must be 1");
+        check(404, r#"{"detail":"Not Found"}"#, ErrorKind::NotFound, "Not Found");
+        let got = read(400, b"{\"error\":{\"message\":\"a\xffb\"}}");
+        assert_eq!(&*got.message, "a\u{fffd}b");
+    }
+
+    #[test]
+    fn an_error_within_many_lists_does_no_harm() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(read(502, deep.as_bytes()).kind, ErrorKind::BadGateway);
     }
 
     #[test]

@@ -43,9 +43,9 @@ impl<S: ReadEvents> Events<S> {
 }
 
 impl<S: ReadEvents> DecodeStream for Events<S> {
-    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
+    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) -> Option<usize> {
         let state = &mut self.state;
-        self.splitter.push(piece, |event| read(state, &event, sink));
+        self.splitter.push(piece, |event| read(state, &event, sink))
     }
 
     fn end(&mut self, sink: &mut Sink<'_>) {
@@ -80,7 +80,8 @@ pub(crate) fn name_of<'e>(name: Option<&'e [u8]>, data: &'e str) -> Option<Cow<'
         kind: Str<'a>,
     }
     match name {
-        Some(name) if !name.is_empty() => Some(Cow::Borrowed(name)),
+        // What is called a message is not called anything: so the format has it.
+        Some(name) if !matches!(name, b"" | b"message") => Some(Cow::Borrowed(name)),
         _ => match serde_json::from_str::<Typed<'_>>(data).ok()?.kind.0 {
             Cow::Borrowed(kind) => Some(Cow::Borrowed(kind.as_bytes())),
             Cow::Owned(kind) => Some(Cow::Owned(kind.into_bytes())),

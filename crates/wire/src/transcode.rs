@@ -143,6 +143,13 @@ pub fn whole(
     Ok(seen)
 }
 
+/// What a whole answer of that protocol came to.
+pub fn seen(from: &dyn Upstream, body: &[u8]) -> Result<Seen, ApiError> {
+    let mut seen = Seen::default();
+    from.decode_whole(body)?.events(|event| seen.event(&event));
+    Ok(seen)
+}
+
 /// A streamed answer on its way from the upstream's protocol to the client's.
 pub struct Stream {
     decoder: Box<dyn DecodeStream>,
@@ -224,10 +231,10 @@ impl Observer {
         Self { decoder: from.decode_stream(), seen: Seen::default() }
     }
 
-    /// The next bytes.
-    pub fn push(&mut self, piece: &[u8]) {
+    /// The next bytes. Of server-sent events it returns the offset after the last one that ends in this piece.
+    pub fn push(&mut self, piece: &[u8]) -> Option<usize> {
         let seen = &mut self.seen;
-        self.decoder.push(piece, &mut |event| seen.event(&event));
+        self.decoder.push(piece, &mut |event| seen.event(&event))
     }
 
     /// The upstream has closed.

@@ -70,7 +70,7 @@ pub(crate) fn make(places: &Places, build: &Build<'_>, out: &Path) -> Result<Vec
         fs::remove_dir_all(out).map_err(cannot(out))?;
     }
     fs::create_dir_all(out).map_err(cannot(out))?;
-    let version = said(&binary, &["version"])?.trim().to_owned();
+    let version = shell::told(Command::new(&binary).arg("version"))?.trim().to_owned();
     let host = trained::host()?;
     let bill = sbom::of(places, &version, &host)?;
     let entries = entries(places, &binary, &bill)?;
@@ -111,15 +111,6 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Fault> {
     Ok(path)
 }
 
-fn said(program: &Path, args: &[&str]) -> Result<String, Fault> {
-    let ran = Command::new(program).args(args).output();
-    let ran = ran.map_err(|e| format!("cannot run `{}`: {e}", program.display()))?;
-    if !ran.status.success() {
-        return Err(format!("`{} {}` failed", program.display(), args.join(" ")));
-    }
-    String::from_utf8(ran.stdout).map_err(|e| e.to_string())
-}
-
 /// When the sources were committed: the time of every file, so that the same sources give the same bytes.
 fn committed(places: &Places) -> u64 {
     let told = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(&places.root).output();
@@ -132,7 +123,7 @@ fn entries(places: &Places, binary: &Path, bill: &str) -> Result<Vec<Entry>, Fau
     let mut entries = vec![Entry { path: "bin/cco".into(), bytes: read(binary)?, is_program: true }];
     let pages = places.target.join("package-man");
     let _ = fs::remove_dir_all(&pages);
-    said(binary, &["man", &pages.display().to_string()])?;
+    shell::told(Command::new(binary).arg("man").arg(&pages))?;
     let mut names: Vec<_> = fs::read_dir(&pages)
         .map_err(|e| e.to_string())?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -142,7 +133,8 @@ fn entries(places: &Places, binary: &Path, bill: &str) -> Result<Vec<Entry>, Fau
         entries.push(file(format!("share/man/man1/{name}.gz"), gzip(&read(&pages.join(&name))?)?));
     }
     for (shell, path) in COMPLETIONS {
-        entries.push(file((*path).into(), said(binary, &["completions", shell])?.into_bytes()));
+        entries
+            .push(file((*path).into(), shell::told(Command::new(binary).args(["completions", shell]))?.into_bytes()));
     }
     for name in DOCUMENTS {
         entries.push(file(format!("share/doc/cco/{name}"), read(&places.root.join(name))?));

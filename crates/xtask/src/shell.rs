@@ -30,12 +30,29 @@ pub(crate) fn cargo() -> Command {
 
 /// Has cargo build what these words say, locked.
 pub(crate) fn build(places: &Places, words: &[&str]) -> Result<(), Fault> {
+    build_with(places, words, |_| {})
+}
+
+/// The same, with what else cargo is to know.
+pub(crate) fn build_with(places: &Places, words: &[&str], more: impl FnOnce(&mut Command)) -> Result<(), Fault> {
     let mut build = cargo();
     build.args(["build", "--locked"]).args(words).current_dir(&places.root);
+    more(&mut build);
     if run(&mut build, BUILD_LIMIT)?.status.success() {
         Ok(())
     } else {
         Err(format!("`cargo build {}` failed", words.join(" ")))
+    }
+}
+
+/// What a program that succeeds says on its standard output.
+pub(crate) fn told(command: &mut Command) -> Result<String, Fault> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let out = command.output().map_err(|why| format!("cannot run `{name}`: {why}"))?;
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    } else {
+        Err(format!("`{name}` failed: {}", String::from_utf8_lossy(&out.stderr).trim()))
     }
 }
 

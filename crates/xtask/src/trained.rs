@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use crate::{Fault, Places, shell};
 
-/// A build with everything that makes it smaller and faster, on a small machine.
-const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const LOAD_LIMIT: Duration = Duration::from_secs(10 * 60);
 const TOOLS_LIMIT: Duration = Duration::from_secs(5 * 60);
 
@@ -29,10 +27,24 @@ pub(crate) fn build(places: &Places, profile: Option<&Path>) -> Result<Trained, 
     };
     // Cargo looks at the words for the compiler and not into the file they name, so its name says what is in it.
     let bytes = fs::read(&profile).map_err(|why| format!("cannot read `{}`: {why}", profile.display()))?;
-    let named = folder.join(format!("{:016x}.profdata", fnv(&bytes)));
+    let (named, build) = (folder.join(format!("{:016x}.profdata", fnv(&bytes))), folder.join("build"));
+    if !named.exists() {
+        // A gigabyte that no other profile has any use for.
+        let _ = fs::remove_dir_all(&build);
+        forget_profiles(&folder);
+    }
     fs::write(&named, bytes).map_err(|why| format!("cannot write `{}`: {why}", named.display()))?;
-    let program = compiled(places, &folder, &format!("-Cprofile-use={}", named.display()))?;
+    let program = compiled(places, &build, &format!("-Cprofile-use={}", named.display()))?;
     Ok(Trained { program, profile: named })
+}
+
+/// Removes what earlier trainings have left.
+fn forget_profiles(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|kind| kind == "profdata") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Runs an instrumented build under load, and says what became of it.
@@ -40,7 +52,7 @@ fn train(places: &Places, folder: &Path) -> Result<PathBuf, Fault> {
     let merge = merge_tool()?;
     let counts = folder.join("counts");
     let _ = fs::remove_dir_all(&counts);
-    let program = compiled(places, folder, &format!("-Cprofile-generate={}", counts.display()))?;
+    let program = compiled(places, &folder.join("counting"), &format!("-Cprofile-generate={}", counts.display()))?;
     shell::build(places, &["--release", "--package", "bench"])?;
     let mut load = Command::new(places.target.join("release/bench"));
     load.arg("train").arg("--cco").arg(program).arg("--out").arg(folder.join("load"));
@@ -58,29 +70,27 @@ fn train(places: &Places, folder: &Path) -> Result<PathBuf, Fault> {
     Ok(profile)
 }
 
-/// Builds cco with these words for the compiler, in a folder of its own.
-fn compiled(places: &Places, folder: &Path, flags: &str) -> Result<PathBuf, Fault> {
+/// Builds cco with this word for the compiler, which may have spaces in it, in a folder of its own.
+fn compiled(places: &Places, folder: &Path, flag: &str) -> Result<PathBuf, Fault> {
     let host = host()?;
-    let mut build = shell::cargo();
-    // With a target named, the flags do not reach build scripts and macros, which run on this machine.
-    build.args(["build", "--locked", "--package", "cco", "--profile", "dist", "--target", &host]);
-    build.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", folder.join("build")).current_dir(&places.root);
-    if !shell::run(&mut build, BUILD_LIMIT)?.status.success() {
-        return Err(format!("the build with `{flags}` failed"));
-    }
-    Ok(folder.join("build").join(host).join("dist/cco"))
+    // With a target named, the flag does not reach build scripts and macros, which run on this machine.
+    let words = ["--package", "cco", "--profile", "dist", "--target", &host];
+    shell::build_with(places, &words, |cargo| {
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flag).env("CARGO_TARGET_DIR", folder);
+    })?;
+    Ok(folder.join(host).join("dist/cco"))
 }
 
 /// What we build on is what we build for.
 pub(crate) fn host() -> Result<String, Fault> {
-    let told = told(Command::new("rustc").arg("-vV"))?;
+    let told = shell::told(Command::new("rustc").arg("-vV"))?;
     let host = told.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| "`rustc -vV` does not say the host".into())
 }
 
 /// The program of the compiler's own LLVM that puts counts together; rustup is asked for it where it is missing.
 fn merge_tool() -> Result<PathBuf, Fault> {
-    let root = told(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let root = shell::told(Command::new("rustc").args(["--print", "sysroot"]))?;
     let tool = Path::new(root.trim()).join("lib/rustlib").join(host()?).join("bin/llvm-profdata");
     if !tool.exists() {
         let added = shell::run(Command::new("rustup").args(["component", "add", "llvm-tools"]), TOOLS_LIMIT);
@@ -91,16 +101,6 @@ fn merge_tool() -> Result<PathBuf, Fault> {
         }
     }
     Ok(tool)
-}
-
-fn told(command: &mut Command) -> Result<String, Fault> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let out = command.output().map_err(|why| format!("cannot run `{name}`: {why}"))?;
-    if out.status.success() {
-        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-    } else {
-        Err(format!("`{name}` failed: {}", String::from_utf8_lossy(&out.stderr).trim()))
-    }
 }
 
 /// Fowler, Noll and Vo's hash: enough to tell two profiles apart.

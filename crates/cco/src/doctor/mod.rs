@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Doctor, url: Option<&BaseUrl>) -> ExitCode {
 
 /// The gateway at a URL, with the key that the environment has for it.
 fn elsewhere(base: &BaseUrl, options: &Doctor, env: &Env, card: &mut Card) {
-    let set = |name| env.credential(name).and_then(|value| value.into_string().ok());
+    let set = |name| env.named(name).and_then(|value| value.into_string().ok());
     let key = match (set("ANTHROPIC_API_KEY"), set("ANTHROPIC_AUTH_TOKEN")) {
         (Some(key), _) => ("x-api-key".to_owned(), key),
         (None, Some(token)) => ("authorization".to_owned(), format!("Bearer {token}")),
@@ -396,7 +396,7 @@ fn tried(
 
 /// Settings of clients that send their requests elsewhere.
 fn clients(env: &Env, card: &mut Card) {
-    let Some(base) = env.credential("ANTHROPIC_BASE_URL") else { return };
+    let Some(base) = env.named("ANTHROPIC_BASE_URL") else { return };
     let base = base.to_string_lossy().into_owned();
     if base.contains("127.0.0.1") || base.contains("localhost") || base.contains("[::1]") {
         return card.good("clients", format!("`ANTHROPIC_BASE_URL` is {base} in this shell"));

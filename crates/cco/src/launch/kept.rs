@@ -148,7 +148,7 @@ impl Form {
                 }
             }
             let key: KeyPath = key.parse().expect("our own keys are well-formed");
-            return config::edited(text, &key, value).map_err(|why| Refused(why.to_string()));
+            return config::edited_of_another(text, &key, value).map_err(|why| Refused(why.to_string()));
         }
         let mut document: toml_edit::DocumentMut = text.parse().map_err(|why| not_toml(text, &why))?;
         let mut at = document.as_table_mut() as &mut dyn toml_edit::TableLike;
@@ -167,8 +167,16 @@ impl Form {
             Some(value) => drop(at.insert(name, toml_edit::value(value))),
             None => drop(at.remove(name)),
         }
-        Ok(document.to_string())
+        Ok(as_it_was_written(text, &document.to_string()))
     }
+}
+
+/// With what the reading of TOML forgets: the mark of UTF-8 at the beginning, and ends of lines as Windows has them.
+fn as_it_was_written(before: &str, after: &str) -> String {
+    let mark = if before.starts_with('\u{feff}') { "\u{feff}" } else { "" };
+    let ends = before.matches('\n').count();
+    let is_windows = ends > 0 && before.matches("\r\n").count() == ends;
+    format!("{mark}{}", if is_windows { after.replace('\n', "\r\n") } else { after.to_owned() })
 }
 
 fn not_toml(text: &str, why: &toml_edit::TomlError) -> Refused {
@@ -298,6 +306,32 @@ mod tests {
             assert!(change.stands(), "{}", change.after);
             assert_eq!(change.undone(Some(&change.after)).unwrap().as_deref(), before);
         }
+    }
+
+    #[test]
+    fn the_mark_of_an_editor_on_windows_stays_and_its_ends_of_lines_do() {
+        let toml = [("model_provider", json!("cco"))];
+        for (form, text, keys) in
+            [(Form::Json, "\u{feff}{\r\n  \"a\": 3\r\n}\r\n", &url()), (Form::Toml, "\u{feff}a = 3\r\n", &toml)]
+        {
+            let (_folder, change) = change(form, Some(text), keys);
+            assert!(change.stands() && change.after.starts_with('\u{feff}'), "{:?}", change.after);
+            assert!(!change.after[3..].contains('\u{feff}'), "{:?}", change.after);
+            assert!(!change.after.replace("\r\n", "").contains('\n'), "{:?}", change.after);
+            let since = change.after.replace('3', "4");
+            assert_eq!(change.undone(Some(&since)).unwrap().unwrap(), text.replace('3', "4"));
+        }
+    }
+
+    /// Our configuration may stand in a file of others, for example in this one.
+    #[test]
+    fn a_section_of_ours_does_not_get_the_clients_keys() {
+        let before = r#"{ "llmGateway": { "log": { "level": "warn" } } }"#;
+        let (_folder, change) = change(Form::Json, Some(before), &url());
+        let after = config::plain(&change.after).unwrap();
+        assert_eq!(after["env"]["ANTHROPIC_BASE_URL"], "http://127.0.0.1:1", "{}", change.after);
+        assert_eq!(after["llmGateway"], json!({ "log": { "level": "warn" } }));
+        assert!(change.stands());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::text::{self, Side, Table};
 const ROWS: u32 = 25;
 /// Records of which the bodies are searched at most.
 const SEARCHED: u64 = 20_000;
-/// How often it is looked for new records.
+/// How often it is looked for new records: what is shown is what the store has, and that tells nobody when it has more.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long it is asked on where the gateway refuses.
 const REFUSED: Duration = Duration::from_secs(5);

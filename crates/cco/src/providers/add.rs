@@ -42,7 +42,11 @@ pub(super) fn add(options: &AddProvider, env: Env) -> Result<ExitCode, ExitCode>
     let mut entry = Map::new();
     let mut put = |key: &str, value: Value| drop(entry.insert(key.into(), value));
     put("providerType", kind.name.into());
-    match url.or_else(|| ask_for_url(kind, &ask)) {
+    let url = match url {
+        None => ask_for_url(kind, &ask)?,
+        said => said,
+    };
+    match url {
         Some(url) => put("baseUrl", url.to_string().into()),
         None if kind.base_url.is_some() => {}
         None => return Err(missing(kind, "address", "--base-url")),
@@ -109,17 +113,13 @@ fn meant(options: &AddProvider) -> Result<(&'static ProviderKind, Option<BaseUrl
         term::error(what, None, Some(help));
         ExitCode::from(2)
     };
-    let parsed = |text: &str| -> Result<BaseUrl, ExitCode> {
-        let said = text::line(text);
-        text.parse().map_err(|why| usage(format!("`{said}` is no address: {why}"), "write it as `https://HOST/PATH`"))
-    };
-    let url = options.base_url.as_deref().map(parsed).transpose()?;
+    let url = options.base_url.as_deref().map(address).transpose()?;
     let what = &*options.what;
     if what.contains("://") {
         if url.is_some() {
             return Err(usage("there are two addresses".into(), "leave out `--base-url`"));
         }
-        let url = parsed(what)?;
+        let url = address(what)?;
         return Ok((behind(&url, options.protocol.as_deref()), Some(url)));
     }
     let known: Vec<&str> = catalog::supported().collect();
@@ -149,23 +149,40 @@ fn behind(url: &BaseUrl, protocol: Option<&str>) -> &'static ProviderKind {
     own.or_else(|| catalog::find(name)).unwrap_or_else(|| catalog::anthropic())
 }
 
+/// What stands before a country's letters in the place of a name.
+const SECOND: &[&str] = &["ac", "co", "com", "edu", "gov", "ne", "net", "or", "org"];
+
 /// The kind, or the word of an address that says most.
 fn named_after(kind: &ProviderKind, url: Option<&BaseUrl>) -> String {
     let host = url.filter(|_| kind.name.ends_with("-compatible")).map_or("", |url| &*url.origin.host);
     if host.parse::<std::net::IpAddr>().is_ok() {
         return kind.name.into();
     }
-    let mut words = host.rsplit('.').filter(|word| !word.is_empty());
-    let (last, before) = (words.next(), words.next());
-    before.or(last).unwrap_or(kind.name).into()
+    let words: Vec<&str> = host.rsplit('.').filter(|word| !word.is_empty()).collect();
+    let word = match *words {
+        [country, second, own, ..] if country.len() == 2 && SECOND.contains(&second) => own,
+        [_, own, ..] | [own] => own,
+        [] => kind.name,
+    };
+    // What is named like a kind is taken for one.
+    if catalog::find(word).is_some() { kind.name.into() } else { word.into() }
 }
 
-fn ask_for_url(kind: &ProviderKind, ask: &dyn Fn(&str) -> Option<String>) -> Option<BaseUrl> {
+fn ask_for_url(kind: &ProviderKind, ask: &dyn Fn(&str) -> Option<String>) -> Result<Option<BaseUrl>, ExitCode> {
     if kind.base_url.is_some() {
-        return None;
+        return Ok(None);
     }
     let like = if kind.name == "azure" { "https://NAME.openai.azure.com" } else { "https://HOST/v1" };
-    ask(&format!("Address, such as {like}: "))?.parse().ok()
+    ask(&format!("Address, such as {like}: ")).map(|typed| address(&typed)).transpose()
+}
+
+/// An address as it was typed.
+fn address(typed: &str) -> Result<BaseUrl, ExitCode> {
+    typed.parse().map_err(|why| {
+        let what = format!("`{}` is no address: {why}", text::line(typed));
+        term::error(what, None, Some("write it as `https://HOST/PATH`"));
+        ExitCode::from(2)
+    })
 }
 
 fn missing(kind: &ProviderKind, what: &str, option: &str) -> ExitCode {
@@ -188,7 +205,7 @@ fn key(
     let own = kind.key_variable.filter(|_| name == kind.name).map(str::to_owned);
     let stored = own.unwrap_or_else(|| format!("{}_API_KEY", name.to_ascii_uppercase().replace('-', "_")));
     if !options.key_stdin {
-        if env.credential(&stored).is_some() {
+        if env.named(&stored).is_some() {
             term::note(format_args!("its key is the variable `{stored}`, which the gateway has to see too"));
             return Ok(Some(CredentialRef::Env(stored)));
         }
@@ -230,6 +247,15 @@ mod tests {
             ("http://127.0.0.1:11434", None, "ollama", "ollama"),
             ("http://10.0.0.7:8000/v1", None, "openai-compatible", "openai-compatible"),
             ("http://10.0.0.7:11434", Some("ollama"), "ollama", "ollama"),
+            ("http://[::1]:8000/v1", None, "openai-compatible", "openai-compatible"),
+            ("https://api.example.co.uk/v1", None, "openai-compatible", "example"),
+            ("https://example.com.au", None, "openai-compatible", "example"),
+            ("https://co.uk", None, "openai-compatible", "co"),
+            ("https://llm.mine.ai", None, "openai-compatible", "mine"),
+            ("https://xn--mnchen-3ya.de/v1", None, "openai-compatible", "xn--mnchen-3ya"),
+            ("http://box:8000", None, "openai-compatible", "box"),
+            ("https://api.anthropic.example.com", None, "openai-compatible", "example"),
+            ("https://anthropic.example", None, "openai-compatible", "openai-compatible"),
         ] {
             let url: BaseUrl = url.parse().unwrap();
             let found = behind(&url, protocol);

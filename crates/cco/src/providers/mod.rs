@@ -108,8 +108,20 @@ fn remove(options: &RemoveProvider, env: &Env) -> Result<ExitCode, ExitCode> {
         let what = format!("the configuration has no provider `{}`", text::line(name));
         return Err(failed(what, "`cco providers list` shows them"));
     };
+    let others: Vec<&str> = loaded.config.providers.iter().map(|other| &*other.name).filter(|n| *n != name).collect();
+    if loaded.config.routing.default_provider == name && !others.is_empty() {
+        let what = format!("`{name}` is not removed: it is the default provider");
+        let help = format!("`cco config set routing.defaultProvider NAME` names another: {}", others.join(", "));
+        return Err(failed(what, &help));
+    }
     let file = configure::change(named, env, &path, None)?;
     term::line(format_args!("removed `{name}` from {}", file.display()));
+    // What still names it asks others from now on.
+    let gone =
+        |note: &&config::Note| note.path.starts_with("routing.") && note.message.starts_with(&format!("`{name}`"));
+    for note in load::configuration(named, env)?.notes.iter().filter(gone) {
+        term::note(note);
+    }
     for key in provider.api_keys.iter().filter_map(|key| key.stored_name()) {
         if credentials::is_kept(env, key) {
             term::note(format_args!("its key stays: `cco credentials delete {key}` removes it"));
@@ -180,7 +192,9 @@ fn show(told: &Value) {
         }
         for key in list(&provider["refused_keys"]) {
             let minutes = key["again_in_secs"].as_u64().unwrap_or(0).div_ceil(60);
-            term::line(format_args!("{name}: {} is not accepted; tried again in {minutes} min", word(&key["key"])));
+            // An older gateway says no more than that it refuses a key.
+            let why = key["why"].as_str().unwrap_or("it does not accept the key (401)");
+            term::line(format_args!("{name}: {} rests: {why}; tried again in {minutes} min", word(&key["key"])));
         }
     }
 }

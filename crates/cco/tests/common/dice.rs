@@ -1,5 +1,6 @@
 //! Numbers that look random and come again with the same seed.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 /// A source of them.
@@ -33,9 +34,10 @@ impl Dice {
         &from[self.below(from.len() as u64) as usize]
     }
 
-    /// Up to so many milliseconds, in fine steps.
-    pub(crate) fn millis(&mut self, most: u64) -> Duration {
-        Duration::from_micros(self.below(most * 1000 + 1))
+    /// Lets so many milliseconds go by, in fine steps: a moment that nothing announces is what chance is to pick.
+    pub(crate) async fn moment(&mut self, millis: RangeInclusive<u64>) {
+        let (least, most) = (millis.start() * 1000, millis.end() * 1000);
+        tokio::time::sleep(Duration::from_micros(least + self.below(most - least + 1))).await;
     }
 
     /// Letters and digits.

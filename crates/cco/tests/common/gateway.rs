@@ -116,12 +116,7 @@ impl Gateway {
 
     /// Waits until `holds` is true of the gateway's own account of itself.
     pub(crate) async fn wait_for_health(&self, holds: impl Fn(&Value) -> bool) {
-        soon(async {
-            while !holds(&self.health().await) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        super::until(async || holds(&self.health().await)).await;
     }
 
     /// What it has written to stderr so far.

@@ -28,6 +28,21 @@ pub(crate) fn soon<T>(what: impl Future<Output = T>) -> impl Future<Output = T> 
     }
 }
 
+/// Looks again and again until it holds, or says where it never did: for what other processes do and tell nobody.
+#[track_caller]
+pub(crate) fn until<Held: Future<Output = bool>>(mut holds: impl FnMut() -> Held) -> impl Future<Output = ()> {
+    soon(async move {
+        while !holds().await {
+            pause().await;
+        }
+    })
+}
+
+/// Between two looks at another process: leaves it the processor.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
 /// The folder of the recorded answers.
 pub(crate) fn transcripts() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wire/testdata/transcripts")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::common::soon;
+use crate::common::until;
 use crate::load::{End, Seen, Tokens, Used};
 use crate::simulator::Arrived;
 
@@ -80,25 +80,18 @@ pub(crate) fn files(home: &Path, ending: &str) -> usize {
 
 /// Waits until everything is in the store that processes left which are gone.
 pub(crate) async fn recovered(home: &Path) {
-    soon(async {
-        while segments(home) > 1 {
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
-    })
-    .await;
+    until(async || segments(home) <= 1).await;
 }
 
 /// Waits until the store holds a record of each of these.
 pub(crate) async fn stored(home: &Path, tags: &[String]) {
-    let wait = async {
-        while !home.join("ledger.db").exists() || {
+    until(async || {
+        home.join("ledger.db").exists() && {
             let rows = rows(home);
-            !tags.iter().all(|tag| rows.contains_key(tag))
-        } {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tags.iter().all(|tag| rows.contains_key(tag))
         }
-    };
-    soon(wait).await;
+    })
+    .await;
 }
 
 /// The store is whole, and its sums are those of its records.

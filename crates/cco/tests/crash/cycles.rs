@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::json;
 use tokio_util::task::TaskTracker;
@@ -11,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::account::{self, check, check_store, recovered, rows, segments};
 use crate::common::dice::Dice;
 use crate::common::gateway::Process;
-use crate::common::{Gateway, prompt, request, soon};
+use crate::common::{Gateway, prompt, request, until};
 use crate::load::{Asker, End, KINDS, Kind, MODEL, Seen, any_kind};
 use crate::simulator::{Simulator, TAG};
 
@@ -99,7 +98,7 @@ impl Test {
     async fn cycle(&mut self, cycle: u64, death: Death, dice: &mut Dice) {
         if death == Death::Starting {
             let mut process = Process::begin(&self.home, &[], &[]);
-            tokio::time::sleep(dice.millis(120)).await;
+            dice.moment(0..=120).await;
             process.kill();
             process.ended().await;
             return;
@@ -112,12 +111,12 @@ impl Test {
         let tasks = TaskTracker::new();
         self.load(&tasks, &gateway, cycle, dice);
         match death {
-            Death::Anytime => tokio::time::sleep(Duration::from_millis(20) + dice.millis(300)).await,
-            Death::Loading => tokio::time::sleep(dice.millis(60)).await,
+            Death::Anytime => dice.moment(20..=320).await,
+            Death::Loading => dice.moment(0..=60).await,
             Death::Draining => {
-                tokio::time::sleep(dice.millis(150)).await;
+                dice.moment(0..=150).await;
                 gateway.signal("TERM").await;
-                tokio::time::sleep(dice.millis(80)).await;
+                dice.moment(0..=80).await;
             }
             Death::AtTheEnd => {
                 let mut asker = Asker::new(gateway.addr, Dice::new(dice.number()));
@@ -235,12 +234,7 @@ async fn what_the_end_of_the_program_cuts_off_is_recorded() {
         endless.read_until(&mut answer, "content_block_delta").await;
         let mut waiting = gateway.client().await;
         waiting.send(ask("waiting", "fault=no-bytes")).await;
-        soon(async {
-            while test.simulator.arrived().len() < 2 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        until(async || test.simulator.arrived().len() >= 2).await;
         for n in 0..signals {
             gateway.signal("TERM").await;
             if n == 0 {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
 use crate::account::{check_store, files, open, recovered, rows, segments, stored};
-use crate::common::{Client, Gateway, Upstream, binary, lay_over, prompt, request, soon, upstream};
+use crate::common::{Client, Gateway, Upstream, binary, lay_over, pause, prompt, request, soon, until, upstream};
 use crate::rights::on_a_small_disk;
 use crate::simulator::TAG;
 
@@ -330,7 +330,7 @@ async fn fill_up_and_heal() {
             if good("ledger") && good("bodies") && home.join("journal/ballast").exists() {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            pause().await;
         }
     })
     .await;
@@ -354,12 +354,7 @@ async fn fill_up_and_purge() {
         String::from_utf8(output.stdout).unwrap()
     };
     // The bodies come later than the records.
-    soon(async {
-        while metric(&gateway, "cco_bodies_stored_total").await < 80 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until(async || metric(&gateway, "cco_bodies_stored_total").await >= 80).await;
     for (left, purge, removed) in [
         (20, &["audit", "purge", "last", "--yes"][..], "removed: 1 record, 4 bodies ("),
         (19, &["audit", "purge", "--all", "--yes"], "removed: 19 records, all bodies ("),
@@ -374,12 +369,7 @@ async fn fill_up_and_purge() {
         if left == 20 {
             // The reserve is taken again once there is room, and only then.
             std::fs::remove_file(home.join("filler")).unwrap();
-            soon(async {
-                while !home.join("journal/ballast").exists() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            })
-            .await;
+            until(async || home.join("journal/ballast").exists()).await;
             gateway.stop().await;
         }
     }
@@ -402,12 +392,7 @@ async fn fill_up_twice() {
         let request = request("POST", "/v1/messages", "", prompt(&words.collect::<String>(), false));
         assert_eq!(client.ask(request).await.status, 200);
     }
-    soon(async {
-        while metric(&gateway, "cco_bodies_stored_total").await < 40 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    until(async || metric(&gateway, "cco_bodies_stored_total").await >= 40).await;
     full_again(&gateway, &home).await;
     let mut command = binary();
     command.args(["audit", "purge", "--all", "--yes"]).env("CCO_HOME", &home).env("HOME", &home);
@@ -498,7 +483,7 @@ async fn fill_up_and_refuse() {
         }
         assert_eq!(answer.status, 503, "{}", answer.text());
         assert!(Instant::now() < deadline, "it never recovered");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pause().await;
     }
     stored(&home, &served).await;
     gateway.stop().await;

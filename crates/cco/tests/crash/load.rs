@@ -182,7 +182,7 @@ impl Asker {
     ) -> Option<Client> {
         client.try_send(request_of(seen)).await.ok()?;
         if seen.kind.does == Does::HangsUp {
-            tokio::time::sleep(self.dice.millis(30)).await;
+            self.dice.moment(0..=30).await;
             seen.end = End::Left;
             return None;
         }

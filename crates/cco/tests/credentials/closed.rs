@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::json;
 
-use crate::common::{Gateway, contains, soon, upstream};
+use crate::common::{Gateway, contains, until, upstream};
 use crate::home::{Home, KEY};
 use crate::live::unsigned;
 
@@ -165,12 +165,7 @@ async fn no_process_shows_a_stored_key() {
     // Another program shows that what is on a command line is found.
     let control = home.wrapped("sleep", &["600"]).env("CONTROL", "canary-of-the-search").spawn().unwrap();
     let control = Ended(control);
-    soon(async {
-        while showing("canary-of-the-search").is_empty() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || !showing("canary-of-the-search").is_empty()).await;
     for value in [stored, second] {
         assert_eq!(showing(value), Vec::<String>::new(), "{value}");
     }

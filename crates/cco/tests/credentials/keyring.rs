@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::common::{Gateway, soon, upstream};
+use crate::common::{Gateway, until, upstream};
 use crate::home::{Home, KEY, OTHER};
 use crate::live::unsigned;
 
@@ -203,10 +203,9 @@ async fn a_gateway_spends_a_key_of_the_keyring_and_notices_when_it_changes() {
     gateway.ask(unsigned()).await;
     assert_eq!(upstream.last().header("x-api-key"), Some(KEY));
     home.store("A", OTHER);
-    soon(async {
-        while upstream.last().header("x-api-key") != Some(OTHER) {
-            gateway.ask(unsigned()).await;
-        }
+    until(async || {
+        gateway.ask(unsigned()).await;
+        upstream.last().header("x-api-key") == Some(OTHER)
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Answer, Gateway, prompt, soon, upstream};
+use crate::common::{Answer, Gateway, prompt, soon, until, upstream};
 use crate::home::{Home, KEY, OTHER};
 
 /// A request of a client that brings no key.
@@ -101,7 +101,7 @@ async fn a_token_that_changes_lets_in_who_shows_the_new_one() {
     };
     assert_eq!(spent("token-of-before").await, KEY);
     home.store("TOKEN", "token-of-now");
-    soon(async { while spent("token-of-now").await != KEY {} }).await;
+    until(async || spent("token-of-now").await == KEY).await;
     assert_eq!(spent("token-of-before").await, "token-of-before");
 }
 
@@ -170,12 +170,7 @@ async fn a_helper_that_hangs_holds_up_nobody() {
         };
         all.filter(|pid| parent(pid) == Some(gateway.pid())).any(|pid| own(&pid).starts_with("sleep\x00600"))
     };
-    soon(async {
-        while !hangs() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || hangs()).await;
     for _ in 0..20 {
         assert_eq!(gateway.ask(unsigned()).await.status, 200);
     }

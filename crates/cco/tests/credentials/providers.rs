@@ -84,6 +84,33 @@ async fn a_provider_is_added_with_its_key_and_tried_and_comments_stay() {
     assert_eq!(home.retrieve("DEEPSEEK_API_KEY"), format!("{KEY}\n"));
 }
 
+#[test]
+fn who_removes_a_provider_is_told_what_still_names_it() {
+    let home = Home::new();
+    let config = |default: &str| {
+        json!({
+            "providers": { "anthropic": {}, "vllm": { "providerType": "vllm", "defaultModel": "m" } },
+            "routing": {
+                "defaultProvider": default, "fallbackChain": ["anthropic", "vllm"], "agentRules": { "Explore": "vllm" },
+                "rules": [{ "name": "r", "use": { "providers": ["vllm"] } }],
+            },
+        })
+        .to_string()
+    };
+    std::fs::write(home.file("config.json"), config("vllm")).unwrap();
+    let refused = providers(&home, &["remove", "vllm"], "").failed(1);
+    assert!(refused.contains("it is the default provider") && refused.contains("routing.defaultProvider"), "{refused}");
+    assert!(written(&home)["providers"]["vllm"].is_object());
+    std::fs::write(home.file("config.json"), config("anthropic")).unwrap();
+    let removed = providers(&home, &["remove", "vllm"], "");
+    assert_eq!(removed.code, Some(0), "{}", removed.err);
+    for key in ["fallbackChain", "agentRules", "rules"] {
+        let note = format!("note: routing.{key}: `vllm` is not configured and is skipped");
+        assert!(removed.err.contains(&note), "{note}: {}", removed.err);
+    }
+    assert_eq!(written(&home)["providers"], json!({ "anthropic": {} }));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_is_added_from_flags_and_answers() {
     let (upstream, home) = (upstream().await, Home::new());

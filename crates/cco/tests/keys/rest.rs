@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::common::{contains, soon};
+use crate::common::{contains, soon, until};
 use crate::{Ask, Rig, Row, row, there};
 
 /// A price of which the rates that a row does not change are zero.
@@ -92,7 +92,7 @@ pub(crate) fn rows() -> Vec<Row> {
             let gateway = rig.gateway().await;
             let stays = rig.config.get("audit").is_none();
             let is_there = async || rig.command(&["logs", "show", &id]).await.starts_with('0');
-            soon(async { while is_there().await != stays {} }).await;
+            until(async || is_there().await == stays).await;
             drop(gateway);
             if stays { "stays".into() } else { "goes".to_owned() }
         }),
@@ -101,12 +101,7 @@ pub(crate) fn rows() -> Vec<Row> {
             let gateway = rig.gateway().await;
             gateway.ask(Ask::default().request()).await;
             let there = |name: &str| rig.path().join(name).exists();
-            soon(async {
-                while !there("ledger.db") && !there("elsewhere.db") {
-                    tokio::task::yield_now().await;
-                }
-            })
-            .await;
+            until(async || there("ledger.db") || there("elsewhere.db")).await;
             if there("elsewhere.db") { "elsewhere.db".into() } else { "ledger.db".to_owned() }
         }),
         row("/audit/redact", json!({}), json!(["the-words-of-[a-z-]*"]), ["kept", "not kept"], |rig: Rig| async move {

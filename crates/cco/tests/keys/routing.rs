@@ -8,7 +8,7 @@ use crate::common::contains;
 use crate::{Ask, Rig, Row, row, there};
 
 /// The test that a session keeps to its provider, and the one that it does not have to.
-const ROUTE: &str = "gateway/src/route/tests.rs";
+const ROUTE: &str = "gateway/src/route/tests/choice.rs";
 
 /// A rule that sends everything, or what is `when`, to the second provider.
 fn ruled(when: Value, then: Value) -> Value {

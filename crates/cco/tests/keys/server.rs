@@ -148,5 +148,5 @@ impl Rig {
 
 /// Asks again and again until it is as `holds` says.
 pub(crate) async fn until(gateway: &Gateway, ask: impl Fn() -> Ask, holds: impl Fn(&Answer) -> bool) {
-    soon(async { while !holds(&gateway.ask(ask().request()).await) {} }).await;
+    crate::common::until(async || holds(&gateway.ask(ask().request()).await)).await;
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
 use crate::common::{
-    Answer, Client, Ended, Gateway, Piece, binary, contains, prompt, request, soon, streamed, upstream, whole,
+    Answer, Client, Ended, Gateway, Piece, binary, contains, prompt, request, soon, streamed, until, upstream, whole,
 };
 use crate::{admin, get, home, stop};
 
@@ -135,12 +135,7 @@ async fn a_viewer_that_does_not_read_loses_events_and_slows_nobody() {
     assert!(counted.unwrap() >= skipped, "{skipped} were told");
     assert!(contains(&page.body, b"\ncco_live_viewers 1\n"), "{}", page.text());
     drop(stalled);
-    soon(async {
-        while !contains(&gateway.ask(get("/metrics", "")).await.body, b"\ncco_live_viewers 0\n") {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || contains(&gateway.ask(get("/metrics", "")).await.body, b"\ncco_live_viewers 0\n")).await;
 }
 
 /// The part that consists of whole events.
@@ -197,12 +192,7 @@ async fn the_command_shows_what_happens() {
     let mut command = binary();
     command.arg("watch").env("CCO_HOME", home.path()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    soon(async {
-        while !contains(&gateway.ask(get("/metrics", "")).await.body, b"\ncco_live_viewers 1\n") {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || contains(&gateway.ask(get("/metrics", "")).await.body, b"\ncco_live_viewers 1\n")).await;
     let answer = gateway.ask(streamed("text=\"one\\ntwo \\u001b[2J\" output_tokens=3")).await;
     let short = &answer.id()[28..];
     let mut out = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::common::{Client, Ended, Upstream, contains, soon, streamed, upstream, whole};
+use crate::common::{Client, Ended, Upstream, contains, soon, streamed, until, upstream, whole};
 use crate::home::{Home, Said};
 
 /// A home whose gateway is ended with it.
@@ -256,12 +256,7 @@ async fn one_that_was_killed_leaves_nothing_in_the_way() {
     daemon.start();
     let first = daemon.pid();
     signal("KILL", first);
-    soon(async {
-        while is_alive(first) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || !is_alive(first)).await;
     assert!(daemon.0.file("cco.sock").exists(), "it could not clean up");
     assert_eq!(daemon.run(&["status"]).code, Some(3));
     assert!(daemon.start().starts_with("started: "));
@@ -296,17 +291,9 @@ async fn a_new_process_that_does_not_start_leaves_the_old_one_in_place() {
     assert_eq!(refused.matches("\nhelp: ").count(), 1, "{refused}");
     assert_eq!((daemon.pid(), is_alive(pid)), (pid, true));
     // The file is looked at twice a second.
-    let shown = soon(async {
-        loop {
-            let shown = daemon.run(&["status"]).done();
-            if shown.contains("The file has faults, and what held before holds on:\n") {
-                return shown;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    assert!(shown.contains("not well-formed"), "{shown}");
+    let status = || daemon.run(&["status"]).done();
+    until(async || status().contains("The file has faults, and what held before holds on:\n")).await;
+    assert!(status().contains("not well-formed"), "{}", status());
 }
 
 /// A gateway that answers until it is asked for more.
@@ -388,6 +375,7 @@ async fn restarts_under_load_fail_no_request_and_double_no_record() {
                     if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
                         break;
                     }
+                    // A load that leaves the restarts some of the processor.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             }
@@ -408,12 +396,7 @@ async fn restarts_under_load_fail_no_request_and_double_no_record() {
     }
     // What has handed over ends with its last connection.
     let last = pids.pop().unwrap();
-    soon(async {
-        while pids.iter().any(|pid| is_alive(*pid)) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || !pids.iter().any(|pid| is_alive(*pid))).await;
     assert!(is_alive(last));
     let logs = daemon.run(&["logs", "--json", "--limit", "100000"]).done();
     let mut ids: Vec<_> =

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::common::{
-    Answer, Ended, Gateway, KEY, Upstream, contains, prompt, request, soon, streamed, upstream, whole,
+    Answer, Ended, Gateway, KEY, Upstream, contains, prompt, request, streamed, until, upstream, whole,
 };
 
 /// Writes the configuration of a gateway anew; a half of it is never seen.
@@ -218,7 +218,7 @@ async fn keys_that_work_without_a_start_work_after_a_change() {
     gateway.ask(messages("text=one")).await;
     change(&gateway, &upstream, json!({})).await;
     gateway.ask(messages("text=two")).await;
-    soon(async { while kept().await == before {} }).await;
+    until(async || kept().await != before).await;
 
     // costTracking.pricingOverrides
     let dear = json!({ "costTracking": { "pricingOverrides": { "claude-sonnet-5-5": { "inputPerMillion": 1000, "outputPerMillion": 1000 } } } });

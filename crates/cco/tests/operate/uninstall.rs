@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::common::{Client, contains, soon, streamed, upstream};
+use crate::common::{Client, contains, soon, streamed, until, upstream};
 use crate::daemon::Daemon;
 use crate::home::{Home, Said};
 
@@ -69,13 +69,14 @@ async fn the_service_of_another_home_is_left_alone() {
     let told = manager(&mut daemon.0);
     let unit = daemon.0.file(".config/systemd/user/cco.service");
     std::fs::create_dir_all(unit.parent().unwrap()).unwrap();
-    let text = run(&daemon.0, &["--home", "/home/me/my cco", "daemon", "install", "--print"]).done();
+    let another = daemon.0.file("another/my cco").display().to_string();
+    let text = run(&daemon.0, &["--home", &another, "daemon", "install", "--print"]).done();
     std::fs::write(&unit, &text).unwrap();
 
     let refused = run(&daemon.0, &["daemon", "uninstall"]).failed(1);
-    assert!(refused.contains("`/home/me/my cco`"), "{refused}");
+    assert!(refused.contains(&format!("`{another}`")), "{refused}");
     let refused = run(&daemon.0, &["daemon", "install"]).failed(1);
-    assert!(refused.contains("`/home/me/my cco`"), "{refused}");
+    assert!(refused.contains(&format!("`{another}`")), "{refused}");
     assert!(daemon.start().starts_with("started: PID "));
     let said = run(&daemon.0, &["uninstall", "--yes"]);
     assert_eq!(said.code, Some(0), "{}", said.err);
@@ -205,12 +206,7 @@ async fn what_a_replaced_gateway_still_records_is_not_removed_under_it() {
     let mut client = Client::connect(daemon.address()).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { client.ask(streamed("events=100 every=200")).await });
-    soon(async {
-        while daemon.status()["running_requests"].as_u64() == Some(0) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || daemon.status()["running_requests"].as_u64() != Some(0)).await;
     run(&daemon.0, &["daemon", "restart"]).done();
     let said = run(&daemon.0, &["uninstall", "--purge", "--yes"]);
     assert_eq!(said.code, Some(1), "{}", said.out);

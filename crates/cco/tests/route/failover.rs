@@ -140,7 +140,7 @@ async fn a_key_that_is_replaced_is_tried_at_once_though_the_old_one_was_refused(
     check_served(&gateway.ask(unsigned(false)).await, "second", "2");
     check_served(&gateway.ask(unsigned(false)).await, "second", "1");
     let shown = printed(&cco(&gateway, &["providers"]).await);
-    assert!(shown.contains("first: key 1 is not accepted"), "{shown}");
+    assert!(shown.contains("first: key 1 rests: it does not accept the key (401)"), "{shown}");
     gateway.log_line(&["a stored key is not accepted (401)", "\"provider\":\"first\"", "\"key\":\"key 1\""]).await;
     write_key(&key, right);
     let answer = soon(async {
@@ -171,7 +171,7 @@ fn every_fault() -> impl Iterator<Item = String> {
 /// Whether a second provider has to answer in place of one that does this.
 fn is_invisible(fault: &str, stream: bool) -> bool {
     match fault.split('=').next().unwrap() {
-        "401" | "403" | "404" | "429" | "500" | "502" | "503" | "504" | "529" | "502-html" => true,
+        "401" | "402" | "403" | "404" | "429" | "500" | "502" | "503" | "504" | "529" | "502-html" => true,
         "error-first" | "close-before-head" | "garbage" | "header-bomb" | "redirect" => true,
         "error-mid" => !stream,
         "no-bytes" | "delay-head" | "cut" | "bad-chunk" => stream,

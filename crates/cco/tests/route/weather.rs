@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::common::{Client, Ended, Gateway, Upstream, contains, prompt, soon, upstream};
+use crate::common::{Client, Ended, Gateway, Upstream, contains, prompt, soon, until, upstream};
 use crate::failover::{check_served, unsigned};
 
 /// What happens to the bytes of an answer.
@@ -275,12 +275,7 @@ async fn five_hundred_streams_while_the_first_provider_is_killed_and_comes_back(
     }
     let all_begun = soon(begun.acquire_many(BEGUN as u32)).await.unwrap();
     // All are on their way. Some may have been sent to the second one by what the first says of its rate limits.
-    soon(async {
-        while gateway.health().await["requests"]["total"] != BEGUN + WAITING {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    until(async || gateway.health().await["requests"]["total"] == BEGUN + WAITING).await;
     assert!(proxy.open.load(Ordering::SeqCst) > BEGUN, "most of them are at the first one");
     drop(all_begun);
     let before = gateway.memory_now();

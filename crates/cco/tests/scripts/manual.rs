@@ -158,7 +158,7 @@ async fn the_commands_of_the_manual_test_run_as_they_stand_and_print_what_is_sai
     let output = tokio::time::timeout(most, run("bash", &["-c", &script]).output()).await;
     let _ = run("cco", &["daemon", "stop"]).output().await;
     let output = output.expect("it hangs").unwrap();
-    let out = text(&output.stdout).replace(&home.path().display().to_string(), "/home/you/.cco");
+    let out = text(&output.stdout).replace(&home.path().display().to_string(), "~/.cco");
     assert!(output.status.success(), "{out}");
     let out = ports.iter().fold(out, |out, (said, free)| out.replace(free, said));
     let printed: Vec<&str> = out.split("\n@@\n").collect();

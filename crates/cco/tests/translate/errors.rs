@@ -51,6 +51,34 @@ async fn every_error_is_told_in_the_words_of_the_client() {
     }
 }
 
+#[tokio::test]
+async fn whether_to_try_again_is_told_as_the_provider_said_it() {
+    let upstream = upstream().await;
+    let gateway = gateway_of("anthropic", &upstream).await;
+    for word in ["true", "false"] {
+        for client in [Client::Chat, Client::Responses] {
+            let script = format!("[[sim text=x fault=529 header=\"x-should-retry: {word}\"]]");
+            let answer = client.ask(&gateway, &client.body(&script, true)).await;
+            let told: Vec<_> = answer.headers.iter().filter(|(name, _)| name == "x-should-retry").collect();
+            assert_eq!((answer.status, told.len()), (503, 1), "{told:?}");
+            assert_eq!(told[0].1, word);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_within_many_lists_ends_no_gateway() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("deep.json"), "[".repeat(100_000) + &"]".repeat(100_000)).unwrap();
+    let config = SimConfig { transcripts: Some(folder.path().to_owned()), ..SimConfig::default() };
+    let upstream = upstream_with(config).await;
+    let gateway = gateway_of("openai", &upstream).await;
+    for script in ["raw=deep.json status=500", "text=good"] {
+        let answer = Client::Anthropic.ask(&gateway, &Client::Anthropic.body(&format!("[[sim {script}]]"), true)).await;
+        assert_eq!(answer.status, if script.starts_with("raw") { 500 } else { 200 }, "{}", answer.text());
+    }
+}
+
 /// A recorded error: the file without its ending, the provider that says it, and what a client of Anthropic's protocol
 /// and one of OpenAI's are told: status and word.
 type Recorded = (&'static str, &'static str, (u16, &'static str), (u16, &'static str));

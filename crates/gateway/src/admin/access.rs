@@ -5,6 +5,7 @@ use http1::RequestHead;
 use crate::client::peer::Peer;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Gateway;
+use crate::headers::bearer;
 
 /// Whom a path answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,7 @@ fn shows_token(head: &RequestHead, gateway: &Gateway) -> bool {
 fn shown(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
     head.fields().filter_map(|field| {
         if field.is("authorization") {
-            let scheme = field.value.get(..7)?;
-            return scheme.eq_ignore_ascii_case(b"bearer ").then(|| field.value[7..].trim_ascii());
+            return bearer(field.value);
         }
         (field.is("x-api-key") || field.is("x-cco-token")).then_some(field.value)
     })

@@ -44,6 +44,7 @@ fn circuit(report: &CircuitReport) -> Value {
 fn refused(report: &KeyReport) -> Value {
     json!({
         "key": key(report.slot),
+        "why": report.why.to_string(),
         "for_secs": report.refused_for.as_secs(),
         "again_in_secs": report.again_in.as_secs(),
     })
@@ -142,7 +143,8 @@ mod tests {
         };
         let open = State::Open(Duration::from_millis(1500));
         let second = Duration::from_secs(1);
-        let key = KeyReport { slot: Slot::Stored(1), refused_for: second, again_in: second };
+        let key = KeyReport { slot: Slot::Stored(1), why: Why::Money, refused_for: second, again_in: second };
+        assert_eq!(refused(&key)["why"], "its account has no money left");
         assert_eq!(state(&[], &[]), "well");
         assert_eq!(state(&[circuit(State::Closed)], &[]), "well");
         assert_eq!(state(&[circuit(State::Closed), circuit(State::HalfOpen)], &[]), "trying");

@@ -57,16 +57,29 @@ pub fn is_in(text: &str, path: &KeyPath) -> bool {
 
 /// The text with this value at this key; `None` removes the key, so that its default holds.
 pub fn edited(text: &str, path: &KeyPath, value: Option<&Json>) -> Result<String, EditError> {
+    changed(text, path, value, |whole| whole.object_value(super::check::SECTION).unwrap_or(whole))
+}
+
+/// The same of a file of another program, in which a section of ours is nothing to put its keys into.
+pub fn edited_of_another(text: &str, path: &KeyPath, value: Option<&Json>) -> Result<String, EditError> {
+    changed(text, path, value, |whole| whole)
+}
+
+fn changed(
+    text: &str,
+    path: &KeyPath,
+    value: Option<&Json>,
+    within: impl Fn(CstObject) -> CstObject,
+) -> Result<String, EditError> {
     if let Some(marked) = text.strip_prefix(MARK) {
-        return Ok(format!("{MARK}{}", edited(marked, path, value)?));
+        return Ok(format!("{MARK}{}", changed(marked, path, value, within)?));
     }
     let start = if text.trim().is_empty() { "{}\n" } else { text };
     let root = CstRootNode::parse(start, &super::options()).map_err(|error| malformed(start, &error))?;
     let whole = root.object_value_or_create().ok_or_else(|| EditError::NoWay("{ … }".into()))?;
-    let ours = whole.object_value(super::check::SECTION).unwrap_or(whole);
     match value {
-        Some(value) => put(ours, &path.0, value, path)?,
-        None => remove(ours, &path.0),
+        Some(value) => put(within(whole), &path.0, value, path)?,
+        None => remove(within(whole), &path.0),
     }
     Ok(root.to_string())
 }

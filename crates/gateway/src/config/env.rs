@@ -155,7 +155,8 @@ impl Env {
         (self.names)()
     }
 
-    /// The value of a variable that stands for a key, or that a client reads; empty counts as not set.
+    /// The value of a variable that a credential reference `env:NAME` points at, or that a client reads; empty counts as
+    /// not set.
     pub fn named(&self, name: &str) -> Option<OsString> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
@@ -163,11 +164,6 @@ impl Env {
     /// The value, where the variable is set and not empty.
     pub fn read(&self, variable: &Variable) -> Option<OsString> {
         variable.names.iter().find_map(|name| (self.lookup)(name).filter(|value| !value.is_empty()))
-    }
-
-    /// What a credential reference `env:NAME` points at; empty counts as not set.
-    pub fn credential(&self, name: &str) -> Option<OsString> {
-        (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
     /// Our folder: `CCO_HOME`, else `.cco` in the user's; `None` where neither variable is set.
@@ -218,6 +214,6 @@ mod tests {
 
     #[test]
     fn the_environment_of_the_process_is_read() {
-        assert!(Env::process().credential("PATH").is_some(), "every test runs with a PATH");
+        assert!(Env::process().named("PATH").is_some(), "every test runs with a PATH");
     }
 }

@@ -29,7 +29,7 @@ use jsonc_parser::ast::Value;
 use jsonc_parser::errors::ParseError;
 
 pub use credential::{BadRef, CredentialRef};
-pub use edit::{EditError, edited, is_in, plain};
+pub use edit::{EditError, edited, edited_of_another, is_in, plain};
 pub use env::{
     ALL_PROXY, CCO_ADMIN_TOKEN, CCO_CONFIG, CCO_HOME, CCO_PASSPHRASE, CREDENTIALS_DIRECTORY, DBUS_SESSION_BUS_ADDRESS,
     Env, HOME, HTTP_PROXY, HTTPS_PROXY, NO_COLOR, NO_PROXY, NOTIFY_SOCKET, VARIABLES, Variable, XDG_CONFIG_HOME,

@@ -81,7 +81,7 @@ impl FromStr for KeyPath {
                 Some(more) => rest = more,
                 None if rest.is_empty() => {
                     // As it may stand in the file.
-                    if steps.len() > 1 && steps[0] == Step::Key(super::check::SECTION.into()) {
+                    if matches!(&steps[..], [Step::Key(first), Step::Key(_), ..] if first == super::check::SECTION) {
                         steps.remove(0);
                     }
                     return Ok(Self(steps));
@@ -203,6 +203,12 @@ mod tests {
         let path: KeyPath = "providers.\"my.one\".headers".parse().unwrap();
         assert_eq!(path.0[1], Step::Key("my.one".into()));
         assert!(path.shape().is_ok());
+        // As it may stand in a file that is shared.
+        let path: KeyPath = "llmGateway.log.level".parse().unwrap();
+        assert_eq!(path, "log.level".parse().unwrap());
+        for odd in ["llmGateway", "llmGateway[0].log"] {
+            assert!(shape(odd).unwrap_err().contains("there is no key `llmGateway`"), "{odd}");
+        }
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl LiveKey {
 
 fn sign(reference: &CredentialRef, resolver: &Resolver) -> Sign {
     match reference {
-        CredentialRef::Env(name) if resolver.env.credential(name).is_some() => Sign::Fixed,
+        CredentialRef::Env(name) if resolver.env.named(name).is_some() => Sign::Fixed,
         CredentialRef::Env(_) | CredentialRef::Stored(_) => Sign::Store(resolver.store.as_ref().map(|s| s.stamps())),
         CredentialRef::File(path) => Sign::File(system::stamp(path)),
         CredentialRef::Exec(_) => Sign::Helper,

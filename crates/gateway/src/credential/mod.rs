@@ -111,7 +111,7 @@ impl Resolver {
                 .map_err(|why| CredentialError { may_pass: why.may_pass(), ..error(&why.to_string(), why.help()) })
         };
         match reference {
-            CredentialRef::Env(name) => match self.env.credential(name) {
+            CredentialRef::Env(name) => match self.env.named(name) {
                 Some(value) => {
                     let value = value.into_string().map(Zeroizing::new).map_err(|value| {
                         drop(Zeroizing::new(value.into_encoded_bytes()));

@@ -9,12 +9,13 @@ mod outcome;
 mod quota;
 mod table;
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 use crate::client::inbound::Operation;
 use crate::signals::Signals;
@@ -23,6 +24,7 @@ pub use outcome::{Outcome, Why};
 pub use table::{CircuitReport, KeyReport, State};
 
 use circuit::Kind;
+pub(crate) use table::AsItIs;
 use table::Table;
 
 /// A moment, in milliseconds since the gateway began.
@@ -70,14 +72,32 @@ pub enum Slot {
     None,
 }
 
-impl fmt::Display for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Slot {
+    /// Writes its name.
+    pub(crate) fn write(self, out: &mut impl fmt::Write) -> fmt::Result {
         match self {
-            Self::Client => f.write_str("the caller's key"),
-            Self::Stored(at) => write!(f, "key {}", at + 1),
-            Self::None => f.write_str("no key"),
+            Self::Client => out.write_str("the caller's key"),
+            Self::Stored(at) => {
+                out.write_str("key ")?;
+                write_number(usize::from(at) + 1, out)
+            }
+            Self::None => out.write_str("no key"),
         }
     }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f)
+    }
+}
+
+/// Writes a number of few digits.
+pub(crate) fn write_number(number: usize, out: &mut impl fmt::Write) -> fmt::Result {
+    if number >= 10 {
+        write_number(number / 10, out)?;
+    }
+    out.write_char(char::from(b'0' + (number % 10) as u8))
 }
 
 /// A target, as far as its health is concerned.
@@ -106,8 +126,8 @@ pub enum Look {
     BeingTried(Option<Why>),
     /// Its rate limits leave no room for this request until then.
     Spent(Time),
-    /// Its key was refused; it is tried again then.
-    KeyRefused(Time),
+    /// Its key was refused, or has no money left; it is tried again then.
+    KeyRefused(Time, Why),
 }
 
 impl Look {
@@ -119,7 +139,7 @@ impl Look {
     /// When a request may go there, where that is known.
     pub fn until(self) -> Option<Time> {
         match self {
-            Self::Open(until, _) | Self::Spent(until) | Self::KeyRefused(until) => Some(until),
+            Self::Open(until, _) | Self::Spent(until) | Self::KeyRefused(until, _) => Some(until),
             Self::Well | Self::Probing | Self::BeingTried(_) => None,
         }
     }
@@ -175,7 +195,16 @@ impl Health {
     }
 
     fn id(&self, place: &Place<'_>) -> u64 {
-        self.hasher.hash_one((place.slot, place.model, place.operation))
+        let slot = match place.slot {
+            Slot::Stored(at) => u64::from(at),
+            Slot::Client => 0x100,
+            Slot::None => 0x200,
+        };
+        // One number and one text: a hasher has as much to do for each piece as for what is in it.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(slot << 8 | place.operation as u64);
+        hasher.write(place.model.as_bytes());
+        hasher.finish()
     }
 
     fn table(&self, provider: u16) -> Option<MutexGuard<'_, Table>> {

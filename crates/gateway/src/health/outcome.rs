@@ -12,8 +12,6 @@ const SLOW: Duration = Duration::from_secs(30);
 const LONGEST_OVERLOAD: Duration = Duration::from_secs(600);
 /// The longest that a rate limit is believed to last; a subscription's window can be as long as it likes.
 const LONGEST_LIMIT: Duration = Duration::from_secs(6 * 3600);
-/// Money that is gone does not come back by itself; it is looked at again after this time.
-const MONEY: Duration = Duration::from_secs(600);
 
 /// What a request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +27,8 @@ pub enum Outcome {
     Answered,
     /// The target failed.
     Failed(Why),
-    /// Our key was not accepted.
-    KeyRefused,
+    /// Our key was not accepted, or nothing can be bought with it: no model is to be asked for with it.
+    KeyRefused(Why),
     /// It is not to be asked again for this time.
     Limited(Option<Duration>, Why),
 }
@@ -60,6 +58,7 @@ impl fmt::Display for Why {
             Self::Unreachable => f.write_str("it could not be reached"),
             Self::Late => f.write_str("it did not answer in time"),
             Self::Broken => f.write_str("its answer broke off"),
+            Self::Status(401) => f.write_str("it does not accept the key (401)"),
             Self::Status(429) => f.write_str("it was asked too often (429)"),
             Self::Status(status) => write!(f, "it answered with status {status}"),
             Self::Slow => f.write_str("it was slow to answer"),
@@ -85,9 +84,9 @@ impl Outcome {
         let waits = |longest: Duration| refused.retry_after.map(|wait| wait.min(longest));
         match (refused.status, refused.used_up) {
             // What one caller's key may not do says nothing about another's.
-            (401 | 403 | 429, _) if owner == Owner::Client => Self::Answered,
-            (401, _) => Self::KeyRefused,
-            (_, UsedUp::Money) => Self::Limited(Some(MONEY), Why::Money),
+            (401 | 403 | 429, _) | (_, UsedUp::Money) if owner == Owner::Client => Self::Answered,
+            (_, UsedUp::Money) => Self::KeyRefused(Why::Money),
+            (401, _) => Self::KeyRefused(why),
             (_, UsedUp::Subscription(until)) => Self::Limited(until.or(waits(LONGEST_LIMIT)), Why::Subscription),
             (429 | 503 | 529, _) if refused.retry_after.is_some_and(|wait| wait <= QUICK) => Self::Failed(why),
             (429, _) => Self::Limited(waits(LONGEST_LIMIT), why),
@@ -101,7 +100,7 @@ impl Outcome {
         match self {
             Self::Good { first: Some(first) } if first > SLOW => Verdict::Slow,
             Self::Overtaken => Verdict::Slow,
-            Self::Good { .. } | Self::Answered | Self::KeyRefused => Verdict::Good,
+            Self::Good { .. } | Self::Answered | Self::KeyRefused(_) => Verdict::Good,
             Self::Failed(why) => Verdict::Failed(why),
             Self::Limited(wait, why) => Verdict::Limited(wait, why),
         }
@@ -127,10 +126,10 @@ mod tests {
         let failed = |status| Failed(Why::Status(status));
         let limited = |seconds: u64, status| Limited(Some(Duration::from_secs(seconds)), Why::Status(status));
         let rate = UsedUp::Rate;
-        for status in [400, 402, 408, 409, 413, 422] {
+        for status in [400, 408, 409, 413, 422] {
             check(status, None, rate, Answered, Answered);
         }
-        check(401, None, rate, KeyRefused, Answered);
+        check(401, None, rate, KeyRefused(Why::Status(401)), Answered);
         check(403, None, rate, failed(403), Answered);
         check(404, None, rate, failed(404), failed(404));
         for status in [500, 502, 503, 504, 524, 529] {
@@ -144,7 +143,9 @@ mod tests {
         check(429, Some(1), rate, failed(429), Answered);
         check(429, Some(30), rate, limited(30, 429), Answered);
         check(429, Some(1 << 20), rate, limited(6 * 3600, 429), Answered);
-        check(429, None, UsedUp::Money, Limited(Some(MONEY), Why::Money), Answered);
+        for status in [400, 402, 429] {
+            check(status, None, UsedUp::Money, KeyRefused(Why::Money), Answered);
+        }
         let week = Duration::from_secs(7 * 86_400);
         check(429, Some(9), UsedUp::Subscription(Some(week)), Limited(Some(week), Why::Subscription), Answered);
     }

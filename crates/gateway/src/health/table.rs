@@ -15,14 +15,15 @@ use crate::signals::Signals;
 const CIRCUITS: usize = 256;
 /// Bytes that are kept of a model's name.
 const NAME: usize = 128;
-/// A key that was refused is tried again after this time.
+/// A key that was refused is tried again after this time; one without money each time, since nothing says that there is
+/// some again.
 const FIRST_REST: Duration = Duration::from_secs(600);
 /// And at least so often.
 const LONGEST_REST: Duration = Duration::from_secs(24 * 3600);
 
-/// Ids are hashes already.
-#[derive(Debug, Default)]
-pub(super) struct AsItIs(u64);
+/// For keys that are hashes already.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -55,6 +56,7 @@ struct Known {
 #[derive(Debug, Clone, Copy)]
 struct Refusals {
     slot: Slot,
+    why: Why,
     since: Time,
     until: Time,
     times: u32,
@@ -72,7 +74,7 @@ impl Table {
         let key = self.refused.iter().find(|refusals| refusals.slot == slot && now < refusals.until);
         let known = self.targets.get(&id);
         let look = match (key, known) {
-            (Some(refusals), _) => Look::KeyRefused(refusals.until),
+            (Some(refusals), _) => Look::KeyRefused(refusals.until, refusals.why),
             (None, None) => Look::Well,
             (None, Some(known)) => match known.circuit.look(now) {
                 circuit::Look::Closed => known.quotas.short_until(prompt, now).map_or(Look::Well, Look::Spent),
@@ -133,8 +135,13 @@ impl Table {
     }
 
     pub(super) fn record(&mut self, now: Time, id: u64, slot: Slot, kind: Kind, outcome: Outcome) {
+        let outcome = match outcome {
+            // Who does not count may say so by refusing the key, which says nothing of what else that is good for.
+            Outcome::KeyRefused(why) if self.targets.get(&id).is_some_and(Known::counts) => Outcome::Failed(why),
+            outcome => outcome,
+        };
         match outcome {
-            Outcome::KeyRefused => self.refuse(now, slot),
+            Outcome::KeyRefused(why) => self.refuse(now, slot, why),
             Outcome::Good { .. } => self.refused.retain(|refusals| refusals.slot != slot),
             Outcome::Answered | Outcome::Overtaken | Outcome::Failed(_) | Outcome::Limited(..) => {}
         }
@@ -146,12 +153,15 @@ impl Table {
         known.circuit.record(now, kind, outcome.verdict());
     }
 
-    fn refuse(&mut self, now: Time, slot: Slot) {
-        let times = self.refused.iter().find(|refusals| refusals.slot == slot).map_or(0, |refusals| refusals.times);
-        let since = self.refused.iter().find(|refusals| refusals.slot == slot).map_or(now, |refusals| refusals.since);
-        self.refused.retain(|refusals| refusals.slot != slot);
-        let rest = FIRST_REST.saturating_mul(1 << times.min(16)).min(LONGEST_REST);
-        self.refused.push(Refusals { slot, since, until: now + rest, times: times + 1 });
+    fn refuse(&mut self, now: Time, slot: Slot, why: Why) {
+        let before =
+            self.refused.iter().position(|refusals| refusals.slot == slot).map(|at| self.refused.swap_remove(at));
+        let (since, times) = before.map_or((now, 0), |refusals| (refusals.since, refusals.times));
+        let rest = match why {
+            Why::Money => FIRST_REST,
+            _ => FIRST_REST.saturating_mul(1 << times.min(16)).min(LONGEST_REST),
+        };
+        self.refused.push(Refusals { slot, why, since, until: now + rest, times: times + 1 });
     }
 
     /// Whether this key was refused, and not accepted since.
@@ -191,6 +201,7 @@ impl Table {
             .sort_by(|a, b| (&a.model, a.operation.as_str(), a.slot).cmp(&(&b.model, b.operation.as_str(), b.slot)));
         let keys = self.refused.iter().map(|refusals| KeyReport {
             slot: refusals.slot,
+            why: refusals.why,
             refused_for: refusals.since.until(now),
             again_in: now.until(refusals.until),
         });
@@ -241,6 +252,8 @@ pub struct CircuitReport {
 pub struct KeyReport {
     /// Which one.
     pub slot: Slot,
+    /// It is not accepted, or has no money left.
+    pub why: Why,
     /// For how long it has been refused.
     pub refused_for: Duration,
     /// When it is tried again.
@@ -248,6 +261,10 @@ pub struct KeyReport {
 }
 
 impl Known {
+    fn counts(&self) -> bool {
+        self.operation == Operation::CountTokens
+    }
+
     fn report(&self, now: Time) -> CircuitReport {
         let (failed, slow, recent) = self.circuit.counts(now);
         CircuitReport {

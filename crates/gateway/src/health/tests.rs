@@ -83,19 +83,47 @@ fn a_client_that_goes_away_leaves_the_try_to_the_next() {
 #[test]
 fn a_key_that_is_refused_rests_for_every_model_and_comes_back() {
     let health = health();
-    attempt(&health, at(0), &HERE, Outcome::KeyRefused);
+    attempt(&health, at(0), &HERE, Outcome::KeyRefused(Why::Status(401)));
     let other = place(Slot::Stored(0), "n", Operation::CountTokens);
-    assert_eq!(look(&health, at(1), &other), Look::KeyRefused(at(600)));
+    assert_eq!(look(&health, at(1), &other), Look::KeyRefused(at(600), Why::Status(401)));
     assert!(health.enter(at(1), &other, 0, Entry::IfWell).is_none());
     assert_eq!(look(&health, at(1), &place(Slot::Stored(1), "m", Operation::Generation)), Look::Well);
     let [key] = health.report(at(60), 0).1[..] else { panic!("one key was refused") };
     let (minute, rest) = (Duration::from_secs(60), Duration::from_secs(540));
     assert_eq!((key.slot, key.refused_for, key.again_in), (Slot::Stored(0), minute, rest));
     assert_eq!(look(&health, at(600), &HERE), Look::Well, "it is tried again");
-    attempt(&health, at(600), &HERE, Outcome::KeyRefused);
-    assert_eq!(look(&health, at(601), &HERE), Look::KeyRefused(at(1800)));
+    attempt(&health, at(600), &HERE, Outcome::KeyRefused(Why::Status(401)));
+    assert_eq!(look(&health, at(601), &HERE), Look::KeyRefused(at(1800), Why::Status(401)));
     attempt(&health, at(1800), &HERE, Outcome::Good { first: None });
     assert_eq!(health.report(at(1800), 0).1, []);
+}
+
+#[test]
+fn a_key_without_money_rests_for_every_model_and_no_longer_each_time() {
+    let health = health();
+    for began in [0, 600, 1200] {
+        attempt(&health, at(began), &HERE, Outcome::KeyRefused(Why::Money));
+        let other = place(Slot::Stored(0), "n", Operation::Generation);
+        assert_eq!(look(&health, at(began + 1), &other), Look::KeyRefused(at(began + 600), Why::Money));
+    }
+    let (circuits, keys) = health.report(at(1201), 0);
+    assert_eq!((circuits[0].failed, keys[0].why.to_string()), (0, "its account has no money left".into()));
+    health.reset(0);
+    assert_eq!(look(&health, at(1201), &HERE), Look::Well);
+}
+
+#[test]
+fn a_key_that_is_refused_where_tokens_are_counted_serves_what_is_asked_otherwise() {
+    let health = health();
+    let counting = place(Slot::Stored(0), "m", Operation::CountTokens);
+    for why in [Why::Status(401), Why::Money] {
+        for second in 0..10 {
+            attempt(&health, at(second), &counting, Outcome::KeyRefused(why));
+        }
+        assert_eq!(look(&health, at(10), &HERE), Look::Well);
+        assert!(matches!(look(&health, at(10), &counting), Look::Open(_, Some(told)) if told == why));
+        health.reset(0);
+    }
 }
 
 #[test]

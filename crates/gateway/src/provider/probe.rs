@@ -108,7 +108,8 @@ impl Probe<'_> {
         write::field(&mut out, b"host", self.base.origin.host_header().as_bytes());
         write::field(&mut out, b"accept", b"application/json");
         write::field(&mut out, b"accept-encoding", b"identity");
-        write::field(&mut out, b"anthropic-version", b"2023-06-01");
+        let (name, version) = headers::ANTHROPIC_VERSION;
+        write::field(&mut out, name.as_bytes(), version.as_bytes());
         for (name, value) in self.headers {
             write::field(&mut out, name.as_bytes(), value.expose().as_bytes());
         }

@@ -4,13 +4,13 @@ mod bodies;
 mod delivery;
 mod observed;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use foldhash::HashMap;
 use ledger::Ledger;
 use ledger::journal::Ack;
 use ledger::money::NanoUsd;

@@ -1,8 +1,8 @@
 //! How long answers took and how many tokens they had since the start: histograms by provider and model.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::HashMap;
 use ledger::record::{Operation, Outcome, Record};
 
 /// Models of a provider that are told apart. Callers choose names: only answered ones get a place, others share [`OTHER`].
@@ -129,14 +129,14 @@ impl Observed {
             Some(models) => models,
             None => all.entry(provider.into()).or_default(),
         };
-        let mut model = record.parties.model.as_deref().unwrap_or(OTHER);
-        if !models.contains_key(model) && (record.outcome != Outcome::Success || models.len() >= MODELS) {
-            model = OTHER;
+        let model = record.parties.model.as_deref().unwrap_or(OTHER);
+        if let Some(series) = models.get_mut(model) {
+            series.add(record);
+            return;
         }
-        match models.get_mut(model) {
-            Some(series) => series.add(record),
-            None => models.entry(model.into()).or_insert_with(Series::new).add(record),
-        }
+        let is_new = record.outcome == Outcome::Success && models.len() < MODELS;
+        let model = if is_new { model } else { OTHER };
+        models.entry(model.into()).or_insert_with(Series::new).add(record);
     }
 
     /// Everything, by provider and model, in the order of their names.

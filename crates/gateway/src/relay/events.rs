@@ -165,16 +165,19 @@ impl Events {
     /// Takes the pieces that one read brought; what is to be sent now is appended to `ready`.
     pub fn pass(&mut self, fresh: &mut Vec<Bytes>, ready: &mut Vec<Bytes>) {
         for piece in fresh.drain(..) {
-            let Self { splitter, meter, tap, partial, other, .. } = &mut *self;
+            let Self { splitter, meter, tap, partial, other, tail, within, .. } = &mut *self;
             let border = match other {
                 None => splitter.push(&piece, |event| see(meter, tap.as_ref(), partial.as_deref_mut(), &event)),
                 Some(other) => {
-                    other.push(&piece);
-                    splitter.push(&piece, |event| {
-                        if let Some(tap) = tap {
-                            tap.event(&event);
-                        }
-                    })
+                    let border = other.push(&piece);
+                    // Whole events alone, so that those who begin to watch do not begin within one.
+                    if let (Some(tap), Some(border), false) = (tap.as_ref(), border, *within)
+                        && tap.is_watched()
+                    {
+                        let whole = tail.iter().map(|part| &part[..]).chain([&piece[..border]]);
+                        whole.for_each(|part| _ = splitter.push(part, |event| tap.event(&event)));
+                    }
+                    border
                 }
             };
             match border {
@@ -218,6 +221,9 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Hub;
+    use ledger::record::Id;
+    use std::sync::Arc;
 
     fn pass(events: &mut Events, piece: &Bytes) -> Vec<Bytes> {
         let mut ready = vec![];
@@ -236,6 +242,23 @@ mod tests {
         assert_eq!(sent.concat(), b"event: b\ndata: 2\n\n");
         assert_eq!((sent[0].as_ptr(), sent[1].as_ptr()), (first[18..].as_ptr(), second.as_ptr()));
         assert!(events.at_border());
+    }
+
+    #[test]
+    fn who_watches_an_answer_of_another_protocol_is_told_of_whole_events() {
+        let hub = Arc::new(Hub::default());
+        let mut events = Events::of(Protocol::OpenAiChat);
+        events.tap(Tap::new(hub.clone(), Id(1), Protocol::OpenAiChat));
+        let said = |text: &str| format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+        let stream = Bytes::from(["one", "two", "three", "four"].map(said).concat());
+        let (early, late) = (stream.slice(..70), stream.slice(70..));
+        let mut sent = pass(&mut events, &early);
+        let mut viewer = hub.watch().unwrap();
+        late.chunks(9).for_each(|piece| sent.extend(pass(&mut events, &Bytes::copy_from_slice(piece))));
+        assert_eq!(sent.concat(), stream);
+        let told = std::iter::from_fn(|| viewer.more()).map(|event| String::from_utf8(event.to_vec()).unwrap());
+        let told: Vec<_> = told.map(|event| event.rsplit('"').nth(1).unwrap().to_owned()).collect();
+        assert_eq!(told, ["two", "three", "four"]);
     }
 
     #[test]

@@ -4,8 +4,10 @@ mod events;
 mod opening;
 mod seam;
 mod stream;
+mod view;
 
 pub use events::Events;
 pub use opening::{Beginning, Opened, open};
 pub use seam::{Joined, Seam};
-pub use stream::{Ended, Framed, Gate, IDLE, Limits, Paused, Relay, Report, Seen, Settle, View, Whole};
+pub use stream::{Ended, Framed, Gate, IDLE, Limits, Paused, Relay, Report, Seen, Settle};
+pub use view::{View, Whole};

@@ -64,16 +64,26 @@ impl Refused {
 
     /// From the data of an `error` event, which has no status: the one that its kind stands for.
     pub fn of_event(data: &[u8], signals: &Signals) -> Self {
-        let said = refusal::within(std::str::from_utf8(data).unwrap_or_default());
-        Self::said(said.kind.status(), signals, &said)
+        Self::of_error(&refusal::within(std::str::from_utf8(data).unwrap_or_default()), signals)
+    }
+
+    /// From an error that has no status: the one that its kind stands for.
+    pub fn of_error(said: &ApiError, signals: &Signals) -> Self {
+        Self::said(said.kind.status(), signals, said)
+    }
+
+    /// From the word that ended a stream.
+    pub fn of_word(word: &str) -> Self {
+        Self::of_error(&ApiError::new(refusal::of_word(word), ""), &Signals::default())
     }
 
     fn said(status: u16, signals: &Signals, said: &ApiError) -> Self {
         let retry_after = signals.retry_after.or(said.retry_after);
-        let is_money = said.kind == ErrorKind::Quota || said.code.as_deref() == Some("billing_error");
+        let is_money = matches!(said.kind, ErrorKind::Quota | ErrorKind::Billing)
+            || status == 429 && said.code.as_deref() == Some("billing_error");
         let used_up = match signals.subscription {
-            _ if status != 429 => UsedUp::Rate,
             _ if is_money => UsedUp::Money,
+            _ if status != 429 => UsedUp::Rate,
             Some(window) if window.rejected => UsedUp::Subscription(window.reset_in.or(retry_after)),
             _ => UsedUp::Rate,
         };
@@ -109,7 +119,14 @@ mod tests {
         check(429, spent, (429, UsedUp::Money));
         check(429, r#""type":"insufficient_quota","code":"insufficient_quota""#, (429, UsedUp::Money));
         check(429, r#""type":"billing_error""#, (429, UsedUp::Money));
-        check(402, r#""type":"billing_error""#, (402, UsedUp::Rate));
+        check(402, r#""type":"billing_error""#, (402, UsedUp::Money));
+        check(402, r#""type":"something_new""#, (402, UsedUp::Money));
+        check(400, r#""type":"invalid_request_error""#, (400, UsedUp::Rate));
+        let no_credit = r#""type":"invalid_request_error","message":"Your credit balance is too low to access it.""#;
+        let refused =
+            |status| Refused::of(status, &Signals::default(), format!(r#"{{"error":{{{no_credit}}}}}"#).as_bytes());
+        assert_eq!((refused(400).status, refused(400).used_up), (400, UsedUp::Money));
+        assert_eq!(refused(403).used_up, UsedUp::Rate, "it is forbidden for another reason");
         for odd in ["<html>", "", "[]"] {
             let refused = Refused::of(502, &Signals::default(), odd.as_bytes());
             assert_eq!((refused.status, refused.used_up), (502, UsedUp::Rate), "{odd}");
@@ -149,5 +166,7 @@ mod tests {
             assert_eq!(Refused::of_event(data.as_bytes(), &Signals::default()).status, status, "{kind}");
         }
         assert_eq!(Refused::of_event(b"not json", &Signals::default()).status, 500);
+        assert_eq!((Refused::of_word("overloaded_error").status, Refused::of_word("new").status), (529, 500));
+        assert_eq!(Refused::of_word("billing_error").used_up, UsedUp::Money);
     }
 }

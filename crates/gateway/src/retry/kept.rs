@@ -144,8 +144,11 @@ mod tests {
     fn money_that_is_gone_is_ours_to_know_or_the_clients() {
         let gone = Failure::Refused(Refused { used_up: UsedUp::Money, ..r(429) });
         check(&[(gone, ours()), (refused(404), ours())], (1, false));
-        check(&[(gone, theirs()), (refused(500), ours())], (0, true));
         check(&[(gone, theirs())], (0, false));
+        // The provider's words, and not ours: clients know what to do about it.
+        let spent = Failure::Refused(Refused { used_up: UsedUp::Money, ..r(402) });
+        check(&[(spent, ours()), (refused(529), ours())], (1, true));
+        check(&[(spent, ours()), (spent, ours())], (0, false));
     }
 
     #[test]

@@ -83,12 +83,14 @@ pub fn judge(failure: &Failure, tried: &Tried, budget: &Budget, chance: u64) -> 
         Failure::Late if !tried.stream => Verdict::GiveUp,
         Failure::Late | Failure::Broken | Failure::Empty => Verdict::Next,
         Failure::Refused(refused) | Failure::FirstEvent(refused) => match (refused.status, refused.used_up) {
-            (401 | 403, _) if tried.owner == Owner::Client => Verdict::GiveUp,
+            // The caller's own key and the caller's own money are the caller's own matter.
+            (401 | 403, _) | (_, UsedUp::Money) if tried.owner == Owner::Client => Verdict::GiveUp,
+            (_, UsedUp::Money) => Verdict::Next,
             (401 | 403 | 404, _) => Verdict::Next,
             (429, UsedUp::Subscription(_)) if tried.owner == Owner::Client && !tried.replaces_subscription => {
                 Verdict::GiveUp
             }
-            (429, UsedUp::Money | UsedUp::Subscription(_)) => Verdict::Next,
+            (429, UsedUp::Subscription(_)) => Verdict::Next,
             (429 | 503 | 529, _) if refused.should_retry != Some(false) => match refused.retry_after {
                 Some(wait) if wait <= QUICK => again(wait + spread(wait, chance)),
                 _ => Verdict::Next,
@@ -140,6 +142,11 @@ mod tests {
         Failure::Refused(Refused { status: 429, retry_after: None, should_retry: None, used_up })
     }
 
+    /// The money is gone, said with this status.
+    fn spent(status: u16) -> Failure {
+        Failure::Refused(Refused { status, retry_after: None, should_retry: None, used_up: UsedUp::Money })
+    }
+
     #[derive(Debug, PartialEq)]
     enum Want {
         Again,
@@ -188,7 +195,9 @@ mod tests {
             (waits(529, 1), Again),
             (waits(500, 1), Next),
             (waits(400, 1), GiveUp),
-            (used_up(UsedUp::Money), Next),
+            (spent(400), Next),
+            (spent(402), Next),
+            (spent(429), Next),
             (used_up(UsedUp::Subscription(None)), Next),
         ] {
             check(failure, ours(), want);
@@ -210,7 +219,9 @@ mod tests {
         check(refused(403), theirs(), GiveUp);
         check(refused(404), theirs(), Next);
         check(refused(529), theirs(), Next);
-        check(used_up(UsedUp::Money), theirs(), Next);
+        for status in [400, 402, 429] {
+            check(spent(status), theirs(), GiveUp);
+        }
         check(used_up(UsedUp::Subscription(None)), theirs(), GiveUp);
         check(used_up(UsedUp::Subscription(None)), Tried { replaces_subscription: true, ..theirs() }, Next);
     }

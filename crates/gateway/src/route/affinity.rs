@@ -1,12 +1,13 @@
 //! Where a session's prompts are in a cache: the provider and the key that served it last.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::health::{Slot, Time};
+use foldhash::quality::RandomState;
+
+use crate::health::{AsItIs, Slot, Time};
 use crate::party::Party;
 
 /// Sessions that are remembered.
@@ -61,15 +62,17 @@ pub struct Measured {
     pub keeps: Duration,
 }
 
+type Homes = HashMap<SessionKey, Home, BuildHasherDefault<AsItIs>>;
+
 /// The homes of sessions, bounded in number: those that were not used for longest are forgotten.
 #[derive(Debug, Default)]
 pub struct Affinity {
-    homes: Mutex<HashMap<SessionKey, Home>>,
+    homes: Mutex<Homes>,
     hasher: RandomState,
 }
 
 impl Affinity {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Home>> {
+    fn lock(&self) -> MutexGuard<'_, Homes> {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -78,7 +81,12 @@ impl Affinity {
         let session = party.session.as_deref()?;
         // Clients that do not name their agents still keep them apart from the main loop.
         let agent = party.agent.unwrap_or(if party.is_sub_agent() { "sub" } else { "" });
-        Some(SessionKey(self.hasher.hash_one((session, agent, model))))
+        let mut hasher = self.hasher.build_hasher();
+        // With the lengths no two of them are the same text.
+        let lengths = (session.len() as u64) << 32 | (agent.len() as u64) << 1 | u64::from(model.is_some());
+        hasher.write_u64(lengths);
+        [session, agent, model.unwrap_or("")].iter().for_each(|text| hasher.write(text.as_bytes()));
+        Some(SessionKey(hasher.finish()))
     }
 
     /// Where it was served last.

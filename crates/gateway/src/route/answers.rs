@@ -4,7 +4,7 @@ use super::facts::Facts;
 use super::rules::{RuleSet, Test};
 use crate::glob::{Folded, Glob, Letters};
 
-/// Conditions whose answers are kept for the other rules that have them too; any further one is looked at again.
+/// Conditions on texts whose answers are kept for the other rules that have them too; any further one is looked at again.
 const KEPT: usize = 256;
 /// Subjects whose texts are kept. The last of them are headers; any further one is looked at again.
 const SUBJECTS: usize = 16;
@@ -70,7 +70,7 @@ impl Gate {
 pub(super) struct Answers<'r, 'f> {
     rules: &'r RuleSet,
     facts: &'r Facts<'f>,
-    /// A bit for each condition: whether somebody has asked, and whether it holds.
+    /// A bit for each condition on a text: whether somebody has asked, and whether it holds.
     asked: [u64; KEPT / 64],
     holds: [u64; KEPT / 64],
     /// What those texts are made of that somebody has asked for.
@@ -99,22 +99,23 @@ impl<'r, 'f> Answers<'r, 'f> {
 
     /// Whether the condition at this place holds.
     pub(super) fn ask(&mut self, at: usize) -> bool {
+        match &self.rules.tests[at] {
+            Test::Text(subject, globs) => self.fits_once(at, *subject, globs),
+            test => test.holds(self.facts),
+        }
+    }
+
+    /// [`Self::fits`], unless that is known already.
+    fn fits_once(&mut self, at: usize, subject: Subject, globs: &[Glob]) -> bool {
         let (word, bit) = (at / 64, 1 << (at % 64));
         if word >= self.asked.len() {
-            return self.look(at);
+            return self.fits(subject, globs);
         }
         if self.asked[word] & bit == 0 {
             self.asked[word] |= bit;
-            self.holds[word] |= if self.look(at) { bit } else { 0 };
+            self.holds[word] |= if self.fits(subject, globs) { bit } else { 0 };
         }
         self.holds[word] & bit != 0
-    }
-
-    fn look(&mut self, at: usize) -> bool {
-        match &self.rules.tests[at] {
-            Test::Text(subject, globs) => self.fits(*subject, globs),
-            test => test.holds(self.facts),
-        }
     }
 
     /// Whether there is a text, and one of the patterns fits.

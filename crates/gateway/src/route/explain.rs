@@ -1,13 +1,13 @@
 //! Why a request goes where it goes. A plan that nobody asks about says nothing, and costs nothing for it.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use super::answers::Subject;
 use super::facts::Facts;
 use super::rules::{RuleSet, Test};
 use super::{Cause, Keys, NoPlan, Plan};
 use crate::config::{Agent, NanoUsd};
-use crate::health::{Look, Slot, Time};
+use crate::health::{Look, Slot, Time, Why, write_number};
 
 /// Bytes after which no more candidates are written into a record.
 const NOTED: usize = 3000;
@@ -106,7 +106,12 @@ fn write_look(look: Look, now: Time, f: &mut impl fmt::Write) -> fmt::Result {
             why.map_or(Ok(()), |why| write!(f, ": {why}"))
         }
         Look::Spent(until) => write!(f, "its rate limits leave no room for {} s", seconds(until)),
-        Look::KeyRefused(until) => write!(f, "its key was refused (401); it is tried again in {} s", seconds(until)),
+        Look::KeyRefused(until, Why::Money) => {
+            write!(f, "its key has no money left; it is tried again in {} s", seconds(until))
+        }
+        Look::KeyRefused(until, _) => {
+            write!(f, "its key was refused (401); it is tried again in {} s", seconds(until))
+        }
     }
 }
 
@@ -168,7 +173,8 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// One line of a candidate; those that are targets are counted.
+/// One line of a candidate; those that are targets are counted. It is put together from its pieces: the record of every
+/// request has such lines, and formatting would cost as much as all the rest of the decision.
 fn write_candidate(
     out: &mut impl fmt::Write,
     taken: &mut usize,
@@ -180,15 +186,19 @@ fn write_candidate(
     match verdict {
         Verdict::Taken | Verdict::LastResort(_) => {
             *taken += 1;
-            write!(out, "{taken}. {provider}")?;
+            write_number(*taken, out)?;
+            out.write_str(". ")?;
         }
-        _ => write!(out, "-  {provider}")?,
+        _ => out.write_str("-  ")?,
     }
+    out.write_str(provider)?;
     if !model.is_empty() {
-        write!(out, ", model {model}")?;
+        out.write_str(", model ")?;
+        out.write_str(model)?;
     }
     if let Some(slot) = slot {
-        write!(out, ", {slot}")?;
+        out.write_str(", ")?;
+        slot.write(out)?;
     }
     out.write_str(": ")?;
     verdict.write(help, now, out)?;
@@ -271,35 +281,47 @@ impl Trace for Noted<'_> {
 impl RuleSet {
     /// What decided, in words, a line each.
     pub(super) fn write_decided(&self, result: &Result<Plan<'_>, NoPlan<'_>>, out: &mut String) {
-        let name = |at: usize| match self.rules.get(at).and_then(|rule| rule.rule.name.as_deref()) {
-            Some(name) => format!("rule {} `{name}`", at + 1),
-            None => format!("rule {}", at + 1),
-        };
-        let _ = match result {
+        match result {
             Ok(plan) => {
-                let _ = match (plan.rule, plan.cause) {
-                    (Some(at), Cause::Rule(..)) | (Some(at), Cause::Subscription) => {
-                        writeln!(out, "{}: yes", name(at))
-                    }
-                    (Some(at), _) => writeln!(out, "{}: yes, it leaves the providers to others", name(at)),
-                    (None, _) => Ok(()),
-                };
+                if let Some(at) = plan.rule {
+                    self.push_rule(at, out);
+                    out.push_str(match plan.cause {
+                        Cause::Rule(..) | Cause::Subscription => ": yes\n",
+                        _ => ": yes, it leaves the providers to others\n",
+                    });
+                }
                 match plan.cause {
-                    Cause::Rule(..) => Ok(()),
-                    Cause::Agent(name) => writeln!(out, "agent type `{name}` is in `agentRules`"),
-                    Cause::Tier(tier) => writeln!(out, "the model contains `{tier}` of `modelTierRules`"),
-                    Cause::Default => writeln!(out, "`defaultProvider`, then `fallbackChain`"),
+                    Cause::Rule(..) => {}
+                    Cause::Agent(name) => out.extend(["agent type `", name, "` is in `agentRules`\n"]),
+                    Cause::Tier(tier) => out.extend(["the model contains `", tier, "` of `modelTierRules`\n"]),
+                    Cause::Default => out.push_str("`defaultProvider`, then `fallbackChain`\n"),
                     Cause::Subscription => {
-                        writeln!(out, "the caller's subscription is used up: `onSubscriptionLimit`")
+                        out.push_str("the caller's subscription is used up: `onSubscriptionLimit`\n");
                     }
                 }
             }
-            Err(NoPlan::Refused { rule, message, .. }) => writeln!(out, "{} refuses: {message}", name(*rule)),
-            Err(NoPlan::NoTarget { rule }) => {
-                let _ = rule.map_or(Ok(()), |at| writeln!(out, "{}: yes", name(at)));
-                writeln!(out, "no provider can take this request")
+            Err(NoPlan::Refused { rule, message, .. }) => {
+                self.push_rule(*rule, out);
+                out.extend([" refuses: ", message, "\n"]);
             }
-        };
+            Err(NoPlan::NoTarget { rule }) => {
+                if let Some(at) = rule {
+                    self.push_rule(*at, out);
+                    out.push_str(": yes\n");
+                }
+                out.push_str("no provider can take this request\n");
+            }
+        }
+    }
+
+    /// A rule by its number, and its name if it has one.
+    fn push_rule(&self, at: usize, out: &mut String) {
+        out.push_str("rule ");
+        // Memory takes every digit.
+        let _ = write_number(at + 1, out);
+        if let Some(name) = self.rules.get(at).and_then(|rule| rule.rule.name.as_deref()) {
+            out.extend([" `", name, "`"]);
+        }
     }
 }
 

@@ -18,11 +18,15 @@ enum Family {
 
 impl Family {
     fn of(model: &str) -> Option<Self> {
+        let model = model.as_bytes();
         let begins = |words: &[&str]| {
-            words.iter().any(|word| model.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word)))
+            let is_it =
+                |word: &&str| model.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word.as_bytes()));
+            words.iter().any(is_it)
         };
         // Models that anybody may serve, and names with a tag or a maker before them, as those who serve them write it.
-        if begins(&["gpt-oss", "deepseek-r1", "deepseek-coder"]) || model.contains([':', '/']) {
+        if begins(&["gpt-oss", "deepseek-r1", "deepseek-coder"]) || model.iter().any(|byte| matches!(byte, b':' | b'/'))
+        {
             return None;
         }
         if begins(&["claude"]) {

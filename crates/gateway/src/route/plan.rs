@@ -48,10 +48,13 @@ impl RuleSet {
         let lines = String::with_capacity(256);
         let mut noted = Noted { rules: self, keys: view.keys, now: view.now, lines, taken: 0 };
         let plan = self.plan_with(facts, purse, view, &mut noted);
-        let mut text = String::with_capacity(64 + noted.lines.len());
-        self.write_decided(&plan, &mut text);
-        text.push_str(&noted.lines);
-        text.truncate(text.trim_end().len());
+        let mut decided = String::with_capacity(64);
+        self.write_decided(&plan, &mut decided);
+        if noted.lines.is_empty() {
+            decided.truncate(decided.trim_end().len());
+        }
+        // Made in its right size: to cut a buffer to its size costs more than to fill another one.
+        let text = [&*decided, noted.lines.trim_end()].concat();
         (plan, Some(text.into()))
     }
 
@@ -178,11 +181,13 @@ impl RuleSet {
     /// The first rule that matches.
     fn matching<T: Trace>(&self, facts: &Facts<'_>, trace: &mut T) -> Option<(usize, &Compiled)> {
         let mut answers = Answers::new(self, facts);
-        for (at, (rule, gate)) in self.rules.iter().zip(&self.gates).enumerate() {
-            let failed = match answers.may_pass(gate) {
-                true => rule.tests.iter().copied().find(|test| !answers.ask(*test)),
-                false => Some(gate.test()),
-            };
+        for (at, gate) in self.gates.iter().enumerate() {
+            if !answers.may_pass(gate) {
+                trace.unmatched(at, gate.test());
+                continue;
+            }
+            let rule = &self.rules[at];
+            let failed = rule.tests.iter().copied().find(|test| !answers.ask(*test));
             let Some(test) = failed else { return Some((at, rule)) };
             trace.unmatched(at, test);
         }

@@ -5,6 +5,7 @@ use http1::RequestHead;
 use crate::catalog::Auth;
 use crate::client::peer::Peer;
 use crate::error::{ErrorKind, Refusal, Retry};
+use crate::headers::bearer;
 use crate::route::{Purse, RuleSet, vendor_of_key};
 use crate::secret::Secret;
 
@@ -86,12 +87,6 @@ impl<'a> Presented<'a> {
     fn any(&self, test: impl Fn(&str) -> bool) -> bool {
         self.bearer.is_some_and(&test) || self.api_key.is_some_and(&test)
     }
-}
-
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
-    let (scheme, token) = value.split_at(end);
-    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
 }
 
 fn unreadable() -> Refusal {

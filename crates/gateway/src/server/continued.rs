@@ -21,10 +21,13 @@ use crate::server::step::Judged;
 
 /// Whether an answer could be gone on with if it broke off: plain text of a model that takes the beginning of its turn.
 pub(super) fn can_go_on(won: &Won<'_>, facts: &Facts<'_>, body: Option<&HeldBody>) -> bool {
-    let is_plain = body.is_some_and(|body| body.text.as_ptr() == body.bytes.as_ptr());
-    let continues = won.asked_for.as_ref().is_some_and(|(model, _)| wire::models::continues_turns(model));
+    let is_plain = |body: &HeldBody| body.text.as_ptr() == body.bytes.as_ptr();
     let is_stream = won.answer.status == 200 && matches!(won.view, View::Events(_));
-    facts.protocol == Protocol::AnthropicMessages && is_stream && is_plain && continues && !facts.thinking()
+    facts.protocol == Protocol::AnthropicMessages
+        && is_stream
+        && body.is_some_and(is_plain)
+        && won.asked_for.as_ref().is_some_and(|(model, _)| wire::models::continues_turns(model))
+        && !facts.thinking()
 }
 
 /// An answer that broke off.

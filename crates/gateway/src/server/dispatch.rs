@@ -237,7 +237,9 @@ impl Exchange {
                     None => self.step(client, &step, &kept, pass, &mut turn).await?,
                     Some(after) => {
                         let hedge = Hedge { after, plan: &plan, at };
-                        let (came, next) = self.hedged(client, &step, &kept, pass, &mut turn, &hedge).await?;
+                        // In memory of its own: most requests have no use for it.
+                        let race = Box::pin(self.hedged(client, &step, &kept, pass, &mut turn, &hedge));
+                        let (came, next) = race.await?;
                         at = next;
                         came
                     }

@@ -34,7 +34,6 @@ use crate::server::dispatch::{Asked, Dispatched, What};
 use crate::server::replay;
 use crate::server::request::Fitted;
 use crate::server::translated::{Asks, does_not_count};
-use crate::signals::Signals;
 
 /// A non-stream answer may take this long, whatever `timeoutSecs` says: models think.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
@@ -84,8 +83,7 @@ fn failed(ended: &Ended, error: Option<&str>, slot: Slot) -> Option<Outcome> {
         Ended::Truncated(_) => Some(Outcome::Failed(Why::Broken)),
         Ended::Timeout(IDLE) => Some(Outcome::Failed(Why::Late)),
         Ended::UpstreamError => {
-            let data = serde_json::json!({ "type": "error", "error": { "type": error? } });
-            let refused = Refused::of_event(data.to_string().as_bytes(), &Signals::default());
+            let refused = Refused::of_word(error?);
             let owner = if slot == Slot::Client { Owner::Client } else { Owner::Ours };
             Some(Outcome::of(&retry::Failure::FirstEvent(refused), owner))
         }
@@ -161,7 +159,7 @@ pub(super) async fn exchange<S: Io>(
                     this.draft.take().into_iter().for_each(Draft::forget);
                     replay::rejoined(client, reader, worker, key).await
                 }
-                None => this.detached(client, head, worker, (means, body), key).await,
+                None => Box::pin(this.detached(client, head, worker, (means, body), key)).await,
             }
         }
         admitted => this.conclude(client, head, worker, admitted).await,
@@ -306,7 +304,8 @@ impl Exchange {
             return self.count(client, head, worker, provider, body).await;
         }
         let asked = Asked { head, asks, body: body.as_ref(), facts: &facts, means: &means, purse: &purse, chance };
-        let dispatched = self.dispatch(client, worker, &asked, plan).await?;
+        // In memory of its own, which is given back before an answer streams for minutes.
+        let dispatched = Box::pin(self.dispatch(client, worker, &asked, plan)).await?;
         if let (Operation::CountTokens, Some(body), Some((provider, status))) =
             (self.operation, &body, dispatched.status())
             && does_not_count(provider, status)
@@ -347,7 +346,7 @@ impl Exchange {
             if let Some(mut tape) = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.answer)) {
                 tape.keep(&body);
             }
-            return self.whole(client, head, worker, *won, body, metered).await;
+            return Box::pin(self.whole(client, head, worker, *won, body, metered)).await;
         }
         let framed = framed(head, answer, &won.view);
         let keep_alive = keeps(client, head, worker) && framed != Framed::Close;
@@ -383,7 +382,7 @@ impl Exchange {
             let asked = Asked { head, asks, body: Some(&body), facts: &facts, means: &means, purse: &purse, chance };
             let (so_far, Paused { why, seam, view, .. }) = (paused.so_far(), *paused);
             let broken = Broken { seam, before: view.metered().unwrap_or_else(|| Meter::default().metered()) };
-            let joined = self.go_on(client, worker, &asked, rule, &mut won, broken).await;
+            let joined = Box::pin(self.go_on(client, worker, &asked, rule, &mut won, broken)).await;
             let draft = self.draft.as_mut();
             let is_over = joined.is_none();
             let mut closing =

@@ -18,6 +18,7 @@ use crate::client::inbound::{Claim, Operation};
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Worker;
+use crate::health::Why::Money;
 use crate::health::{Outcome, Pass};
 use crate::io::Io;
 use crate::provider::Provider;
@@ -202,7 +203,12 @@ pub(super) fn unix_ms() -> i64 {
 
 /// Whether a failed answer of this status may be followed by another attempt, so that its body is worth reading first.
 fn may_be_followed(status: u16, owner: Owner) -> bool {
-    matches!(status, 404 | 429 | 500..) || matches!(status, 401 | 403) && owner == Owner::Ours
+    matches!(status, 404 | 429 | 500..) || may_be_ours(status, owner)
+}
+
+/// Whether an error of this status may speak of our key, or of our money; some call the want of it a bad request.
+fn may_be_ours(status: u16, owner: Owner) -> bool {
+    owner == Owner::Ours && matches!(status, 400..=403 | 429)
 }
 
 /// Whether an error of this status could be over by itself.
@@ -291,7 +297,8 @@ impl Exchange {
                     beginning,
                     pass,
                     since: step.since,
-                    asked_for: routing.continue_on_break.then(|| (step.target.model.into(), step.target.renames)),
+                    asked_for: (routing.continue_on_break && step.tried.stream)
+                        .then(|| (step.target.model.into(), step.target.renames)),
                     final_word: status >= 400 && step.has_failed && !kept.borrow().may_pass() && !may_pass(status),
                     _turn: turn.take().expect("a target is won once"),
                 })))
@@ -301,9 +308,19 @@ impl Exchange {
                 self.used(used);
                 self.tried(step, outcome, status, error.as_deref());
                 let of_target = of_target.unwrap_or_else(|| Outcome::of(&failure, step.owner()));
-                if of_target == Outcome::KeyRefused && !pass.is_key_refused() {
+                if let Outcome::KeyRefused(why) = of_target
+                    && self.operation != Operation::CountTokens
+                    && !pass.is_key_refused()
+                {
                     let (provider, key) = (&step.provider.name, step.target.slot);
-                    warn!(id = %self.id, %provider, %key, "a stored key is not accepted (401) and rests: `cco providers` says for how long, `cco credentials store` replaces it");
+                    match why {
+                        Money => {
+                            warn!(id = %self.id, %provider, %key, "the account of a stored key has no money left: the key rests, `cco providers` says for how long")
+                        }
+                        _ => {
+                            warn!(id = %self.id, %provider, %key, "a stored key is not accepted (401) and rests: `cco providers` says for how long, `cco credentials store` replaces it")
+                        }
+                    }
                 }
                 pass.record(routing.now(), of_target);
                 Ok(Came::Failed(failure, what))
@@ -397,7 +414,7 @@ impl Step<'_, '_, '_> {
         let quick = refused.retry_after.is_some_and(|wait| wait <= QUICK);
         let again = quick && self.tried.again < self.tried.limit;
         // Whether it is our trouble shows in the body alone.
-        let ours = owner == Owner::Ours && matches!(status, 401 | 403 | 429);
+        let ours = may_be_ours(status, owner);
         let replaced = status == 429 && self.tried.replaces_subscription;
         let follows = (self.has_next || again || replaced) && self.tried.repeatable && may_be_followed(status, owner);
         let has_body = self.asked.head.method() != "HEAD";
@@ -537,7 +554,7 @@ impl Step<'_, '_, '_> {
                 // Some say within a good answer that they failed; what cannot be read may have been one.
                 let used = unknown().filter(|_| error.kind == ErrorKind::BadGateway);
                 self.trial.unanswered.set(false);
-                let failure = Why::FirstEvent(Refused::of_event(&translation::error_event(&error), &signals));
+                let failure = Why::FirstEvent(Refused::of_error(&error, &signals));
                 let what = What::Answer(self.told(to, &answer, error, self.asked.asks.id, said));
                 let fault = Fault::new(failure, what, Recorded::UpstreamError).status(status);
                 Ok(fault.error("its answer is an error").used(used).into())

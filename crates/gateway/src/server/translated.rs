@@ -15,7 +15,7 @@ use crate::coding::{self, Coding, Decoder};
 use crate::config::OnLoss;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Worker;
-use crate::headers;
+use crate::headers::{self, SHOULD_RETRY};
 use crate::io::Io;
 use crate::provider::Provider;
 use crate::relay::{Ended, View};
@@ -30,8 +30,6 @@ use crate::translation::{self, Answer, Upstream};
 
 /// Bytes of a whole answer that is translated, and that it may unpack to.
 pub(super) const WHOLE: usize = 64 * 1024 * 1024;
-/// The version of Anthropic's protocol that we write.
-const ANTHROPIC_VERSION: &[u8] = b"2023-06-01";
 
 /// What is told of a client's request where it is translated.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +133,8 @@ pub(super) fn prepare(
         write::field(&mut out, b"user-agent", agent);
     }
     if way.protocol == Protocol::AnthropicMessages {
-        write::field(&mut out, b"anthropic-version", ANTHROPIC_VERSION);
+        let (name, version) = headers::ANTHROPIC_VERSION;
+        write::field(&mut out, name.as_bytes(), version.as_bytes());
     }
     headers::own_fields(&mut out, changes.headers, &provider.headers);
     if let Some(credential) = credential {
@@ -190,6 +189,11 @@ pub(super) fn does_not_count(provider: &Provider, status: u16) -> bool {
 pub(super) fn refused(answer: &Answer, theirs: &ResponseHead, error: &ApiError, id: &str) -> (ResponseHead, Bytes) {
     let (status, mut told, body) = translation::error(answer.client(), error, id);
     told.append(&mut fields(answer, theirs));
+    // Clients of every protocol obey it.
+    let obeyed = theirs.get(SHOULD_RETRY).filter(|word| matches!(*word, b"true" | b"false"));
+    if let (Some(word), false) = (obeyed, told.iter().any(|(name, _)| *name == SHOULD_RETRY)) {
+        told.push((SHOULD_RETRY, String::from_utf8_lossy(word).into_owned()));
+    }
     let fields = told;
     let body = Bytes::from(body);
     (head(status, "application/json", &fields, Some(body.len())), body)

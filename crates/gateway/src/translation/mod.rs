@@ -433,12 +433,13 @@ impl Observing {
         self.client
     }
 
-    /// The next bytes.
-    pub fn push(&mut self, piece: &[u8]) {
-        self.observer.push(piece);
+    /// The next bytes; returns the offset after the last event that ends in this piece.
+    pub fn push(&mut self, piece: &[u8]) -> Option<usize> {
+        let border = self.observer.push(piece);
         if self.is_broken() {
             self.state = Reading::Lost;
         }
+        border
     }
 
     /// The upstream has closed.
@@ -489,10 +490,7 @@ impl Observing {
 
 /// What a whole answer of that protocol came to that passes untouched.
 pub fn whole_metered(protocol: Protocol, body: &[u8]) -> Metered {
-    let mut out = Vec::new();
-    let upstream = outbound(protocol);
-    let seen = transcode::whole(upstream, inbound(protocol), body, &Back::default(), &EMPTY, false, &mut out);
-    metered(&seen.unwrap_or_default())
+    metered(&transcode::seen(outbound(protocol), body).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ fn a_prompt_that_only_warms_a_cache_is_answered_without_an_upstream() {
 fn what_passes_untouched_is_followed_in_its_own_protocol() {
     for protocol in [C, R] {
         let mut observing = Observing::new(protocol);
-        said(protocol).chunks(7).for_each(|piece| observing.push(piece));
+        said(protocol).chunks(7).for_each(|piece| _ = observing.push(piece));
         observing.end();
         assert_eq!(observing.progress(), Progress::Ended);
         assert_eq!(observing.metered().usage.known().unwrap().tokens.output, 2);

@@ -1,9 +1,9 @@
 //! Connections to upstreams, and those that wait for their next request.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::time::Instant;
 
 use crate::io::{Inbox, is_quiet};

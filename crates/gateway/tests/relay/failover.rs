@@ -63,7 +63,7 @@ fn check_served(reply: &Reply, provider: &str, attempts: &str) {
 fn follows((mode, _, fault, ..): &Row) -> bool {
     let streamed = *mode == Mode::Stream;
     match fault.split('=').next().unwrap_or_default() {
-        "401" | "403" | "404" | "429" | "500" | "502" | "502-html" | "503" | "504" | "529" => true,
+        "401" | "402" | "403" | "404" | "429" | "500" | "502" | "502-html" | "503" | "504" | "529" => true,
         "error-first" | "close-before-head" | "garbage" | "redirect" => true,
         "error-mid" => !streamed,
         "header-bomb" => *fault != "header-bomb=100",
@@ -376,7 +376,9 @@ async fn where_repeating_cannot_help_the_client_is_told() {
         ("401", "401", 502, Some("false")),
         ("401", "500", 500, None),
         ("404", "529", 529, None),
-        ("404", "402", 402, Some("false")),
+        ("404", "402", 404, Some("false")),
+        ("402", "402", 402, Some("false")),
+        ("402", "529", 529, None),
     ] {
         let edit = |settings: &mut Value| {
             two(settings);
@@ -390,6 +392,44 @@ async fn where_repeating_cannot_help_the_client_is_told() {
                 let (kind, message) = reply.refusal();
                 assert!(kind == "api_error" && message.contains("does not accept the gateway's key"), "{message}");
             }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_of_ours_without_money_rests_and_another_provider_serves() {
+    let error =
+        |kind: &str, message: &str| format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}"#);
+    for (status, body) in [
+        ("402 Payment Required", error("billing_error", "spend limit reached")),
+        ("402 Payment Required", "no words".into()),
+        ("400 Bad Request", error("invalid_request_error", "Your credit balance is too low to access the API.")),
+        ("429 Too Many Requests", r#"{"error":{"message":"m","type":"x","code":"insufficient_quota"}}"#.into()),
+    ] {
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        in_house(two, async |house| {
+            let routing = &house.gateway.routing;
+            let rests = || routing.health.report(routing.now(), 0).1.first().map(|key| key.why.to_string());
+            // The caller's own money is the caller's own matter.
+            house.script([Step::Request, send(&*answer)]);
+            let own = messages(true, "x-api-key: sk-ant-api03-callers-own\r\n");
+            let reply = house.client().ask(own).await;
+            assert_eq!((reply.status, reply.text()), (status[..3].parse().unwrap(), &*body));
+            assert_eq!((reply.header("x-cco-attempts"), rests()), (Some("1"), None));
+            // Ours is ours to know, and no model is asked for with it for a while.
+            house.script([Step::Request, send(&*answer)]);
+            check_served(&house.client().ask(stream()).await, "second", "2");
+            assert_eq!(rests().as_deref(), Some("its account has no money left"), "{status}");
+            let other = String::from_utf8(stream()).unwrap().replace("claude-sonnet-4-5", "claude-sonnet-9-5");
+            check_served(&house.client().ask(other.into_bytes()).await, "second", "1");
+            let [.., first, second] = &house.records()[..] else { panic!("three records") };
+            assert_eq!(attempts(first)[0].1, Outcome::UpstreamError, "{first:?}");
+            assert!(second.route.as_deref().unwrap().contains("its key has no money left; it is tried again in"));
+            tokio::time::sleep(Duration::from_secs(601)).await;
+            check_served(&house.client().ask(stream()).await, "anthropic", "1");
+            assert_eq!(rests(), None);
         })
         .await;
     }

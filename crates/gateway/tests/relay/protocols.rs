@@ -30,7 +30,7 @@ const LANES: [Lane; 6] =
 const FAULTS: &[(&str, After, After)] = &[
     ("400", Final, Final),
     ("401", KeyRefused, KeyRefused),
-    ("402", Final, Final),
+    ("402", KeyRefused, KeyRefused),
     ("403", Next, Next),
     ("404", Next, Next),
     ("408", Final, Final),
@@ -68,7 +68,7 @@ const FAULTS: &[(&str, After, After)] = &[
 enum After {
     /// The next target is asked.
     Next,
-    /// The same, and our key counts as refused.
+    /// The same, and our key counts as refused, or as one without money.
     KeyRefused,
     /// The client gets it: nobody would say better.
     Final,
@@ -91,7 +91,7 @@ fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for lane in LANES {
         for (fault, stream, whole) in FAULTS {
-            let (stream, whole) = (lane.of(*stream, fault), lane.of_whole(*whole, fault));
+            let (stream, whole) = (*stream, lane.of_whole(*whole, fault));
             rows.extend([(lane, true, *fault, stream), (lane, false, *fault, whole)]);
         }
     }
@@ -104,19 +104,10 @@ impl Lane {
         !matches!(self, Chat | Responses)
     }
 
-    fn asks_anthropic(self) -> bool {
-        matches!(self, ChatToAnthropic | ResponsesToAnthropic)
-    }
-
-    /// That the money is gone OpenAI says with the status 429, and another provider may have some.
-    fn of(self, after: After, fault: &str) -> After {
-        if fault == "402" && !self.asks_anthropic() { Next } else { after }
-    }
-
     /// A whole answer that is translated has to be at hand first: what breaks off is no answer then, and what is silent is
     /// not asked for twice.
     fn of_whole(self, after: After, fault: &str) -> After {
-        match self.of(after, fault) {
+        match after {
             Short if self.is_translated() && fault.starts_with("stall") => Late,
             Short if self.is_translated() => Next,
             Served if self.is_translated() && fault.starts_with("truncate") => Next,
@@ -219,10 +210,7 @@ fn check_failed((lane, stream, fault, after): &Row, reply: &Reply) {
         }
         Final | Next | KeyRefused => {
             assert!(reply.status >= 400 && reply.ended == Ended::Whole, "{fault}: {} {text}", reply.status);
-            // The same in the words of OpenAI's clients.
-            if *fault == "402" && lane.asks_anthropic() {
-                assert_eq!(reply.status, 429, "{text}");
-            } else if *after == Final {
+            if *after == Final {
                 assert_eq!(Some(reply.status.to_string().as_str()), fault.split('=').next(), "{text}");
             }
         }

@@ -1,6 +1,5 @@
 //! The thread that writes: everything that has come together in one `write`, and then its acknowledgements.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt as _};
 use tokio::time::Instant;
 
 use super::ballast::Ballast;

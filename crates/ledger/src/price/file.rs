@@ -1,10 +1,11 @@
 //! The price file: read strictly, so that a mistake in it is refused and never billed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;

@@ -7,8 +7,9 @@ mod cost;
 mod file;
 mod row;
 
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+
+use foldhash::{HashMap, HashMapExt as _};
 
 pub use self::cost::{Billed, Components, Cost, Flags, Unpriced};
 pub use self::file::PriceFileError;
@@ -128,7 +129,7 @@ impl PriceTable {
         }
         let provider = Provider { models, ..Provider::default() };
         let version = format!("configuration {:08x}", digest.0).into();
-        Ok(self.with_layer(Layer { version, providers: HashMap::from([(EVERY.into(), provider)]) }))
+        Ok(self.with_layer(Layer { version, providers: std::iter::once((EVERY.into(), provider)).collect() }))
     }
 
     fn with_layer(self, layer: Layer) -> Self {

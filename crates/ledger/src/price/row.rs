@@ -1,7 +1,8 @@
 //! What a price is made of: rates, and what changes them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::money::{Factor, PicoUsd, Rate};
 

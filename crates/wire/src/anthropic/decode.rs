@@ -11,12 +11,13 @@ use crate::error::ApiError;
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{self, Json, Str};
+use crate::lanes::JsonEnd;
 use crate::loss::{Place, Weight};
 use crate::message::Message;
 use crate::opaque::{Extra, Opaque};
-use crate::reading::{answer, unreadable};
+use crate::reading::{answer, some, unreadable};
 use crate::refusal;
-use crate::request::{Content, Input};
+use crate::request::{Call, Content, Input, Part};
 use crate::streaming::{Events, Form, ReadEvents, name_of};
 use crate::usage::Usage;
 
@@ -33,6 +34,10 @@ pub(super) struct State {
     counted: bool,
     stop: Option<Stop<'static>>,
     form: Form<()>,
+    /// The input of the open call.
+    input: Option<JsonEnd>,
+    /// A call was closed within its input.
+    is_cut: bool,
 }
 
 #[derive(Deserialize)]
@@ -112,13 +117,20 @@ impl ReadEvents for State {
     }
 
     fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
-        let Some(name) = name_of(name, data) else { return self.guard.emit(Event::Ping, sink) };
+        let Some(name) = name_of(name, data) else {
+            // Proxies in between have words of their own.
+            let event = refusal::unnamed(data).map_or(Event::Ping, Event::Error);
+            return self.guard.emit(event, sink);
+        };
         let read = match &*name {
             b"content_block_delta" => self.delta(data, sink),
             b"content_block_start" => self.open(data, sink),
             b"message_start" => self.start(data, sink),
             b"message_delta" => self.message_delta(data),
-            b"content_block_stop" => return self.guard.emit(Event::Close, sink),
+            b"content_block_stop" => {
+                self.is_cut |= self.input.take().is_some_and(|input| !input.is_whole() && !input.is_empty());
+                return self.guard.emit(Event::Close, sink);
+            }
             b"message_stop" => return self.stop(sink),
             b"ping" => return self.guard.emit(Event::Ping, sink),
             b"error" => return self.guard.emit(Event::Error(refusal::within(data)), sink),
@@ -162,7 +174,7 @@ impl State {
 
     fn open(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         let BlockStart { content_block } = serde_json::from_str(data)?;
-        let Ok(part) = read::block(content_block, Place::new("content", 0), 4) else {
+        let Some(part) = part(content_block, 0) else {
             self.guard.fail("a block of the upstream's answer cannot be read", sink);
             return Ok(());
         };
@@ -175,7 +187,7 @@ impl State {
             },
             Content::Call(call) => {
                 let input = match call.input {
-                    Input::Json(json) if is_empty(&json) => None,
+                    Input::Json(json) if is_empty(&json) || !json.is_object() => None,
                     Input::Json(json) => Some(Delta::Input(json.as_str().to_owned().into())),
                     Input::Text(text) | Input::Cut(text) => Some(Delta::Input(text)),
                 };
@@ -184,10 +196,11 @@ impl State {
             Content::Extra(extra) => (Block::Extra(extra), None),
             _ => (Block::Extra(extra("block", content_block)), None),
         };
+        self.input = matches!(block, Block::Call { .. }).then(JsonEnd::default);
         self.guard.emit(Event::Open(block), sink);
         match first {
             Some(Delta::Text(text)) if text.is_empty() => {}
-            Some(delta) => self.guard.emit(Event::Delta(delta), sink),
+            Some(delta) => self.emit(delta, sink),
             None => {}
         }
         Ok(())
@@ -216,10 +229,17 @@ impl State {
         }
         match text {
             Some(Delta::Text(text) | Delta::Input(text)) if text.is_empty() => {}
-            Some(delta) => self.guard.emit(Event::Delta(delta), sink),
+            Some(delta) => self.emit(delta, sink),
             None => {}
         }
         Ok(())
+    }
+
+    fn emit(&mut self, delta: Delta<'_>, sink: &mut Sink<'_>) {
+        if let (Some(input), Delta::Input(text)) = (&mut self.input, &delta) {
+            input.feed(text);
+        }
+        self.guard.emit(Event::Delta(delta), sink);
     }
 
     fn message_delta(&mut self, data: &str) -> serde_json::Result<()> {
@@ -235,10 +255,42 @@ impl State {
 
     fn stop(&mut self, sink: &mut Sink<'_>) {
         match self.stop.take() {
+            // What is said to be a call, and cannot be one: a piece of it was lost, or is of a kind that we do not know.
+            Some(Stop { reason: StopReason::ToolUse | StopReason::EndTurn, .. }) if self.is_cut => {
+                self.guard.fail("the upstream's answer ends within the arguments of a call", sink);
+            }
             Some(stop) => self.guard.emit(Event::Stop(Stop { usage: self.counts(), ..stop }), sink),
             None => self.guard.fail("the upstream's answer ended without a reason", sink),
         }
     }
+}
+
+/// A block of an answer. Some servers leave out a text, or the id of a call.
+fn part(raw: &RawValue, n: usize) -> Option<Part<'_>> {
+    #[derive(Deserialize)]
+    struct Sparse<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Str<'a>,
+        text: Option<Str<'a>>,
+        id: Option<Str<'a>>,
+        name: Option<Str<'a>>,
+        input: Option<&'a RawValue>,
+    }
+    let place = Place::new("content", n);
+    if let Ok(part) = read::block(raw, place, 4) {
+        return Some(part);
+    }
+    let block: Sparse<'_> = serde_json::from_str(raw.get()).ok()?;
+    let content = match &*block.kind {
+        "text" => block.text.unwrap_or_default().0.into(),
+        "tool_use" => Content::Call(Call {
+            id: block.id.unwrap_or_default().0,
+            name: some(block.name)?,
+            input: Input::Json(block.input.map_or(Json::EMPTY, Json::from)),
+        }),
+        _ => return None,
+    };
+    Some(Part::new(content, place))
 }
 
 fn is_empty(json: &Json<'_>) -> bool {
@@ -263,7 +315,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     stop.usage = state.counts();
     let mut message = Message::new(reply.id.unwrap_or_default().0, reply.model.unwrap_or_default().0, stop);
     for (n, raw) in reply.content.into_iter().flatten().enumerate() {
-        message.parts.push(read::block(raw, Place::new("content", n), 4).map_err(|_| unreadable())?);
+        message.parts.push(part(raw, n).ok_or_else(unreadable)?);
     }
     Ok(message)
 }

@@ -66,6 +66,14 @@ fn an_event_without_a_name_is_known_by_the_type_in_its_data() {
     assert_eq!(fold("event:\ndata: {\"type\":\"message_stop\"}\n\n"), Progress::Ended);
 }
 
+/// llama.cpp, where the first token is half a character.
+#[test]
+fn without_its_beginning_the_input_is_unknown_and_not_zero() {
+    let text = "event: content_block_delta\ndata: {\"delta\":{\"type\":\"text_delta\",\"text\":\"🙂\"}}\n\n";
+    check(&[text, &delta(r#"{"output_tokens":16}"#), STOP], None, 0);
+    check(&[text, &delta(r#"{"output_tokens":16,"input_tokens":37}"#), STOP], Some((37, 0, 16)), 0);
+}
+
 #[test]
 fn later_counts_replace_and_what_is_missing_or_null_stays() {
     check(&[START, &delta(r#"{"output_tokens":8}"#), STOP], Some((25, 3, 8)), 0);

@@ -8,7 +8,7 @@ use crate::codec::{DecodeStream, Sink};
 use crate::error::ApiError;
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::{Json, Str};
+use crate::json::{Json, Present, Str};
 use crate::message::Message;
 use crate::reading::{answer, some, unreadable};
 use crate::refusal;
@@ -24,8 +24,7 @@ struct Line<'a> {
     #[serde(borrow)]
     model: Option<Str<'a>>,
     message: Option<Said<'a>>,
-    #[serde(default)]
-    done: bool,
+    done: Option<bool>,
     done_reason: Option<Str<'a>>,
     prompt_eval_count: Option<&'a RawValue>,
     eval_count: Option<&'a RawValue>,
@@ -38,7 +37,7 @@ struct Said<'a> {
     #[serde(borrow)]
     content: Option<Str<'a>>,
     thinking: Option<Str<'a>>,
-    tool_calls: Option<Vec<ToolCall<'a>>>,
+    tool_calls: Option<Present<ToolCall<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -118,14 +117,15 @@ enum Kind {
 }
 
 impl DecodeStream for Decoder {
-    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) {
+    fn push(&mut self, piece: &[u8], sink: &mut Sink<'_>) -> Option<usize> {
         if self.state.guard.is_over() {
-            return;
+            return None;
         }
         let state = &mut self.state;
         if self.lines.push(piece, |line| state.line(line, sink)).is_err() {
             self.state.guard.fail("a line of the upstream is longer than 16 MB", sink);
         }
+        None
     }
 
     fn end(&mut self, sink: &mut Sink<'_>) {
@@ -153,7 +153,7 @@ impl State {
         let said = line.message.take().unwrap_or_default();
         self.text(Kind::Thinking, said.thinking, sink);
         self.text(Kind::Text, said.content, sink);
-        for call in said.tool_calls.unwrap_or_default() {
+        for call in said.tool_calls.unwrap_or_default().0 {
             let Some(call) = call.called() else {
                 return self.guard.fail("a call of the upstream cannot be read", sink);
             };
@@ -165,7 +165,7 @@ impl State {
             }
             self.guard.emit(Event::Close, sink);
         }
-        if line.done {
+        if line.done == Some(true) {
             self.close(sink);
             let reason = line.reason(self.has_calls);
             self.guard.emit(Event::Stop(Stop { usage: line.usage(), ..Stop::new(reason) }), sink);
@@ -205,7 +205,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
         return Err(failed(error));
     }
     let said = line.message.take().ok_or_else(unreadable)?;
-    let calls = said.tool_calls.unwrap_or_default();
+    let calls = said.tool_calls.unwrap_or_default().0;
     let stop = Stop { usage: line.usage(), ..Stop::new(line.reason(!calls.is_empty())) };
     let mut parts = Vec::new();
     if let Some(text) = some(said.thinking) {

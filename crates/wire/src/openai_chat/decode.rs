@@ -11,7 +11,7 @@ use crate::codec::Sink;
 use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
-use crate::json::{self, Json, Str, TextOr};
+use crate::json::{self, Json, Present, Str, TextOr};
 use crate::lanes::Closing;
 use crate::message::Message;
 use crate::reading::{answer, some, unreadable};
@@ -59,7 +59,7 @@ struct Piece<'a> {
     refusal: Option<Str<'a>>,
     reasoning_content: Option<Str<'a>>,
     reasoning: Option<Str<'a>>,
-    tool_calls: Option<Vec<CallPiece<'a>>>,
+    tool_calls: Option<Present<CallPiece<'a>>>,
     function_call: Option<FunctionPiece<'a>>,
 }
 
@@ -136,12 +136,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("arguments")
             }
-            fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Arguments<'de>, E> {
-                Ok(Arguments(Cow::Borrowed(text)))
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Arguments<'de>, E> {
-                Ok(Arguments(Cow::Owned(text.to_owned())))
-            }
+            json::texts!('de, Arguments);
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Arguments<'de>, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry::<Str<'de>, &'de RawValue>()? {
@@ -169,12 +164,7 @@ fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str<'de>>, D:
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an id")
         }
-        fn visit_borrowed_str<E: Error>(self, id: &'de str) -> Result<Self::Value, E> {
-            Ok(Some(Str(Cow::Borrowed(id))))
-        }
-        fn visit_str<E: Error>(self, id: &str) -> Result<Self::Value, E> {
-            Ok(Some(Str(Cow::Owned(id.to_owned()))))
-        }
+        json::texts!('de, |id| Some(Str(id)));
         fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
             Ok(Some(Str(Cow::Owned(id.to_string()))))
         }
@@ -199,8 +189,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<First<'de>, A::Error> {
                 let mut first = None;
-                while let Some(choice) = list.next_element::<Choice<'de>>()? {
-                    if choice.index.unwrap_or(0) == 0 {
+                while let Some(choice) = list.next_element::<Option<Choice<'de>>>()? {
+                    if let Some(choice) = choice.filter(|choice| choice.index.unwrap_or(0) == 0) {
                         first.get_or_insert(choice);
                     }
                 }
@@ -266,7 +256,9 @@ struct Called {
 impl Called {
     /// Whether what waits is the whole input of a function.
     fn is_whole(&self) -> bool {
-        !self.custom && serde_json::from_str::<IgnoredAny>(&self.pending).is_ok()
+        // Looked at from its end first: it is asked with each piece, and most of them end nothing.
+        let ends = self.pending.trim_ascii_end().ends_with('}');
+        ends && !self.custom && serde_json::from_str::<IgnoredAny>(&self.pending).is_ok()
     }
 }
 
@@ -383,7 +375,7 @@ impl State {
             let call = CallPiece { index: Some(u64::MAX), id: None, function: Some(function), custom: None };
             self.call(call, sink);
         }
-        for call in piece.tool_calls.unwrap_or_default() {
+        for call in piece.tool_calls.unwrap_or_default().0 {
             self.call(call, sink);
         }
         if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
@@ -496,7 +488,8 @@ impl State {
             // Servers from before calls had ids give none.
             self.begin(at, sink);
         }
-        if finish != Finish::Length && !self.blocks.is_whole() {
+        // A filter cuts where it finds something.
+        if !matches!(finish, Finish::Length | Finish::Filter) && !self.blocks.is_whole() {
             return self.blocks.guard.fail("the upstream's answer ends within the arguments of a call", sink);
         }
         self.blocks.finish(sink);
@@ -520,7 +513,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     }
     let finish = Finish::of(choice.finish_reason.as_deref().unwrap_or("stop"));
     let said = choice.message.or(choice.delta).unwrap_or_default();
-    let calls = said.tool_calls.unwrap_or_default();
+    let calls = said.tool_calls.unwrap_or_default().0;
     let (has_calls, refused) = (
         !calls.is_empty() || said.function_call.is_some(),
         said.refusal.as_deref().is_some_and(|text| !text.is_empty()),

@@ -373,7 +373,7 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
             Ok(Tool {
                 name: owned(custom.name).ok_or_else(|| need("name"))?,
                 description: owned(custom.description),
-                kind: ToolKind::Custom { format: custom.format.map(Json::from).filter(is_grammar) },
+                kind: ToolKind::Custom { format: custom.format.map(|raw| grammar(raw, place)).transpose()?.flatten() },
                 cache: None,
                 extras: hints(custom.rest),
                 place,
@@ -419,7 +419,16 @@ fn chosen(choice: Choice<'_>) -> Option<Cow<'_, str>> {
     choice.function.or(choice.custom).and_then(|named| owned(named.name)).or(owned(choice.name))
 }
 
-/// Whether a custom tool's input has a grammar: plain text is what it is without one.
-fn is_grammar(format: &Json<'_>) -> bool {
-    !json::members(format).iter().any(|(key, value)| key == "type" && value.get() == "\"text\"")
+/// The grammar of a custom tool; `None` for plain text.
+fn grammar(raw: &RawValue, place: Place) -> Read<Option<Json<'_>>> {
+    let format = Json::from(raw);
+    let members = json::members(&format);
+    let of = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+    let is_defined =
+        |grammar: &RawValue| json::members(&Json::from(grammar)).iter().any(|(key, _)| key == "definition");
+    match of("type").map(RawValue::get) {
+        Some("\"text\"") => Ok(None),
+        Some("\"grammar\"") if of("grammar").is_some_and(is_defined) => Ok(Some(raw.into())),
+        _ => Err(fault(place, openai::NO_FORMAT)),
+    }
 }

@@ -174,13 +174,16 @@ impl Messages<'_> {
         let said = group.text();
         let refused = group.joined(plain::refusal, "");
         let has_calls = group.calls().next().is_some();
+        let thought = group.joined(plain::thought, "\n");
+        if said.is_empty() && refused.is_empty() && thought.is_empty() && !has_calls {
+            return;
+        }
         // A message has to say or to call something.
         let said =
             if has_calls || !refused.is_empty() { Some(&*said).filter(|said| !said.is_empty()) } else { Some(&*said) };
         list.push_object(|o| {
             o.str("role", "assistant").str_or_null("content", said);
             o.str_if("refusal", Some(&*refused).filter(|refused| !refused.is_empty()));
-            let thought = group.joined(plain::thought, "\n");
             if !thought.is_empty() || self.must_think {
                 o.str("reasoning_content", if thought.is_empty() { " " } else { &thought });
             }

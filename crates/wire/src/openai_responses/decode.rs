@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{OWN, item, names, sealed};
@@ -60,7 +60,7 @@ struct Searches {
 #[derive(Deserialize)]
 struct Lifecycle<'a> {
     #[serde(borrow)]
-    response: Response<'a>,
+    response: Option<Response<'a>>,
 }
 
 /// The data of an event about an item.
@@ -72,7 +72,7 @@ struct OfItem<'a> {
 }
 
 /// An item as it begins.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Head<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Str<'a>>,
@@ -95,7 +95,7 @@ impl Head<'_> {
 #[derive(Deserialize)]
 struct Piece<'a> {
     /// Some servers do not say it: see [`State::piece`].
-    #[serde(default = "unsaid")]
+    #[serde(default = "unsaid", deserialize_with = "index")]
     output_index: u64,
     #[serde(alias = "summary_index")]
     content_index: Option<u64>,
@@ -111,6 +111,10 @@ struct Piece<'a> {
 
 /// No item has this number.
 const UNSAID: u64 = u64::MAX;
+
+fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(UNSAID))
+}
 
 fn unsaid() -> u64 {
     UNSAID
@@ -211,7 +215,13 @@ impl ReadEvents for State {
         if matches!(data.trim_ascii(), "" | "[DONE]") {
             return;
         }
-        let name = name_of(name, data).unwrap_or_default();
+        let Some(name) = name_of(name, data) else {
+            // Proxies in between have words of their own.
+            if let Some(error) = refusal::unnamed(data) {
+                self.blocks.guard.emit(Event::Error(error), sink);
+            }
+            return;
+        };
         if self.named(&name, data, sink).is_err() {
             if let Some(data) = json::whole_characters(data) {
                 return self.event(Some(&name), &data, sink);
@@ -295,13 +305,14 @@ impl State {
             }
             b"response.created" | b"response.queued" | b"response.in_progress" => {
                 let Lifecycle { response } = serde_json::from_str(data)?;
-                self.begin(&response, sink);
+                self.begin(&response.unwrap_or_default(), sink);
                 if name == b"response.in_progress" && std::mem::replace(&mut self.progress, true) {
                     self.blocks.guard.emit(Event::Ping, sink);
                 }
             }
             b"response.completed" | b"response.incomplete" | b"response.failed" | b"response.cancelled" => {
-                let Lifecycle { mut response } = serde_json::from_str(data)?;
+                let Lifecycle { response } = serde_json::from_str(data)?;
+                let mut response = response.unwrap_or_default();
                 // The name says it where the object does not.
                 let status = name.strip_prefix(b"response.").and_then(|status| std::str::from_utf8(status).ok());
                 response.status = status.map(|status| Str(Cow::Owned(status.to_owned())));
@@ -408,6 +419,11 @@ impl State {
     fn text(&mut self, piece: &Piece<'_>, block: Block<'_>, text: Option<&str>, sink: &mut Sink<'_>) {
         let (index, part) = (piece.output_index, piece.content_index.unwrap_or(0));
         let Some(text) = text.filter(|text| !text.is_empty()) else { return };
+        if index == self.next {
+            // Some say nothing of a message before its text.
+            self.begin(&Response::default(), sink);
+            self.open(index, Head { kind: Some(Str("message".into())), ..Head::default() }, sink);
+        }
         self.part(index, part, block, sink);
         if let Some(opened) = self.opened(index, part) {
             opened.fed = true;

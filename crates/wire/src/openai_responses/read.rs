@@ -260,8 +260,10 @@ fn one<'a>(definition: Definition<'a>, raw: &'a RawValue, namespace: Option<&str
 /// The grammar of a custom tool, in the form of Chat Completions; `None` for plain text.
 fn grammar(raw: &RawValue, place: Place) -> Read<Option<Json<'_>>> {
     let grammar: Grammar<'_> = parse(raw, place)?;
-    let (Some("grammar"), Some(definition)) = (grammar.kind.as_deref(), grammar.definition) else {
-        return Ok(None);
+    let definition = match (grammar.kind.as_deref(), grammar.definition) {
+        (Some("text"), _) => return Ok(None),
+        (Some("grammar"), Some(definition)) => definition,
+        _ => return Err(fault(place, openai::NO_FORMAT)),
     };
     Ok(Some(Json::object(|o| {
         o.str("type", "grammar").object("grammar", |o| {

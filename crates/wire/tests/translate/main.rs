@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod asked;
+mod chat;
 #[path = "../../../../fuzz/checks/cuts.rs"]
 mod cuts;
 mod golden;

@@ -60,6 +60,25 @@ fn a_call_may_have_no_id() {
 }
 
 #[test]
+fn what_is_null_or_comes_twice_harms_no_answer() {
+    let call = json!({ "function": { "name": "f", "arguments": null } });
+    check(
+        &[
+            json!({ "model": null, "message": null, "done": null, "error": null }),
+            said(json!({ "content": null, "thinking": null, "tool_calls": null })),
+            said(json!({ "content": "a", "tool_calls": [null] })),
+            said(json!({ "tool_calls": [null, call] })),
+            json!({ "done": true, "done_reason": null, "prompt_eval_count": null, "message": null }),
+            done("stop"),
+            said(json!({ "content": "after the end" })),
+        ],
+        "text[a|] f#({}|) ToolUse",
+    );
+    let lines = "\r\n{\"message\":{\"content\":\"a\"},\"news\":[1]}\r\n{\"done\":true}";
+    assert_eq!(short(Protocol::Ollama, lines), "text[a|] EndTurn");
+}
+
+#[test]
 fn an_error_line_ends_the_answer() {
     check(
         &[said(json!({ "content": "x" })), json!({ "error": "the input length exceeds the context length" })],

@@ -136,6 +136,24 @@ fn what_was_not_told_in_pieces_is_told_when_it_is_whole() {
 }
 
 #[test]
+fn a_message_may_begin_with_its_text_and_what_is_null_is_not_there() {
+    let unsaid =
+        |text: &str| ("output_text.delta", json!({ "output_index": null, "content_index": null, "delta": text }));
+    let bare = |text: &str| ("output_text.delta", json!({ "delta": text }));
+    check(&[created(), text(0, 0, "a"), text(0, 0, "b"), completed()], "text[a|b|] EndTurn");
+    check(&[unsaid("a"), bare("b"), done(0, message("ab")), completed()], "text[a|b|] EndTurn");
+    check(
+        &[created(), added(0, message("")), done(0, message("x")), text(1, 0, "y"), completed()],
+        "text[x|] text[y|] EndTurn",
+    );
+    // What comes behind the end of its item is none of another.
+    check(&[created(), added(0, message("")), done(0, message("x")), text(0, 0, "y"), completed()], "text[x|] EndTurn");
+    for nothing in [json!({}), json!({ "response": null })] {
+        check(&[("created", nothing.clone()), text(0, 0, "a"), ("completed", nothing)], "text[a|] EndTurn");
+    }
+}
+
+#[test]
 fn parts_of_summaries_are_set_apart_and_the_thought_itself_is_not_told_twice() {
     let piece = |name: &'static str, at: u64, text: &str| {
         (name, json!({ "output_index": 0, "summary_index": at, "delta": text }))

@@ -150,7 +150,7 @@ pub(crate) fn events(from: Protocol, pieces: &[&[u8]]) -> Vec<String> {
 
 pub(crate) fn each_event(from: Protocol, pieces: &[&[u8]], mut each: impl FnMut(Event<'_>)) {
     let mut decoder = transcode::upstream(from).unwrap().decode_stream();
-    pieces.iter().for_each(|piece| decoder.push(piece, &mut each));
+    pieces.iter().for_each(|piece| _ = decoder.push(piece, &mut each));
     decoder.end(&mut each);
 }
 
