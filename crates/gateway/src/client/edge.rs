@@ -21,13 +21,14 @@ impl Edge {
     pub fn check(&self, head: &RequestHead, peer: &Peer) -> Result<(), Refusal> {
         // What comes over our own socket was sent by no page and resolved from no name.
         if !peer.is_on_own_socket() {
-            let host = head.host().to_ascii_lowercase();
-            if !self.is_ours(&host, peer) {
+            let host = head.host();
+            if !self.is_ours(host, peer) {
+                let host = host.to_ascii_lowercase();
                 let message =
                     format!("the host `{host}` is not this gateway: add it to `server.hosts` if it should be");
                 return Err(Refusal::new(ErrorKind::Permission, message).close());
             }
-            self.check_origin(head, &host)?;
+            self.check_origin(head, host)?;
         }
         check_method(head.method())?;
         check_path(head.path())
@@ -36,10 +37,13 @@ impl Edge {
     fn is_ours(&self, host: &str, peer: &Peer) -> bool {
         let (name, port) = split_port(host);
         let local = peer.local();
-        let our_port = port.map_or(local.port() == 80, |p| p == local.port().to_string());
+        let our_port = port.map_or(local.port() == 80, |port| is_port(port, local.port()));
         let is_local = |ip: IpAddr| ip == local.ip().to_canonical() || peer.is_loopback() && ip.is_loopback();
-        let our_name = name == "localhost" && peer.is_loopback() || name.parse::<IpAddr>().is_ok_and(is_local);
-        our_name && our_port || self.hosts.iter().any(|h| h == host || h == name)
+        let our_name = || {
+            name.eq_ignore_ascii_case("localhost") && peer.is_loopback() || name.parse::<IpAddr>().is_ok_and(is_local)
+        };
+        let is_listed = |own: &String| own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(name);
+        our_port && our_name() || self.hosts.iter().any(is_listed)
     }
 
     /// Browsers name the page that asks; programs do not.
@@ -47,7 +51,7 @@ impl Edge {
         let mut allowed = false;
         for origin in head.all("origin") {
             let origin = String::from_utf8_lossy(origin).to_ascii_lowercase();
-            let ours = origin.strip_prefix("http://").is_some_and(|rest| rest == host);
+            let ours = origin.strip_prefix("http://").is_some_and(|rest| rest.eq_ignore_ascii_case(host));
             if !ours && !self.origins.contains(&origin) {
                 let message =
                     "a web page of another origin may not use this gateway: add it to `server.origins` if it should";
@@ -63,6 +67,11 @@ impl Edge {
         }
         Ok(())
     }
+}
+
+/// Whether this is how that port is written: without a sign, without zeros before it.
+fn is_port(text: &str, port: u16) -> bool {
+    text.starts_with(|first| matches!(first, '1'..='9')) && text.parse() == Ok(port)
 }
 
 /// Name (without brackets) and port of a `Host` value.

@@ -166,12 +166,12 @@ pub(super) fn ready(
 
 impl Exchange {
     /// Tries the targets of a plan.
-    pub(super) async fn dispatch<'g, S: Io>(
+    pub(super) async fn dispatch<'p, 'g: 'p, S: Io>(
         &mut self,
         client: &mut Client<S>,
         worker: &'g Worker,
-        asked: &Asked<'_, '_>,
-        plan: Plan<'_>,
+        asked: &Asked<'p, '_>,
+        plan: Plan<'p>,
     ) -> Result<Dispatched<'g>, Failure> {
         let gateway = &*worker.gateway;
         let routing = &gateway.routing;
@@ -258,15 +258,10 @@ impl Exchange {
                 let verdict = judge(&failure, &step.tried, &routing.budget, asked.chance);
                 kept.borrow_mut().offer(&failure, &step.tried, verdict, || (provider, what));
                 if replaces_subscription && !self.replaced && self.is_used_up(gateway, asked, &failure) {
-                    let (instead, route) =
-                        routing.rules.plan_noted(asked.facts, asked.purse, &gateway.view(asked.chance));
-                    self.goes_elsewhere(route);
-                    match instead {
-                        Ok(instead) if instead.cause == Cause::Subscription => {
-                            (self.replaced, plan, at) = (true, instead, 0);
-                        }
+                    match self.instead(gateway, asked) {
+                        Some(instead) => (plan, at) = (instead, 0),
                         // Nobody else can serve.
-                        _ => at = plan.targets.len(),
+                        None => at = plan.targets.len(),
                     }
                     entry = if plan.last_resort { Entry::LastResort } else { Entry::IfWell };
                     break;
@@ -288,12 +283,34 @@ impl Exchange {
                 }
             }
         }
-        let final_word = self.attempts > 1 && !kept.borrow().may_pass();
-        let Some((merit, (provider, what))) = kept.into_inner().take() else {
+        self.last_word(gateway, asked, kept.into_inner(), passed, full)
+    }
+
+    /// Who serves now that the caller's subscription is used up, if the rules name somebody.
+    fn instead<'p>(&mut self, gateway: &'p Gateway, asked: &Asked<'p, '_>) -> Option<Plan<'p>> {
+        let view = gateway.view(asked.chance);
+        let (instead, route) = gateway.routing.rules.plan_noted(asked.facts, asked.purse, &view);
+        self.goes_elsewhere(route);
+        let instead = instead.ok().filter(|instead| instead.cause == Cause::Subscription)?;
+        self.replaced = true;
+        Some(instead)
+    }
+
+    /// What a client gets whom no target had an answer for: the most useful of the failed ones, or why nobody was asked.
+    fn last_word<'g>(
+        &self,
+        gateway: &'g Gateway,
+        asked: &Asked<'_, '_>,
+        kept: Kept<(&'g Provider, What)>,
+        passed: Option<Refusal>,
+        full: Option<&Provider>,
+    ) -> Result<Dispatched<'g>, Failure> {
+        let final_word = self.attempts > 1 && !kept.may_pass();
+        let Some((merit, (provider, what))) = kept.take() else {
             let refusal = match (passed, full) {
                 (Some(refusal), _) => refusal,
                 (None, Some(provider)) => no_turn(provider),
-                (None, None) => routing.rules.refusal(asked.facts, asked.purse, &gateway.view(asked.chance)),
+                (None, None) => gateway.routing.rules.refusal(asked.facts, asked.purse, &gateway.view(asked.chance)),
             };
             return Err(refusal.into());
         };
