@@ -1,5 +1,6 @@
 //! Where an upstream lives: scheme, host and port, and the path that its API hangs below.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -43,9 +44,13 @@ pub struct Origin {
 
 impl Origin {
     /// The value of a `Host` header: the port only where it is not the scheme's default.
-    pub fn host_header(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == self.scheme.default_port() { host } else { format!("{host}:{}", self.port) }
+    pub fn host_header(&self) -> Cow<'_, str> {
+        match (self.host.contains(':'), self.port == self.scheme.default_port()) {
+            (false, true) => Cow::Borrowed(&self.host),
+            (false, false) => Cow::Owned(format!("{}:{}", self.host, self.port)),
+            (true, true) => Cow::Owned(format!("[{}]", self.host)),
+            (true, false) => Cow::Owned(format!("[{}]:{}", self.host, self.port)),
+        }
     }
 }
 
@@ -120,7 +125,7 @@ mod tests {
         assert_eq!((url.origin.host.as_str(), url.origin.port, url.path.as_str()), ("example.org", 443, "/anthropic"));
         assert_eq!(url.to_string(), "https://example.org/anthropic");
         let v6: BaseUrl = "http://[::1]:8080".parse().unwrap();
-        assert_eq!((v6.origin.host.as_str(), v6.origin.host_header().as_str()), ("::1", "[::1]:8080"));
+        assert_eq!((v6.origin.host.as_str(), &*v6.origin.host_header()), ("::1", "[::1]:8080"));
     }
 
     #[test]

@@ -74,13 +74,22 @@ fn text(text: &str, out: &mut impl Write) -> fmt::Result {
     out.write_char('"')
 }
 
+/// Whether a byte does not stand for itself in a JSON string.
+fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
+}
+
 /// Writes into a JSON string.
 struct Escape<'a, W>(&'a mut W);
 
 impl<W: Write> Write for Escape<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some(at) = rest.bytes().position(|b| b < 0x20 || b == b'"' || b == b'\\' || b == 0x7f) {
+        // Most texts need nothing: all of it is looked at without a stop, many bytes at a time.
+        if !text.bytes().fold(false, |found, byte| found | is_special(byte)) {
+            return self.0.write_str(text);
+        }
+        while let Some(at) = rest.bytes().position(is_special) {
             let (plain, special) = rest.split_at(at);
             self.0.write_str(plain)?;
             match special.as_bytes()[0] {
