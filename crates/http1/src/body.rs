@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memchr;
 
 /// How a body's end is known (RFC 9112 §6).
@@ -115,18 +115,23 @@ impl BodyDecoder {
                     if input.len() < 2 {
                         return Ok(Step::More);
                     }
-                    skip(input, 2);
+                    input.advance(2);
                     self.0 = State::ChunkSize;
                 }
                 State::ChunkSize => {
-                    let Some(line) = line(input, BodyError::ChunkSize)? else { return Ok(Step::More) };
-                    let size = chunk_size(&input[..line])?;
-                    skip(input, line + 2);
+                    let (size, end) = match usual_size(input) {
+                        Some(usual) => usual,
+                        None => {
+                            let Some(line) = line(input, BodyError::ChunkSize)? else { return Ok(Step::More) };
+                            (chunk_size(&input[..line])?, line + 2)
+                        }
+                    };
+                    input.advance(end);
                     self.0 = if size == 0 { State::Trailer { seen: 0 } } else { State::ChunkData(size) };
                 }
                 State::Trailer { seen } => {
                     let Some(line) = line(input, BodyError::ChunkEnd)? else { return Ok(Step::More) };
-                    skip(input, line + 2);
+                    input.advance(line + 2);
                     if seen + line > LINE_LIMIT {
                         return Err(BodyError::TooLong);
                     }
@@ -155,10 +160,6 @@ fn take(input: &mut BytesMut, at_most: u64) -> Bytes {
     input.split_to(n).freeze()
 }
 
-fn skip(input: &mut BytesMut, n: usize) {
-    drop(input.split_to(n));
-}
-
 /// The length of the line at the front without its CRLF, once it is whole.
 fn line(input: &[u8], bare: BodyError) -> Result<Option<usize>, BodyError> {
     match memchr(b'\n', input) {
@@ -168,6 +169,18 @@ fn line(input: &[u8], bare: BodyError) -> Result<Option<usize>, BodyError> {
         None if input.len() > LINE_LIMIT => Err(BodyError::TooLong),
         None => Ok(None),
     }
+}
+
+/// The size on a line that is whole and has nothing but digits, as nearly all are, and where that line ends.
+fn usual_size(input: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (n, byte) in input.iter().take(16).enumerate() {
+        let Some(digit) = (*byte as char).to_digit(16) else {
+            return (n > 0 && input[n..].starts_with(b"\r\n")).then_some((size, n + 2));
+        };
+        size = size << 4 | u64::from(digit);
+    }
+    None
 }
 
 /// 1 to 15 hexadecimal digits, then nothing or `;` and an extension, which is read over.

@@ -1,12 +1,12 @@
 //! Request and response heads: from bytes to spans of the same memory.
 
 use std::fmt;
-use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memchr_iter;
 
 use crate::body::Framing;
+use crate::grammar::{self, Fault, RequestLine, Span, Spans, StatusLine};
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
@@ -123,27 +123,6 @@ impl Scan {
     }
 }
 
-/// Where a text lies in the head's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    start: u32,
-    end: u32,
-}
-
-impl Span {
-    fn of(part: &[u8], whole: &[u8]) -> Self {
-        // Both are of the same allocation: the parser hands out slices of what it was given.
-        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        debug_assert!(start + part.len() <= whole.len());
-        Self { start: start as u32, end: (start + part.len()) as u32 }
-    }
-
-    #[inline]
-    fn get(self, whole: &[u8]) -> &[u8] {
-        &whole[self.start as usize..self.end as usize]
-    }
-}
-
 /// One header field as it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'a> {
@@ -164,7 +143,7 @@ impl Field<'_> {
 #[derive(Clone)]
 struct Fields {
     buf: Bytes,
-    spans: Vec<(Span, Span)>,
+    spans: Spans,
 }
 
 impl Fields {
@@ -176,7 +155,7 @@ impl Fields {
     /// The values of the fields of this name (lower case given), in their order. Most names are told apart by their
     /// lengths, without a look at where they lie.
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Span> + 'a {
-        let of_that_length = |(had, _): &&(Span, Span)| (had.end - had.start) as usize == name.len();
+        let of_that_length = |(had, _): &&(Span, Span)| had.len() == name.len();
         let named = move |(had, _): &&(Span, Span)| had.get(&self.buf).eq_ignore_ascii_case(name.as_bytes());
         self.spans.iter().filter(of_that_length).filter(named).map(|(_, value)| *value)
     }
@@ -184,12 +163,6 @@ impl Fields {
     fn get(&self, name: &str) -> Option<&[u8]> {
         let first = self.named(name).next();
         first.map(|value| value.get(&self.buf))
-    }
-
-    fn take(buf: Bytes, headers: &[httparse::Header<'_>]) -> Self {
-        let spans =
-            headers.iter().map(|h| (Span::of(h.name.as_bytes(), &buf), Span::of(trim(h.value), &buf))).collect();
-        Self { buf, spans }
     }
 }
 
@@ -210,10 +183,16 @@ struct Meaning {
     close: Option<bool>,
 }
 
-fn meaning<'a>(fields: impl Iterator<Item = Field<'a>>, minor: u8) -> Result<Meaning, HeadError> {
+fn meaning(fields: &Fields, minor: u8) -> Result<Meaning, HeadError> {
     let (mut length, mut chunked, mut close) = (None, false, None);
-    for field in fields {
-        match field.name.len() {
+    for (name, value) in &fields.spans {
+        // Few have the length of a name that means something here.
+        let length_of_name = name.len();
+        if !matches!(length_of_name, 10 | 14 | 17) {
+            continue;
+        }
+        let field = Field { name: name.get(&fields.buf), value: value.get(&fields.buf) };
+        match length_of_name {
             14 if field.is("content-length") => length = Some(only(length, field.value)?),
             17 if field.is("transfer-encoding") => {
                 if chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
@@ -259,12 +238,47 @@ fn decimal(value: &[u8]) -> Result<u64, HeadError> {
     Ok(value.iter().fold(0, |n, d| n * 10 + u64::from(d - b'0')))
 }
 
-fn from_httparse(error: httparse::Error) -> HeadError {
-    match error {
-        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
-        httparse::Error::Version => HeadError::Version,
-        httparse::Error::Status => HeadError::Status,
-        _ => HeadError::Malformed,
+impl From<Fault> for HeadError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed => Self::Malformed,
+            Fault::Version => Self::Version,
+            Fault::Status => Self::Status,
+            Fault::TooManyFields => Self::TooManyFields,
+        }
+    }
+}
+
+/// A first line and the fields after it.
+struct Lines<L> {
+    first: L,
+    spans: Spans,
+    /// Where the head ends.
+    end: usize,
+}
+
+impl<L> Lines<L> {
+    /// The lines of the head at the front of `buf`, once it is whole. `first` reads the first and says where it ends.
+    fn whole(
+        buf: &[u8],
+        scan: &mut Scan,
+        limits: &Limits,
+        first: impl Fn(&[u8]) -> Result<(L, usize), Fault>,
+    ) -> Result<Option<Self>, HeadError> {
+        let read = |head: &[u8]| {
+            let (first, end) = first(head)?;
+            let (spans, end) = grammar::fields(head, end, limits.fields.min(MAX_FIELDS))?;
+            Ok::<_, Fault>(Self { first, spans, end })
+        };
+        // Nearly every head comes in one piece, and reading it finds its end. Of one that does not, or that has a fault,
+        // the end is looked for first: what is wrong with it is decided there.
+        if scan.seen == 0
+            && let Ok(lines) = read(&buf[..buf.len().min(limits.bytes)])
+        {
+            return Ok(Some(lines));
+        }
+        let Some(end) = scan.end(buf, limits)? else { return Ok(None) };
+        Ok(Some(read(&buf[..end])?))
     }
 }
 
@@ -288,34 +302,21 @@ pub struct RequestHead {
 impl RequestHead {
     /// Takes a head off the front of `buf`; `scan` belongs to this head and is fresh for the next.
     pub fn take(buf: &mut BytesMut, scan: &mut Scan, limits: &Limits) -> Result<Option<Self>, HeadError> {
-        let Some(end) = scan.end(buf, limits)? else { return Ok(None) };
-        let head = Self::parse(buf.split_to(end).freeze(), limits)?;
+        let Some(lines) = Lines::whole(buf, scan, limits, RequestLine::read)? else { return Ok(None) };
+        let head = Self::of(buf.split_to(lines.end).freeze(), lines)?;
         *scan = Scan::default();
         Ok(Some(head))
     }
 
-    fn parse(buf: Bytes, limits: &Limits) -> Result<Self, HeadError> {
-        let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let room = limits.fields.min(MAX_FIELDS);
-        let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(&buf, &mut headers[..room]) {
-            Ok(httparse::Status::Complete(n)) if n == buf.len() => {}
-            Ok(_) => return Err(HeadError::Malformed),
-            Err(e) => return Err(from_httparse(e)),
-        }
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
-            return Err(HeadError::Malformed);
-        };
-        let target = target.as_bytes();
-        let is_path_byte = |b: &u8| (0x21..0x7f).contains(b) && *b != b'#' && *b != b'\\';
-        if target.first() != Some(&b'/') || !target.iter().all(is_path_byte) {
+    fn of(buf: Bytes, lines: Lines<RequestLine>) -> Result<Self, HeadError> {
+        let RequestLine { method, target, is_path, minor } = lines.first;
+        if !is_path || target.get(&buf).first() != Some(&b'/') {
             return Err(HeadError::Target);
         }
-        let (method, target) = (Span::of(method.as_bytes(), &buf), Span::of(target, &buf));
-        let fields = Fields::take(buf.clone(), request.headers);
+        let fields = Fields { buf, spans: lines.spans };
         let host = the_host(&fields)?;
-        let Meaning { framing, close } = meaning(fields.iter(), minor)?;
-        let expects = |value: Span| value.get(&buf).eq_ignore_ascii_case(b"100-continue");
+        let Meaning { framing, close } = meaning(&fields, minor)?;
+        let expects = |value: Span| value.get(&fields.buf).eq_ignore_ascii_case(b"100-continue");
         let expects_continue = minor == 1 && fields.named("expect").any(expects);
         let framing = framing.unwrap_or(Framing::None);
         let keep_alive = if minor == 1 { close != Some(true) } else { close == Some(false) };
@@ -371,7 +372,7 @@ fn the_host(fields: &Fields) -> Result<Span, HeadError> {
     if hosts.next().is_some() {
         return Err(HeadError::HostTwice);
     }
-    let is_host_byte = |b: &u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(b);
+    let is_host_byte = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     let value = host.get(&fields.buf);
     if value.is_empty() || !value.iter().all(is_host_byte) {
         return Err(HeadError::HostInvalid);
@@ -402,8 +403,8 @@ impl ResponseHead {
         to_head: bool,
     ) -> Result<Option<Self>, HeadError> {
         loop {
-            let Some(end) = scan.end(buf, limits)? else { return Ok(None) };
-            let parsed = Self::parse(buf.split_to(end).freeze(), limits, to_head)?;
+            let Some(lines) = Lines::whole(buf, scan, limits, StatusLine::read)? else { return Ok(None) };
+            let parsed = Self::of(buf.split_to(lines.end).freeze(), lines, to_head)?;
             let interim = scan.interim + 1;
             *scan = Scan::default();
             if let Some(head) = parsed {
@@ -416,27 +417,15 @@ impl ResponseHead {
         }
     }
 
-    fn parse(buf: Bytes, limits: &Limits, to_head: bool) -> Result<Option<Self>, HeadError> {
-        let mut headers = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-        let room = limits.fields.min(MAX_FIELDS);
-        let mut response = httparse::Response::new(&mut []);
-        let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut response, &buf, &mut headers[..room]) {
-            Ok(httparse::Status::Complete(n)) if n == buf.len() => {}
-            Ok(_) => return Err(HeadError::Malformed),
-            Err(e) => return Err(from_httparse(e)),
-        }
-        let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(HeadError::Malformed) };
+    fn of(buf: Bytes, lines: Lines<StatusLine>, to_head: bool) -> Result<Option<Self>, HeadError> {
+        let StatusLine { minor, status, reason } = lines.first;
         match status {
             100 | 102..=199 => return Ok(None),
             200..=999 => {}
             _ => return Err(HeadError::Status),
         }
-        // `reason` may be a static empty text of the parser's, which lies outside of our memory.
-        let reason = response.reason.filter(|r| !r.is_empty());
-        let reason = reason.map_or(Span { start: 0, end: 0 }, |r| Span::of(r.as_bytes(), &buf));
-        let fields = Fields::take(buf.clone(), response.headers);
-        let Meaning { framing, close } = meaning(fields.iter(), minor)?;
+        let fields = Fields { buf, spans: lines.spans };
+        let Meaning { framing, close } = meaning(&fields, minor)?;
         let bodiless = to_head || status == 204 || status == 304;
         let framing = if bodiless { Framing::None } else { framing.unwrap_or(Framing::UntilClose) };
         let keep_alive =

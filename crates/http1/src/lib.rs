@@ -4,6 +4,7 @@
 //! understood in one way to a server that understands it in another hands one caller's bytes to somebody else.
 
 pub mod body;
+mod grammar;
 pub mod head;
 pub mod write;
 
