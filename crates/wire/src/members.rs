@@ -20,11 +20,13 @@ pub(crate) struct Member<'a> {
     pub(crate) span: Range<usize>,
 }
 
-/// Walks over one object, which has to be all of the text.
+/// Walks over one object.
 pub(crate) struct Members<'a> {
     text: &'a [u8],
     at: usize,
     state: State,
+    /// Whether nothing may follow the object.
+    is_all: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,11 +39,18 @@ enum State {
 impl<'a> Members<'a> {
     /// Of an object that is all of this text.
     pub(crate) fn of(text: &'a [u8]) -> Self {
-        Self { text, at: 0, state: State::Before }
+        Self { text, at: 0, state: State::Before, is_all: true }
     }
 
     /// The next member; `None` behind the last one. What came before a fault was there all the same.
     pub(crate) fn next(&mut self) -> Result<Option<Member<'a>>, Malformed> {
+        let Some(key) = self.key()? else { return Ok(None) };
+        let span = self.value()?;
+        Ok(Some(Member { key, value: &self.text[span.clone()], span }))
+    }
+
+    /// The key of the next member; its value has to be asked for before the next key is.
+    pub(crate) fn key(&mut self) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
         match self.state {
             State::Over => return Ok(None),
             State::Before => {
@@ -59,20 +68,48 @@ impl<'a> Members<'a> {
             },
         }
         self.space();
-        let key = self.string()?;
-        let key = &self.text[key.start + 1..key.end - 1];
-        let key = match key.contains(&b'\\') {
-            true => Cow::Owned(unescape(key).unwrap_or_default().into_bytes()),
-            false => Cow::Borrowed(key),
+        let start = self.at;
+        let string = string(self.text, start).ok_or(Malformed)?;
+        let key = &self.text[start + 1..string.end - 1];
+        let key = match string.is_plain || !key.contains(&b'\\') {
+            true => Cow::Borrowed(key),
+            false => unescaped(key),
         };
+        self.at = string.end;
         self.byte(b':')?;
-        let span = self.value()?;
-        Ok(Some(Member { key, value: &self.text[span.clone()], span }))
+        self.space();
+        Ok(Some(key))
     }
 
-    fn end(&mut self) -> Result<Option<Member<'a>>, Malformed> {
+    /// Where the value lies whose key was read.
+    fn value(&mut self) -> Result<Range<usize>, Malformed> {
+        let start = self.at;
+        self.at = value(self.text, start).ok_or(Malformed)?;
+        Ok(start..self.at)
+    }
+
+    /// The value whose key was read.
+    pub(crate) fn text(&mut self) -> Result<&'a [u8], Malformed> {
+        self.value().map(|span| &self.text[span])
+    }
+
+    /// What `read` makes of the members of the object whose key was read, which it walks over to the end; `None` for
+    /// `null`. What it cannot read is skipped, as what is no object is.
+    pub(crate) fn object<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<Result<T, Malformed>>, Malformed> {
+        let mut members = Self { text: self.text, at: self.at, state: State::Before, is_all: false };
+        if let Ok(read) = read(&mut members) {
+            self.at = members.at;
+            return Ok(Some(Ok(read)));
+        }
+        Ok((self.text()? != b"null").then_some(Err(Malformed)))
+    }
+
+    fn end<T>(&mut self) -> Result<Option<T>, Malformed> {
         self.state = State::Over;
-        if self.peek().is_none() { Ok(None) } else { Err(Malformed) }
+        if self.is_all && self.peek().is_some() { Err(Malformed) } else { Ok(None) }
     }
 
     fn space(&mut self) {
@@ -95,65 +132,132 @@ impl<'a> Members<'a> {
     fn byte(&mut self, want: u8) -> Result<(), Malformed> {
         if self.any()? == want { Ok(()) } else { Err(Malformed) }
     }
+}
 
-    /// The string token at the cursor, with its quotes.
-    fn string(&mut self) -> Result<Range<usize>, Malformed> {
-        let start = self.at;
-        if self.text.get(start) != Some(&b'"') {
-            return Err(Malformed);
-        }
-        // Texts are full of escaped line ends, which need no look: only what stands before a quote decides about it.
-        for quote in memchr_iter(b'"', &self.text[start + 1..]) {
-            let inner = &self.text[start + 1..start + 1 + quote];
-            let escapes = inner.iter().rev().take_while(|byte| **byte == b'\\').count();
-            if escapes.is_multiple_of(2) {
-                self.at = start + quote + 2;
-                return Ok(start..self.at);
-            }
-        }
-        Err(Malformed)
+/// A string token.
+struct Token {
+    /// Behind its closing quote.
+    end: usize,
+    /// Whether it is known to have no escapes.
+    is_plain: bool,
+}
+
+/// Bytes of a string that are looked at eight by eight. Most strings are names and short words, for which a search for
+/// one byte in a long text takes long to begin.
+const SHORT: usize = 64;
+
+/// The string token whose opening quote is at `start`.
+#[inline]
+fn string(text: &[u8], start: usize) -> Option<Token> {
+    let inside = text.get(start..)?.strip_prefix(b"\"")?;
+    let plain = plain(&inside[..inside.len().min(SHORT)]);
+    if inside.get(plain) == Some(&b'"') {
+        return Some(Token { end: start + plain + 2, is_plain: true });
     }
+    Some(Token { end: start + 1 + long(inside, plain)?, is_plain: false })
+}
 
-    /// The value at the cursor; what is nested in it is skipped by counting brackets outside of strings.
-    fn value(&mut self) -> Result<Range<usize>, Malformed> {
-        self.space();
-        let start = self.at;
-        let mut depth = 0usize;
-        loop {
-            match self.text.get(self.at) {
-                Some(b'"') => {
-                    self.string()?;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                Some(b'{' | b'[') => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                Some(b'}' | b']') if depth > 0 => {
-                    depth -= 1;
-                    self.at += 1;
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                Some(b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r') if depth == 0 => break,
-                Some(_) => self.at += 1,
-                None => return Err(Malformed),
-            }
+/// Behind the closing quote of a string, from after its opening quote; the first bytes are known to have none.
+#[inline(never)]
+fn long(inside: &[u8], known: usize) -> Option<usize> {
+    // Texts are full of escaped line ends, which need no look: only what stands before a quote decides about it.
+    for quote in memchr_iter(b'"', &inside[known..]) {
+        let quote = known + quote;
+        let escapes = inside[..quote].iter().rev().take_while(|byte| **byte == b'\\').count();
+        if escapes.is_multiple_of(2) {
+            return Some(quote + 1);
         }
-        if self.at == start { Err(Malformed) } else { Ok(start..self.at) }
+    }
+    None
+}
+
+/// How many bytes come before the first quote or backslash.
+fn plain(text: &[u8]) -> usize {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    // Sets the highest bit of the first byte that is zero, and perhaps of some above it.
+    let zeros = |eight: u64| eight.wrapping_sub(each(1)) & !eight & each(0x80);
+    let (eights, rest) = text.as_chunks();
+    for (n, eight) in eights.iter().enumerate() {
+        let eight = u64::from_le_bytes(*eight);
+        let hits = zeros(eight ^ each(b'"')) | zeros(eight ^ each(b'\\'));
+        if hits != 0 {
+            return n * 8 + hits.trailing_zeros() as usize / 8;
+        }
+    }
+    eights.len() * 8 + rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\')).count()
+}
+
+/// What a byte means to what looks for the end of a value.
+#[derive(Clone, Copy)]
+enum Kind {
+    Plain,
+    Quote,
+    Open,
+    Close,
+    /// What can stand after a value.
+    After,
+}
+
+static KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Plain; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'"' => Kind::Quote,
+            b'{' | b'[' => Kind::Open,
+            b'}' | b']' => Kind::Close,
+            b',' | b' ' | b'\t' | b'\n' | b'\r' => Kind::After,
+            _ => Kind::Plain,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+/// Where the value ends that begins at `start`; what is nested in it is skipped by counting brackets outside of strings.
+fn value(text: &[u8], start: usize) -> Option<usize> {
+    let (mut at, mut depth) = (start, 0usize);
+    loop {
+        match KINDS[usize::from(*text.get(at)?)] {
+            Kind::Plain => at += 1,
+            Kind::Quote => {
+                at = string(text, at)?.end;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            Kind::After if depth > 0 => at += 1,
+            Kind::Open => {
+                depth += 1;
+                at += 1;
+            }
+            Kind::Close if depth > 0 => {
+                depth -= 1;
+                at += 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            Kind::Close | Kind::After => return (at > start).then_some(at),
+        }
     }
 }
 
 /// The text of a JSON string token; `None` where it is none.
 pub(crate) fn text(token: &[u8]) -> Option<Cow<'_, str>> {
     let inner = token.strip_prefix(b"\"").and_then(|token| token.strip_suffix(b"\""))?;
-    match inner.contains(&b'\\') {
+    match inner[plain(inner)..].contains(&b'\\') {
         true => unescape(inner).map(Cow::Owned),
         false => std::str::from_utf8(inner).ok().map(Cow::Borrowed),
     }
+}
+
+/// A key that has escapes.
+#[inline(never)]
+fn unescaped(key: &[u8]) -> Cow<'_, [u8]> {
+    Cow::Owned(unescape(key).unwrap_or_default().into_bytes())
 }
 
 /// The text between the quotes of a JSON string token that has escapes; `None` where it is not valid.

@@ -39,6 +39,15 @@ fn fields(mut rest: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
+/// Where the line ends. Every event has an empty one, for which no search has to begin.
+#[inline]
+fn line_end(rest: &[u8]) -> Option<usize> {
+    match rest.first()? {
+        b'\n' | b'\r' => Some(0),
+        _ => memchr2(b'\n', b'\r', rest),
+    }
+}
+
 impl<'a> RawEvent<'a> {
     /// Whether the event was too long to be kept: its name can be asked for, its data is incomplete.
     pub fn is_cut(&self) -> bool {
@@ -120,7 +129,7 @@ impl Splitter {
                 (start, border) = (1, Some(1));
             }
         }
-        while let Some(found) = memchr2(b'\n', b'\r', &piece[at..]) {
+        while let Some(found) = line_end(&piece[at..]) {
             let end = at + found;
             let blank = found == 0 && !self.in_line;
             let mut next = end + 1;

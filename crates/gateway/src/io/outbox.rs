@@ -11,6 +11,8 @@ use tokio::io::AsyncWrite;
 
 /// Slices that one write hands to the kernel at most; more take a second write.
 const SLICES: usize = 64;
+/// Slices that most writes have at most: an event of a stream has three. Room for all of them takes longer to make.
+const FEW: usize = 8;
 
 #[derive(Debug)]
 enum Piece {
@@ -87,19 +89,33 @@ impl Outbox {
 
     /// Writes once; the number of bytes that were taken.
     pub fn poll_write<W: AsyncWrite + Unpin>(&mut self, io: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut used = 0;
-        for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
-            *slot = IoSlice::new(piece.bytes());
-            used += 1;
-        }
-        let n = ready!(Pin::new(io).poll_write_vectored(cx, &slices[..used]))?;
+        let written = if self.pieces.len() <= FEW {
+            self.poll_slices::<FEW, W>(io, cx)
+        } else {
+            self.poll_slices::<SLICES, W>(io, cx)
+        };
+        let n = ready!(written)?;
         if n == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.written += n as u64;
         self.advance(n);
         Poll::Ready(Ok(n))
+    }
+
+    /// Writes the first `N` pieces once.
+    fn poll_slices<const N: usize, W: AsyncWrite + Unpin>(
+        &self,
+        io: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); N];
+        let mut used = 0;
+        for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slot = IoSlice::new(piece.bytes());
+            used += 1;
+        }
+        Pin::new(io).poll_write_vectored(cx, &slices[..used])
     }
 
     fn advance(&mut self, mut n: usize) {

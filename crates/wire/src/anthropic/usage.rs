@@ -79,14 +79,16 @@ impl<'de> Deserialize<'de> for ServerTools {
     }
 }
 
-/// A part beside the token counts: a new form of it costs no count, but makes the usage incomplete.
-fn part<T>(value: &[u8], incomplete: &mut bool, read: impl FnOnce(&[u8]) -> Result<T, Malformed>) -> Option<T> {
-    if value == b"null" {
-        return None;
-    }
-    let read = read(value);
+/// A part beside the token counts, where it is given: a new form of it costs no count, but makes the usage incomplete.
+fn read<T>(part: Option<Result<T, Malformed>>, incomplete: &mut bool) -> Option<T> {
+    let read = part?;
     *incomplete |= read.is_err();
     read.ok()
+}
+
+/// The same of one that is read from its text.
+fn part<T>(value: &[u8], incomplete: &mut bool, of: impl FnOnce(&[u8]) -> Result<T, Malformed>) -> Option<T> {
+    read((value != b"null").then(|| of(value)), incomplete)
 }
 
 /// Puts a count in its place; one that is there already is a fault: nobody knows which of them holds.
@@ -101,9 +103,8 @@ fn once(place: &mut Option<u64>, seen: &mut u32, nth: u32, value: &[u8]) -> Resu
 }
 
 /// Cache writes by how long they stay.
-fn by_ttl(object: &[u8]) -> Result<CacheWrite, Malformed> {
+fn by_ttl(members: &mut Members<'_>) -> Result<CacheWrite, Malformed> {
     let (mut counts, mut seen) = ([None; 4], 0);
-    let mut members = Members::of(object);
     while let Some(Member { key, value, .. }) = members.next()? {
         let nth = match &*key {
             b"ephemeral_5m_input_tokens" => 0,
@@ -119,9 +120,8 @@ fn by_ttl(object: &[u8]) -> Result<CacheWrite, Malformed> {
 }
 
 /// How many of the output tokens were reasoning.
-fn thinking_tokens(details: &[u8]) -> Result<Option<u64>, Malformed> {
+fn thinking_tokens(members: &mut Members<'_>) -> Result<Option<u64>, Malformed> {
     let (mut tokens, mut seen) = (None, 0);
-    let mut members = Members::of(details);
     while let Some(Member { key, value, .. }) = members.next()? {
         if &*key == b"thinking_tokens" {
             once(&mut tokens, &mut seen, 0, value)?;
@@ -130,20 +130,34 @@ fn thinking_tokens(details: &[u8]) -> Result<Option<u64>, Malformed> {
     Ok(tokens)
 }
 
-/// Reads a `usage` object. What is beside the token counts is read by itself, so that a new form of it costs no count.
+/// Reads a `usage` object.
 pub(crate) fn report(object: &[u8]) -> Result<Report, Malformed> {
+    report_of(&mut Members::of(object))
+}
+
+/// Reads the members of a `usage` object, to its end. What is beside the token counts is read by itself, so that a new form
+/// of it costs no count.
+pub(crate) fn report_of(members: &mut Members<'_>) -> Result<Report, Malformed> {
     let (mut report, mut seen, mut incomplete) = (Report::default(), 0, false);
-    let mut members = Members::of(object);
-    while let Some(Member { key, value, .. }) = members.next()? {
+    while let Some(key) = members.key()? {
+        // Objects that are read are walked over once.
+        match &*key {
+            b"cache_creation" => {
+                report.cache_write_by_ttl = read(members.object(by_ttl)?, &mut incomplete);
+                continue;
+            }
+            b"output_tokens_details" => {
+                report.reasoning = read(members.object(thinking_tokens)?, &mut incomplete).flatten();
+                continue;
+            }
+            _ => {}
+        }
+        let value = members.text()?;
         match &*key {
             b"input_tokens" => once(&mut report.input, &mut seen, 0, value)?,
             b"cache_creation_input_tokens" => once(&mut report.cache_write, &mut seen, 1, value)?,
             b"cache_read_input_tokens" => once(&mut report.cache_read, &mut seen, 2, value)?,
             b"output_tokens" => once(&mut report.output, &mut seen, 3, value)?,
-            b"cache_creation" => report.cache_write_by_ttl = part(value, &mut incomplete, by_ttl),
-            b"output_tokens_details" => {
-                report.reasoning = part(value, &mut incomplete, thinking_tokens).flatten();
-            }
             b"server_tool_use" => {
                 let read = |value: &[u8]| serde_json::from_slice::<ServerTools>(value).map_err(|_| Malformed);
                 let tools = part(value, &mut incomplete, read).unwrap_or_default();

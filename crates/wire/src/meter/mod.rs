@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2, memmem};
 
-use crate::anthropic::usage::report;
+use crate::anthropic::usage::{report, report_of};
 use crate::estimate::Sample;
-use crate::members::{Member, Members, text};
+use crate::members::{Malformed, Member, Members, text};
 use crate::sse::RawEvent;
 use crate::usage::{MODEL, Report, Usage, bounded, count};
 
@@ -129,7 +129,8 @@ struct Message<'a> {
     id: Option<&'a [u8]>,
     model: Option<&'a [u8]>,
     stop_reason: Option<&'a [u8]>,
-    usage: Option<&'a [u8]>,
+    /// Of no more than one; `null` is none.
+    usage: Option<Result<Report, Malformed>>,
     /// The answer of `count_tokens` consists of this.
     input_tokens: Option<&'a [u8]>,
     kind: Option<&'a [u8]>,
@@ -139,12 +140,20 @@ struct Message<'a> {
 impl<'a> Message<'a> {
     fn read(text: &'a [u8]) -> Option<Self> {
         let (mut message, mut members) = (Self::default(), Members::of(text));
-        while let Some(Member { key, value, .. }) = members.next().ok()? {
+        let mut seen_usage = false;
+        while let Some(key) = members.key().ok()? {
+            if &*key == b"usage" {
+                if std::mem::replace(&mut seen_usage, true) {
+                    return None;
+                }
+                message.usage = members.object(report_of).ok()?;
+                continue;
+            }
+            let value = members.text().ok()?;
             let place = match &*key {
                 b"id" => &mut message.id,
                 b"model" => &mut message.model,
                 b"stop_reason" => &mut message.stop_reason,
-                b"usage" => &mut message.usage,
                 b"input_tokens" => &mut message.input_tokens,
                 b"type" => &mut message.kind,
                 b"error" => &mut message.error,
@@ -249,21 +258,25 @@ impl Meter {
 
     /// What the answer has come to so far.
     pub fn metered(&self) -> Metered {
+        self.clone().into_metered()
+    }
+
+    fn into_metered(self) -> Metered {
         // A stream that opens with an error has used nothing that anybody would bill.
         let refused = self.progress == Progress::Failed && !self.has_content && self.input == Reading::Missing;
         let known = self.output != Reading::Lost && (self.input == Reading::Read || refused);
         let closed = self.progress == Progress::Ended || self.stop_reason.is_some();
         Metered {
             progress: self.progress,
-            model: self.model.clone(),
-            message_id: self.message_id.clone(),
-            stop_reason: self.stop_reason.clone(),
-            usage: if known { Counts::Known(self.usage.clone()) } else { Counts::Unknown },
+            model: self.model,
+            message_id: self.message_id,
+            stop_reason: self.stop_reason,
+            usage: if known { Counts::Known(self.usage) } else { Counts::Unknown },
             is_final: known && closed && self.output == Reading::Read,
             text_bytes: self.text_bytes,
             sample: self.sample,
             told_input: None,
-            error: self.error.clone(),
+            error: self.error,
             unreadable: self.unreadable,
         }
     }
@@ -289,18 +302,18 @@ impl Meter {
     fn message_start(&mut self, event: &RawEvent<'_>) -> Option<()> {
         let data = whole_data(event)?;
         let [message] = parts(&data, ["message"])?;
-        self.message(&Message::read(message?)?)?;
+        self.message(Message::read(message?)?)?;
         // The output that stands here is that of the first token.
         self.output = Reading::Missing;
         Some(())
     }
 
-    fn message(&mut self, message: &Message<'_>) -> Option<()> {
+    fn message(&mut self, message: Message<'_>) -> Option<()> {
         self.model = word(message.model, MODEL);
         self.message_id = word(message.id, WORD);
         self.stop_reason = word(message.stop_reason, WORD);
-        if let Some(usage) = given(message.usage) {
-            self.set(report(usage).ok()?);
+        if let Some(usage) = message.usage {
+            self.set(usage.ok()?);
         }
         Some(())
     }
@@ -413,7 +426,7 @@ pub fn whole(body: &[u8]) -> Metered {
         meter.progress = Progress::Nothing;
         meter.lost();
     }
-    meter.metered()
+    meter.into_metered()
 }
 
 fn read_whole(meter: &mut Meter, body: &[u8]) -> Option<()> {
@@ -425,8 +438,9 @@ fn read_whole(meter: &mut Meter, body: &[u8]) -> Option<()> {
         meter.error = Some(stream_error(error).unwrap_or_default());
         return Some(());
     }
-    meter.message(&message)?;
-    if let Some(tokens) = given(message.input_tokens) {
+    let tokens = given(message.input_tokens);
+    meter.message(message)?;
+    if let Some(tokens) = tokens {
         let input = count(tokens).ok()?;
         meter.set(Report { input, output: Some(0), ..Report::default() });
     }
