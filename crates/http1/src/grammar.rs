@@ -124,6 +124,16 @@ fn end_of_name(head: &[u8], at: usize) -> usize {
     end_by(head, at, odd, |byte| is_of(TOKEN, byte))
 }
 
+/// Where a path with its query ends.
+fn end_of_path(head: &[u8], at: usize) -> usize {
+    let zeros = |eight: u64| eight.wrapping_sub(each(1)) & !eight;
+    let odd = |eight: u64| {
+        let is_low = eight.wrapping_sub(each(b'!')) & !eight;
+        is_low | zeros(eight ^ each(0x7f)) | zeros(eight ^ each(b'#')) | zeros(eight ^ each(b'\\')) | eight
+    };
+    end_by(head, at, odd, |byte| is_of(PATH, byte))
+}
+
 /// Where a value or a reason ends: at the first control character that is no tab.
 fn end_of_text(head: &[u8], at: usize) -> usize {
     let odd = |eight: u64| {
@@ -162,7 +172,7 @@ impl RequestLine {
     pub(crate) fn read(head: &[u8]) -> Result<(Self, usize), Fault> {
         let method = end_of(TOKEN, head, 0);
         let start = behind(b" ", head, method).filter(|_| method > 0).ok_or(Fault::Malformed)?;
-        let path = end_of(PATH, head, start);
+        let path = end_of_path(head, start);
         let target = end_of(TARGET, head, path);
         let after = behind(b" ", head, target).filter(|_| target > start).ok_or(Fault::Malformed)?;
         let is_path = path == target;

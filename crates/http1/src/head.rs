@@ -178,47 +178,84 @@ fn trim(value: &[u8]) -> &[u8] {
 }
 
 /// What the fields say about the message that follows and about the connection.
+#[derive(Default)]
 struct Meaning {
-    framing: Option<Framing>,
+    length: Option<u64>,
+    chunked: bool,
     close: Option<bool>,
+    /// The first `Host`, and how many there are.
+    host: Option<Span>,
+    hosts: usize,
+    expects_continue: bool,
 }
 
-fn meaning(fields: &Fields, minor: u8) -> Result<Meaning, HeadError> {
-    let (mut length, mut chunked, mut close) = (None, false, None);
-    for (name, value) in &fields.spans {
-        // Few have the length of a name that means something here.
-        let length_of_name = name.len();
-        if !matches!(length_of_name, 10 | 14 | 17) {
-            continue;
-        }
-        let field = Field { name: name.get(&fields.buf), value: value.get(&fields.buf) };
-        match length_of_name {
-            14 if field.is("content-length") => length = Some(only(length, field.value)?),
-            17 if field.is("transfer-encoding") => {
-                if chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(HeadError::Encoding);
-                }
-                chunked = true;
+impl Meaning {
+    /// What these fields mean; whether they mean one thing only is the second half.
+    fn of(fields: &Fields, minor: u8) -> (Self, Result<(), HeadError>) {
+        let (mut meaning, mut good) = (Self::default(), Ok(()));
+        for (name, value) in &fields.spans {
+            // Few have the length of a name that means something here.
+            if !matches!(name.len(), 4 | 6 | 10 | 14 | 17) {
+                continue;
             }
-            10 if field.is("connection") => {
-                for token in tokens(field.value) {
-                    if token.eq_ignore_ascii_case(b"close") {
-                        close = Some(true);
-                    } else if token.eq_ignore_ascii_case(b"keep-alive") && close.is_none() {
-                        close = Some(false);
-                    }
-                }
+            let field = Field { name: name.get(&fields.buf), value: value.get(&fields.buf) };
+            if field.is("host") {
+                meaning.hosts += 1;
+                meaning.host.get_or_insert(*value);
+            } else if field.is("expect") {
+                meaning.expects_continue |= minor == 1 && field.value.eq_ignore_ascii_case(b"100-continue");
+            } else if good.is_ok() {
+                good = meaning.frame(&field, minor);
             }
-            _ => {}
         }
+        if good.is_ok() && meaning.chunked && meaning.length.is_some() {
+            good = Err(HeadError::LengthAndEncoding);
+        }
+        (meaning, good)
     }
-    let framing = match (length, chunked) {
-        (Some(_), true) => return Err(HeadError::LengthAndEncoding),
-        (None, true) => Some(Framing::Chunked),
-        (Some(n), false) => Some(Framing::Length(n)),
-        (None, false) => None,
-    };
-    Ok(Meaning { framing, close })
+
+    /// Takes what one field says about the framing of the body and about the connection.
+    fn frame(&mut self, field: &Field<'_>, minor: u8) -> Result<(), HeadError> {
+        if field.is("content-length") {
+            self.length = Some(only(self.length, field.value)?);
+        } else if field.is("transfer-encoding") {
+            if self.chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::Encoding);
+            }
+            self.chunked = true;
+        } else if field.is("connection") {
+            for token in tokens(field.value) {
+                if token.eq_ignore_ascii_case(b"close") {
+                    self.close = Some(true);
+                } else if token.eq_ignore_ascii_case(b"keep-alive") && self.close.is_none() {
+                    self.close = Some(false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn framing(&self) -> Option<Framing> {
+        if self.chunked { Some(Framing::Chunked) } else { self.length.map(Framing::Length) }
+    }
+
+    /// Whether the connection outlives the message, as far as the fields say.
+    fn keeps_alive(&self, minor: u8) -> bool {
+        if minor == 1 { self.close != Some(true) } else { self.close == Some(false) }
+    }
+
+    fn host(&self, buf: &[u8]) -> Result<Span, HeadError> {
+        let host = self.host.ok_or(HeadError::HostMissing)?;
+        if self.hosts > 1 {
+            return Err(HeadError::HostTwice);
+        }
+        let is_host_byte = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
+        let value = host.get(buf);
+        if value.is_empty() || !value.iter().all(is_host_byte) {
+            return Err(HeadError::HostInvalid);
+        }
+        Ok(host)
+    }
 }
 
 /// The comma-separated tokens of a field's value.
@@ -314,12 +351,11 @@ impl RequestHead {
             return Err(HeadError::Target);
         }
         let fields = Fields { buf, spans: lines.spans };
-        let host = the_host(&fields)?;
-        let Meaning { framing, close } = meaning(&fields, minor)?;
-        let expects = |value: Span| value.get(&fields.buf).eq_ignore_ascii_case(b"100-continue");
-        let expects_continue = minor == 1 && fields.named("expect").any(expects);
-        let framing = framing.unwrap_or(Framing::None);
-        let keep_alive = if minor == 1 { close != Some(true) } else { close == Some(false) };
+        let (meaning, good) = Meaning::of(&fields, minor);
+        let host = meaning.host(&fields.buf)?;
+        good?;
+        let framing = meaning.framing().unwrap_or(Framing::None);
+        let (keep_alive, expects_continue) = (meaning.keeps_alive(minor), meaning.expects_continue);
         Ok(Self { fields, method, target, host, minor, framing, keep_alive, expects_continue })
     }
 
@@ -364,20 +400,6 @@ impl RequestHead {
 /// ASCII was checked when the head was read.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
-}
-
-fn the_host(fields: &Fields) -> Result<Span, HeadError> {
-    let mut hosts = fields.named("host");
-    let Some(host) = hosts.next() else { return Err(HeadError::HostMissing) };
-    if hosts.next().is_some() {
-        return Err(HeadError::HostTwice);
-    }
-    let is_host_byte = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    let value = host.get(&fields.buf);
-    if value.is_empty() || !value.iter().all(is_host_byte) {
-        return Err(HeadError::HostInvalid);
-    }
-    Ok(host)
 }
 
 /// A response's head.
@@ -425,11 +447,11 @@ impl ResponseHead {
             _ => return Err(HeadError::Status),
         }
         let fields = Fields { buf, spans: lines.spans };
-        let Meaning { framing, close } = meaning(&fields, minor)?;
+        let (meaning, good) = Meaning::of(&fields, minor);
+        good?;
         let bodiless = to_head || status == 204 || status == 304;
-        let framing = if bodiless { Framing::None } else { framing.unwrap_or(Framing::UntilClose) };
-        let keep_alive =
-            framing != Framing::UntilClose && if minor == 1 { close != Some(true) } else { close == Some(false) };
+        let framing = if bodiless { Framing::None } else { meaning.framing().unwrap_or(Framing::UntilClose) };
+        let keep_alive = framing != Framing::UntilClose && meaning.keeps_alive(minor);
         Ok(Some(Self { fields, reason, status, framing, keep_alive }))
     }
 
