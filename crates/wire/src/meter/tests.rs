@@ -369,6 +369,46 @@ fn cost_of_following_a_stream() {
     std::hint::black_box(meter.metered());
 }
 
+/// Pieces that usage is made of, put together in any order.
+const PARTS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    " ",
+    "null",
+    "{}",
+    "7",
+    "\"\\\"\"",
+    "\"input_tokens\":5",
+    "\"output_tokens\":6,",
+    "\"cache_creation\":",
+    "{\"ephemeral_1h_input_tokens\":7}",
+    "\"output_tokens_details\":",
+    "{\"thinking_tokens\":3}",
+    "{\"input_tokens\":5,\"cache_creation\":{\"ephemeral_5m_input_tokens\":2}",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn usage_reads_the_same_where_it_stands_as_from_its_text(
+        parts in proptest::collection::vec(proptest::sample::select(PARTS), 1..8),
+    ) {
+        let text = format!("{{\"usage\":{},\"id\":\"x\"}}", parts.concat());
+        let (mut here, mut apart) = (Members::of(text.as_bytes()), Members::of(text.as_bytes()));
+        proptest::prop_assert_eq!((here.key().is_ok(), apart.key().is_ok()), (true, true));
+        let from_text = apart.text().map(|value| given(Some(value)).map(report));
+        proptest::prop_assert_eq!(format!("{:?}", here.object(report_of)), format!("{from_text:?}"), "{}", text);
+        if from_text.is_ok() {
+            proptest::prop_assert_eq!(here.key(), apart.key(), "{}", text);
+        }
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn a_spoilt_stream_harms_nothing_and_reads_the_same_at_every_cut(
