@@ -24,7 +24,11 @@ impl PicoUsd {
     /// The nearest whole number of billionths, the even one where two are as near; `None` where it is over nine billion
     /// dollars.
     pub fn to_nano(self) -> Option<NanoUsd> {
-        let (floor, rest) = (self.0.div_euclid(PICO_IN_NANO), self.0.rem_euclid(PICO_IN_NANO));
+        let (floor, rest) = match i64::try_from(self.0) {
+            // All but sums of millions of dollars: they are divided by one multiplication, longer numbers by a loop.
+            Ok(pico) => (pico.div_euclid(PICO_IN_NANO as i64).into(), pico.rem_euclid(PICO_IN_NANO as i64).into()),
+            Err(_) => (self.0.div_euclid(PICO_IN_NANO), self.0.rem_euclid(PICO_IN_NANO)),
+        };
         let up = match rest.cmp(&(PICO_IN_NANO / 2)) {
             std::cmp::Ordering::Less => 0,
             std::cmp::Ordering::Equal => floor & 1,

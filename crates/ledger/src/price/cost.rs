@@ -8,7 +8,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use serde::{Deserialize, Serialize};
 use wire::usage::{IterationKind, ServiceTier, Speed, Tokens, Usage};
 
-use super::{Batch, Price, PriceTable, Rates};
+use super::{Batch, Price, PriceTable, Rates, Tools};
 use crate::money::{Factor, NanoUsd, PicoUsd, Rate};
 
 /// What is to be priced.
@@ -146,6 +146,12 @@ impl Unpriced {
             Self::Other => "other",
         }
     }
+
+    /// From what [`as_str`](Self::as_str) gave, here or in a newer version.
+    pub(crate) fn known(word: &str) -> Self {
+        let all = [Self::UnknownModel, Self::UnknownRate, Self::TooLarge];
+        all.into_iter().find(|why| why.as_str() == word).unwrap_or(Self::Other)
+    }
 }
 
 impl<C> Encode<C> for Unpriced {
@@ -156,9 +162,7 @@ impl<C> Encode<C> for Unpriced {
 
 impl<'b, C> Decode<'b, C> for Unpriced {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
-        let word = d.str()?;
-        let all = [Self::UnknownModel, Self::UnknownRate, Self::TooLarge];
-        Ok(all.into_iter().find(|why| why.as_str() == word).unwrap_or(Self::Other))
+        Ok(Self::known(d.str()?))
     }
 }
 
@@ -210,7 +214,9 @@ impl PriceTable {
             components.turns = components.turns + turn.total();
         }
 
-        let tools = self.tools(billed.provider);
+        // Hardly any exchange has used one: their prices need not be looked up.
+        let has_tools = usage.web_search > 0 || usage.web_fetch > 0;
+        let tools = if has_tools { self.tools(billed.provider) } else { Tools::default() };
         for (requests, price) in [(usage.web_search, tools.web_search), (usage.web_fetch, tools.web_fetch)] {
             match price {
                 Some(PicoUsd(each)) => {
@@ -234,33 +240,37 @@ fn price_tokens(
     let factors = factors(price, billed.usage, flags);
     let written = tokens.cache_write;
     let mut assumed = false;
-    let mut cost = |count: u64, rate: fn(&Rates) -> Option<Rate>, nearest: Option<Rate>| {
+    let mut cost = |count: u64, rate: fn(&Rates) -> Option<Rate>, nearest: &dyn Fn() -> Option<Rate>| {
         if count == 0 {
             return Ok(PicoUsd(0));
         }
         assumed |= rate(&row.stated).is_none();
-        let rate = rate(&row.rates).or(nearest).ok_or(Unpriced::UnknownRate)?;
+        let rate = rate(&row.rates).or_else(nearest).ok_or(Unpriced::UnknownRate)?;
         // Exact: it was tried when the price was read.
         let rate = factors.iter().try_fold(rate, |rate, factor| rate.scaled(*factor));
         Ok(rate.ok_or(Unpriced::UnknownRate)?.times(count))
     };
     // A cache that has no rate saves nothing and is not free; the dearest lifetime is the safe one.
-    let input = row.rates.input;
-    let dearest = row.rates.writes().into_iter().chain([input]).flatten().max();
+    let input = || row.rates.input;
+    let dearest = || row.rates.writes().into_iter().chain([row.rates.input]).flatten().max();
     let is_exact = |rate: &Rate| factors.iter().try_fold(*rate, |rate, factor| rate.scaled(*factor)).is_some();
-    let long = row.rates.cache_write_5m.and_then(|rate| rate.scaled(LONG_LIVED)).filter(is_exact).max(dearest);
+    let long = || {
+        let long = row.rates.cache_write_5m.and_then(|rate| rate.scaled(LONG_LIVED)).filter(is_exact);
+        long.max(dearest())
+    };
+    let none = || None;
     let components = Components {
-        input: cost(tokens.input, |rates| rates.input, None)?,
-        cache_read: cost(tokens.cache_read, |rates| rates.cache_read, input)?,
+        input: cost(tokens.input, |rates| rates.input, &none)?,
+        cache_read: cost(tokens.cache_read, |rates| rates.cache_read, &input)?,
         cache_write: [
-            cost(written.m5, |rates| rates.cache_write_5m, dearest)?,
-            cost(written.m30, |rates| rates.cache_write_30m, dearest)?,
-            cost(written.h1, |rates| rates.cache_write_1h, long)?,
-            cost(written.h12, |rates| rates.cache_write_12h, long)?,
+            cost(written.m5, |rates| rates.cache_write_5m, &dearest)?,
+            cost(written.m30, |rates| rates.cache_write_30m, &dearest)?,
+            cost(written.h1, |rates| rates.cache_write_1h, &long)?,
+            cost(written.h12, |rates| rates.cache_write_12h, &long)?,
         ]
         .into_iter()
         .sum(),
-        output: cost(tokens.output, |rates| rates.output, None)?,
+        output: cost(tokens.output, |rates| rates.output, &none)?,
         ..Components::default()
     };
     flags.rate_assumed |= assumed;

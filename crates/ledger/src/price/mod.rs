@@ -7,6 +7,7 @@ mod cost;
 mod file;
 mod row;
 
+use std::cell::LazyCell;
 use std::sync::{Arc, LazyLock};
 
 use foldhash::{HashMap, HashMapExt as _};
@@ -158,11 +159,14 @@ impl PriceTable {
     /// The price of a model: by its exact name, else without the provider's prefix, else without `[1m]`, else without a
     /// date at its end.
     pub fn find(&self, provider: &str, model: &str) -> Option<Found<'_>> {
-        let names = self.names(provider, model);
+        // Most models are listed by their exact name.
+        let shorter = LazyCell::new(|| self.shorter(provider, model));
         self.layers().find_map(|layer| {
             let price = [provider, EVERY].iter().find_map(|name| {
                 let provider = layer.providers.get(*name)?;
-                names.iter().find_map(|name| provider.models.get(*name)).or_else(|| {
+                let models = &provider.models;
+                let listed = models.get(model).or_else(|| shorter.iter().flatten().find_map(|name| models.get(*name)));
+                listed.or_else(|| {
                     let except = provider.except_suffixes.iter().any(|suffix| model.ends_with(&**suffix));
                     provider.every_other.as_ref().filter(|_| !except)
                 })
@@ -171,19 +175,16 @@ impl PriceTable {
         })
     }
 
-    /// The names under which a model may be listed, the exact one first.
-    fn names<'a>(&self, provider: &str, model: &'a str) -> Vec<&'a str> {
-        let mut names = vec![model];
+    /// The names under which a model may be listed beside the exact one, each shorter than the one before.
+    fn shorter<'a>(&self, provider: &str, model: &'a str) -> [Option<&'a str>; 3] {
         let mut providers = self.layers().filter_map(|layer| layer.providers.get(provider));
         let bare =
             providers.find_map(|provider| provider.prefixes.iter().find_map(|prefix| model.strip_prefix(&**prefix)));
-        let mut name = bare.unwrap_or(model);
-        names.push(name);
-        name = name.strip_suffix("[1m]").unwrap_or(name);
-        names.push(name);
-        names.push(without_date(name));
-        names.dedup();
-        names
+        let short = bare.unwrap_or(model);
+        let plain = short.strip_suffix("[1m]");
+        let short = plain.unwrap_or(short);
+        let dateless = without_date(short);
+        [bare, plain, (dateless.len() < short.len()).then_some(dateless)]
     }
 
     /// What a request of the provider's server tools costs.
