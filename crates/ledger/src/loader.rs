@@ -183,7 +183,7 @@ fn load_whole(writer: &mut dyn Writer, path: &Path, bytes: &[u8]) -> Result<Coun
         }
         match frame.kind {
             None => load.counts.newer += 1,
-            Some(Kind::Start) => match entry::read::<Start>(&frame) {
+            Some(Kind::Start) => match entry::read_start(&frame) {
                 Some(start) => {
                     seen_us = seen_us.max(start.started_us);
                     open.insert(frame.id, start);
@@ -251,7 +251,7 @@ impl<'a> Load<'a> {
         if frame.kind != Some(Kind::Record) {
             return Ok(None);
         }
-        match entry::read::<Record>(frame) {
+        match entry::read_record(frame) {
             Some(record) => {
                 let ended_us = record.ended_us;
                 self.record(record, end)?;

@@ -4,73 +4,40 @@
 //! Version 2 is CBOR (RFC 8949) with numbered fields: what a newer version adds is passed over, what an older one left
 //! out is empty. Version 1 was JSON.
 
-use std::convert::Infallible;
-
-use minicbor::encode::Write;
-use minicbor::{Decode, Encode};
 use serde::Deserialize;
 
 use super::frame::{self, Frame, Kind};
-use crate::record::{Id, Operation, Parties, Record};
+use crate::record::{Record, Start};
 
 /// The version that this program writes. Entries of a later one are left for the program that knows them.
 pub(crate) const VERSION: u8 = 2;
 /// The first one.
 const JSON: u8 = 1;
 
-/// A [`Start`] that is part of a record.
-#[derive(Encode)]
-#[cbor(map)]
-struct Begun<'a> {
-    #[n(0)]
-    id: Id,
-    #[n(1)]
-    operation: Operation,
-    #[n(2)]
-    started_us: i64,
-    #[n(3)]
-    parties: &'a Parties,
-}
-
 /// Appends the entry that says that this exchange began.
 pub(crate) fn put_start(out: &mut Vec<u8>, record: &Record) {
-    let Record { id, operation, started_us, parties, .. } = record;
-    let begun = Begun { id: *id, operation: *operation, started_us: *started_us, parties };
-    put(out, Kind::Start, record.id, &begun);
+    frame::encode_with(out, Kind::Start, record.id, |out| record.write_start_cbor(out));
 }
 
 /// Appends the entry that says what became of this exchange.
 pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
-    put(out, Kind::Record, record.id, record);
+    frame::encode_with(out, Kind::Record, record.id, |out| record.write_cbor(out));
 }
 
-fn put(out: &mut Vec<u8>, kind: Kind, id: Id, entry: &impl Encode<()>) {
-    frame::encode_with(out, kind, id, |out| {
-        // A vector takes everything, and no type of ours refuses to be written.
-        minicbor::encode(entry, Out(out)).expect("memory takes every entry");
-    });
+/// What the entry says of an exchange that began; `None` if it cannot be read.
+pub(crate) fn read_start(frame: &Frame<'_>) -> Option<Start> {
+    read(frame, |payload| minicbor::decode(payload).ok())
 }
 
-/// Appends. Most writes are of one byte, and a copy of one byte is a call too many.
-struct Out<'a>(&'a mut Vec<u8>);
-
-impl Write for Out<'_> {
-    type Error = Infallible;
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-        match *bytes {
-            [byte] => self.0.push(byte),
-            _ => self.0.extend_from_slice(bytes),
-        }
-        Ok(())
-    }
+/// What the entry says of an exchange that ended; `None` if it cannot be read.
+pub(crate) fn read_record(frame: &Frame<'_>) -> Option<Record> {
+    read(frame, Record::from_cbor)
 }
 
-/// What the entry says; `None` if it cannot be read.
-pub(crate) fn read<'b, T: Decode<'b, ()> + Deserialize<'b>>(frame: &Frame<'b>) -> Option<T> {
+fn read<'b, T: Deserialize<'b>>(frame: &Frame<'b>, cbor: impl FnOnce(&'b [u8]) -> Option<T>) -> Option<T> {
     match frame.version {
         JSON => serde_json::from_slice(frame.payload).ok(),
-        _ => minicbor::decode(frame.payload).ok(),
+        _ => cbor(frame.payload),
     }
 }
 
@@ -78,7 +45,7 @@ pub(crate) fn read<'b, T: Decode<'b, ()> + Deserialize<'b>>(frame: &Frame<'b>) -
 mod tests {
     use super::super::frame::{Frames, Step};
     use super::*;
-    use crate::record::{Outcome, Start};
+    use crate::record::{Id, Operation, Outcome};
     use crate::sample::{record, start};
 
     fn only(bytes: &[u8]) -> Frame<'_> {
@@ -93,11 +60,11 @@ mod tests {
         for n in 0..200 {
             let mut out = Vec::new();
             put_record(&mut out, &record(n));
-            assert_eq!(read(&only(&out)), Some(record(n)));
+            assert_eq!(read_record(&only(&out)), Some(record(n)));
             out.clear();
             put_start(&mut out, &record(n));
             assert_eq!(only(&out).kind, Some(Kind::Start));
-            assert_eq!(read::<Start>(&only(&out)), Some(start(n)));
+            assert_eq!(read_start(&only(&out)), Some(start(n)));
         }
         let mut rare = record(3);
         (rare.route, rare.deliveries, rare.continued) = (Some("`defaultProvider`".into()), 2, 1);
@@ -105,7 +72,7 @@ mod tests {
         (lost.usage, lost.cost, lost.queued_us) = (usage.map(Box::new), Some(crate::money::NanoUsd(7)), 9);
         let mut out = Vec::new();
         put_record(&mut out, &rare);
-        assert_eq!(read(&only(&out)), Some(rare));
+        assert_eq!(read_record(&only(&out)), Some(rare));
     }
 
     #[test]
@@ -113,11 +80,11 @@ mod tests {
         let mut out = Vec::new();
         let text = serde_json::to_vec(&record(3)).unwrap();
         frame::encode_version(&mut out, Kind::Record, JSON, Id(3), &text);
-        assert_eq!(read(&only(&out)), Some(record(3)));
+        assert_eq!(read_record(&only(&out)), Some(record(3)));
         out.clear();
         let text = serde_json::to_vec(&start(3)).unwrap();
         frame::encode_version(&mut out, Kind::Start, JSON, Id(3), &text);
-        assert_eq!(read(&only(&out)), Some(start(3)));
+        assert_eq!(read_start(&only(&out)), Some(start(3)));
     }
 
     #[test]
@@ -130,7 +97,7 @@ mod tests {
         // What this version does not know, as deep as it likes to be.
         e.u16(999).unwrap().map(1).unwrap().str("a").unwrap().array(2).unwrap().u8(1).unwrap().null().unwrap();
         e.u16(1000).unwrap().bool(true).unwrap();
-        let record: Record = minicbor::decode(&out).unwrap();
+        let record = Record::from_cbor(&out).unwrap();
         assert_eq!((record.operation, record.outcome), (Operation::Opaque, Outcome::UpstreamError));
         assert!(record.usage.is_none() && record.cost.is_none() && record.attempts.is_empty());
     }
@@ -141,7 +108,7 @@ mod tests {
         put_record(&mut out, &record(3));
         let frame = only(&out);
         for cut in 0..frame.payload.len() {
-            assert_eq!(read::<Record>(&Frame { payload: &frame.payload[..cut], ..frame }), None, "cut at byte {cut}");
+            assert_eq!(read_record(&Frame { payload: &frame.payload[..cut], ..frame }), None, "cut at byte {cut}");
         }
     }
 }

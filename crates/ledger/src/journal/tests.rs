@@ -365,7 +365,7 @@ fn a_segment_on_the_disk_is_locked_while_its_journal_lives_and_holds_what_was_ac
     let bytes = segment::Taken::take(&paths[0]).unwrap().unwrap().read().unwrap();
     let entries: Vec<_> = Frames::new(&bytes).collect();
     let Step::Entry(frame, _) = entries[1] else { panic!("{entries:?}") };
-    assert_eq!(entry::read(&frame), Some(record(1)));
+    assert_eq!(entry::read_record(&frame), Some(record(1)));
     assert_eq!(entries.len(), 2, "it was not closed in order: what is open in it was interrupted");
 }
 

@@ -1,5 +1,8 @@
 //! `Record`: what became of one exchange, with its attempts; and `Start`: that one began.
 
+mod read;
+mod write;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -248,7 +251,7 @@ impl Fingerprint {
     /// Four characters of a long key, none of a short one.
     pub fn of(key: &str) -> Self {
         let tail = key.len().checked_sub(4).filter(|_| key.len() >= 16).and_then(|at| key.get(at..));
-        Self(format!("…{}", tail.unwrap_or_default()).into())
+        Self(["…", tail.unwrap_or_default()].concat().into())
     }
 
     /// As it is shown.
