@@ -22,6 +22,10 @@ impl Limits {
     pub fn of<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Option<Self> {
         let mut text = String::new();
         for (name, value) in headers {
+            // Most fields of a head are told apart from these by their first letter.
+            if !name.starts_with(['a', 'A']) {
+                continue;
+            }
             let Some((family, name)) = FAMILIES.iter().find_map(|family| {
                 let (head, rest) = name.split_at_checked(family.len())?;
                 head.eq_ignore_ascii_case(family).then_some((*family, rest))
