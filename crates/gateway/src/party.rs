@@ -74,6 +74,10 @@ impl<'a> Party<'a> {
         let mut party = Self { body, guess, ..Self::default() };
         let (mut session, mut other_session, mut parent) = (None, None, None);
         for field in head.fields() {
+            // What all these names begin with, and hardly any other does.
+            if !matches!(field.name.first(), Some(b'x' | b'X' | b's' | b'S')) {
+                continue;
+            }
             let slot = match field.name.len() {
                 9 if field.is("x-cco-run") => &mut party.run,
                 10 if field.is("session-id") || field.is("session_id") => &mut other_session,

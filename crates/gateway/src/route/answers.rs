@@ -94,7 +94,8 @@ impl<'r, 'f> Answers<'r, 'f> {
 
     /// Whether a rule may match, as far as is known.
     pub(super) fn may_pass(&self, gate: &Gate) -> bool {
-        gate.letters.are_among(self.letters[gate.of as usize])
+        // No gate is made for a subject beyond these: the remainder spares a look at where they end.
+        gate.letters.are_among(self.letters[gate.of as usize % SUBJECTS])
     }
 
     /// Whether the condition at this place holds.

@@ -24,20 +24,18 @@ impl Family {
                 |word: &&str| model.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word.as_bytes()));
             words.iter().any(is_it)
         };
-        // Models that anybody may serve, and names with a tag or a maker before them, as those who serve them write it.
-        if begins(&["gpt-oss", "deepseek-r1", "deepseek-coder"]) || model.iter().any(|byte| matches!(byte, b':' | b'/'))
-        {
-            return None;
-        }
-        if begins(&["claude"]) {
-            Some(Self::Claude)
-        } else if begins(&["gpt-", "o1", "o3", "o4", "chatgpt", "codex"]) {
-            Some(Self::Gpt)
-        } else if begins(&["deepseek-"]) {
-            Some(Self::DeepSeek)
+        // Without the models that anybody may serve.
+        let family = if begins(&["claude"]) {
+            Self::Claude
+        } else if begins(&["gpt-", "o1", "o3", "o4", "chatgpt", "codex"]) && !begins(&["gpt-oss"]) {
+            Self::Gpt
+        } else if begins(&["deepseek-"]) && !begins(&["deepseek-r1", "deepseek-coder"]) {
+            Self::DeepSeek
         } else {
-            None
-        }
+            return None;
+        };
+        // With a tag or a maker before them names are as those who serve them write them.
+        memchr::memchr2(b':', b'/', model).is_none().then_some(family)
     }
 }
 

@@ -180,12 +180,19 @@ impl RuleSet {
 
     /// The first rule that matches.
     fn matching<T: Trace>(&self, facts: &Facts<'_>, trace: &mut T) -> Option<(usize, &Compiled)> {
+        if self.gates.is_empty() {
+            return None;
+        }
         let mut answers = Answers::new(self, facts);
-        for (at, gate) in self.gates.iter().enumerate() {
-            if !answers.may_pass(gate) {
-                trace.unmatched(at, gate.test());
-                continue;
+        let mut gates = self.gates.iter().enumerate();
+        // Most rules are refused by their gates: a loop of its own that does nothing else.
+        while let Some((at, _)) = gates.find(|(at, gate)| {
+            let may_pass = answers.may_pass(gate);
+            if !may_pass {
+                trace.unmatched(*at, gate.test());
             }
+            may_pass
+        }) {
             let rule = &self.rules[at];
             let failed = rule.tests.iter().copied().find(|test| !answers.ask(*test));
             let Some(test) = failed else { return Some((at, rule)) };
