@@ -11,7 +11,7 @@ use crate::error::{ApiError, ErrorKind};
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{self, Json, Str};
-use crate::lanes::Closing;
+use crate::lanes::{Closing, JsonEnd};
 use crate::loss::{Place, Weight};
 use crate::message::Message;
 use crate::opaque::Extra;
@@ -192,6 +192,8 @@ struct Opened {
     part: u64,
     key: u64,
     fed: bool,
+    /// What came of the input of a function in pieces.
+    input: JsonEnd,
 }
 
 /// The place of an item that is in no request.
@@ -378,7 +380,7 @@ impl State {
         let Some(item) = self.items.iter_mut().find(|item| item.index == index) else { return };
         item.is_hidden |= matches!(block, Block::Redacted(_));
         self.seen.refused |= block == Block::Refusal;
-        item.blocks.push(Opened { part, key: self.blocks.open(block, sink), fed: false });
+        item.blocks.push(Opened { part, key: self.blocks.open(block, sink), fed: false, input: JsonEnd::default() });
     }
 
     /// A part of a message begins, if it has not.
@@ -439,6 +441,7 @@ impl State {
             && (is_piece || !opened.fed)
         {
             opened.fed = true;
+            opened.input.feed(input);
             let key = opened.key;
             self.blocks.feed(key, Delta::Input(input.into()), sink);
         }
@@ -528,6 +531,9 @@ impl State {
                 if input != "{}" {
                     self.input(index, Some(input), false, sink);
                 }
+                // A piece of it was lost: what was told is not what the model said.
+                let is_whole = self.opened(index, 0).is_none_or(|opened| !opened.fed || opened.input.is_whole());
+                self.seen.broken |= matches!(call.input, Input::Json(_)) && !is_whole;
             }
             Content::Extra(extra) => {
                 self.block(index, 0, Block::Extra(extra), sink);

@@ -428,3 +428,18 @@ fn signs_of_life_are_events_once_the_answer_has_begun_for_long() {
         [": ping", "created", "in_progress", ": ping", "in_progress", "in_progress", "completed"]
     );
 }
+
+#[test]
+fn a_call_whose_pieces_are_not_all_there_is_no_call() {
+    let events = |pieces: &[&str], whole: &str| {
+        let mut events = vec![created(), added(0, call("a", ""))];
+        events.extend(pieces.iter().map(|piece| input(0, piece)));
+        events.extend([done(0, call("a", whole)), completed()]);
+        events
+    };
+    let cut = "f#a({\"q\":|) BadGateway: the upstream's answer ends within the arguments of a call";
+    check(&events(&["{\"q\":"], "{\"q\":2}"), cut);
+    check(&events(&["{\"q\":", "2}"], "{ \"q\": 2 }"), "f#a({\"q\":|2}|) ToolUse");
+    check(&events(&[], "{\"q\":2}"), "f#a({\"q\":2}|) ToolUse");
+    check(&events(&[], "{}"), "f#a() ToolUse");
+}
