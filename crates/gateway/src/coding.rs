@@ -1,5 +1,6 @@
 //! Content codings (RFC 9110 §8.4.1), undone on a copy: what passes through us stays as it came.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
 /// A coding that we can undo.
@@ -45,6 +46,16 @@ pub fn decode(coding: Coding, body: &[u8], cap: usize) -> Option<Vec<u8>> {
         Coding::Zstd => zstd_decoder(body).and_then(|z| z.take(limit).read_to_end(&mut plain)),
     };
     (read.is_ok() && plain.len() <= cap).then_some(plain)
+}
+
+/// A whole body without its `content-encoding`, of at most `cap` bytes; empty where that cannot be undone. Upstreams are
+/// asked for none, and not every proxy before them cares.
+pub fn plain<'b>(value: Option<&[u8]>, body: &'b [u8], cap: usize) -> Cow<'b, [u8]> {
+    match Coding::of(value) {
+        Ok(None) => Cow::Borrowed(body),
+        Ok(Some(coding)) => decode(coding, body, cap).unwrap_or_default().into(),
+        Err(Unknown) => Cow::Borrowed(&[]),
+    }
 }
 
 /// Windows beyond 8 MB are refused: nobody needs them for a request, and a small body could ask for gigabytes.

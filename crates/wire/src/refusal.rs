@@ -32,6 +32,8 @@ struct Shape<'a> {
     /// What frameworks say in place of an error: a text, or a list of faults.
     detail: Option<Json<'a>>,
     metadata: Option<Json<'a>>,
+    /// What OpenRouter calls an error in every protocol, beside the word of the protocol.
+    error_type: Option<Json<'a>>,
     /// The prompt and the context, of who says them beside its message.
     n_prompt_tokens: Option<Json<'a>>,
     n_ctx: Option<Json<'a>>,
@@ -49,11 +51,18 @@ struct Fault<'a> {
     msg: Str<'a>,
 }
 
-/// What was said to a provider that only hands requests on.
-#[derive(Deserialize)]
-struct Behind<'a> {
+/// What a provider that hands requests on says beside its error.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Metadata<'a> {
+    /// What was said to it: an error as it came, mostly as a text.
     #[serde(borrow)]
-    raw: Str<'a>,
+    raw: Option<Json<'a>>,
+    /// Why what was asked is not handed on.
+    reasons: Option<Json<'a>>,
+    /// What of it is the reason.
+    flagged_input: Option<Json<'a>>,
+    error_type: Option<Json<'a>>,
 }
 
 /// The error that an answer of this status holds.
@@ -92,20 +101,27 @@ fn object(status: u16, text: &str) -> Option<ApiError> {
     let message = string(&shape.message).or_else(|| string(&outer.error)).or_else(|| faults(&outer.detail))?;
     let number = shape.code.as_ref().and_then(|code| code.read::<u16>().ok());
     let status = if status == 0 { number.unwrap_or(0) } else { status };
-    let behind: Option<Behind<'_>> = shape.metadata.as_ref().and_then(|metadata| metadata.read().ok());
-    let message = match &behind {
+    let metadata: Option<Metadata<'_>> = shape.metadata.as_ref().and_then(|metadata| metadata.read().ok());
+    let metadata = metadata.unwrap_or_default();
+    let mut message = match metadata.raw.as_ref().map(|raw| raw.read().unwrap_or_else(|_| raw.as_str().to_owned())) {
         // Whoever is behind it knows better. Quotes within quotes double, so that this cannot go deep.
-        Some(behind) => match object(status, &behind.raw.0) {
+        Some(raw) => match object(status, &raw) {
             Some(error) => return Some(error),
-            None => format!("{message}: {}", behind.raw.0),
+            None => format!("{message}: {raw}"),
         },
         None => message,
     };
     let detail =
         shape.details.as_ref().and_then(|d| d.read::<Details<'_>>().ok()?.error_code.map(|c| c.0.into_owned()));
     // The most telling first.
-    let words = [detail, string(&shape.code), string(&shape.kind), string(&shape.status)];
+    let error_type = [&metadata.error_type, &shape.error_type, &outer.error_type].into_iter().find_map(string);
+    let words = [detail, string(&shape.code), string(&shape.kind), string(&shape.status), error_type];
     let words: Vec<String> = words.into_iter().flatten().collect();
+    if let Some(flagged) = flagged(status, &words, &message, &metadata) {
+        message.push_str(&flagged);
+        let code = Some(CONTENT_FILTER.into());
+        return Some(ApiError { code, ..ApiError::new(ErrorKind::InvalidRequest, clean(&message)) });
+    }
     let mut error = match kind(status, &words, &message) {
         ErrorKind::PromptTooLong => too_long(&message, number_of(&shape.n_prompt_tokens), number_of(&shape.n_ctx)),
         kind => ApiError::new(kind, clean(&message)),
@@ -114,6 +130,25 @@ fn object(status: u16, text: &str) -> Option<ApiError> {
     error.param = string(&shape.param).map(|param| bounded(&param, WORD).into());
     error.retry_after = wait(&message);
     Some(error)
+}
+
+/// The code by which clients know that it is the content that is refused.
+const CONTENT_FILTER: &str = "content_filter";
+
+/// What is to be added to the message of an error that forbids what the request says, and not who sends it; `None`: it
+/// is another error. Some say both with one status.
+fn flagged(status: u16, words: &[String], message: &str, metadata: &Metadata<'_>) -> Option<String> {
+    if status != 403 {
+        return None;
+    }
+    let reasons: Vec<String> = metadata.reasons.as_ref().and_then(|reasons| reasons.read().ok()).unwrap_or_default();
+    // OpenRouter in its metadata and by `error_type`, Azure by its code, and xAI in its message alone.
+    let is_content = !reasons.is_empty()
+        || metadata.flagged_input.is_some()
+        || words.iter().any(|word| matches!(&**word, CONTENT_FILTER | "content_policy_violation" | "refusal"))
+        || message.contains("violates usage guidelines");
+    let unsaid = reasons.iter().any(|reason| !message.contains(&**reason));
+    is_content.then(|| if unsaid { format!(" (flagged for: {})", reasons.join(", ")) } else { String::new() })
 }
 
 fn string(json: &Option<Json<'_>>) -> Option<String> {
@@ -438,6 +473,55 @@ mod tests {
         check(400, &raw(long), ErrorKind::PromptTooLong, "prompt is too long: 9 tokens > 8 maximum");
         check(429, &raw("slow down"), ErrorKind::RateLimit, "Provider returned error: slow down");
         check(400, &raw("[]"), ErrorKind::InvalidRequest, "Provider returned error: []");
+    }
+
+    #[test]
+    fn what_forbids_the_content_is_no_word_on_the_key() {
+        use ErrorKind::{InvalidRequest, Permission};
+        let told = |status, error: serde_json::Value| {
+            let got = read(status, error.to_string().as_bytes());
+            (got.kind, got.message.to_string(), got.code.map(String::from))
+        };
+        let flagged = |message: &str| {
+            let metadata = serde_json::json!({
+                "reasons": ["harassment", "violence"], "flagged_input": "you …", "provider_name": "OpenAI", "model_slug": "m",
+            });
+            serde_json::json!({ "error": { "code": 403, "message": message, "metadata": metadata } })
+        };
+        let code = Some("content_filter".to_owned());
+        let named = "m requires moderation. Your input was flagged for \"harassment, violence\".";
+        assert_eq!(told(403, flagged(named)), (InvalidRequest, named.into(), code.clone()));
+        let full = "Forbidden (flagged for: harassment, violence)".to_owned();
+        assert_eq!(told(403, flagged("Forbidden")), (InvalidRequest, full.clone(), code.clone()));
+        assert_eq!(told(0, flagged("Forbidden")), (InvalidRequest, full, code.clone()), "within a stream");
+        for error in [
+            serde_json::json!({ "error": { "message": "m", "code": "content_policy_violation" } }),
+            serde_json::json!({ "error": { "message": "m", "code": 403, "metadata": { "error_type": "refusal" } } }),
+            serde_json::json!({ "error": { "message": "m", "type": "permission_error" }, "error_type": "content_policy_violation" }),
+            serde_json::json!({ "error": { "message": "m", "code": "content_filter" } }),
+        ] {
+            assert_eq!(told(403, error.clone()).0, InvalidRequest, "{error}");
+        }
+        let grok = serde_json::json!({
+            "code": "The caller does not have permission to execute the specified operation",
+            "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+        });
+        assert_eq!((told(403, grok.clone()).0, told(403, grok).2), (InvalidRequest, code));
+        for error in [
+            serde_json::json!({ "error": { "message": "m", "code": 403 } }),
+            serde_json::json!({ "error": { "message": "m", "code": 403, "metadata": { "provider_name": "OpenAI" } } }),
+            serde_json::json!({ "error": { "message": "m", "code": "invalid_request_error" } }),
+            serde_json::json!({ "error": { "message": "m", "code": 403, "metadata": { "reasons": [] } } }),
+        ] {
+            assert_eq!(told(403, error.clone()).0, Permission, "{error}");
+        }
+        assert_eq!(told(401, flagged("m")).0, ErrorKind::Authentication);
+    }
+
+    #[test]
+    fn what_the_provider_behind_said_is_read_where_it_is_no_text_too() {
+        let behind = r#"{"error":{"message":"Provider returned error","code":400,"metadata":{"raw":{"error":{"message":"prompt is too long: 9 tokens > 8 maximum"}}}}}"#;
+        check(400, behind, ErrorKind::PromptTooLong, "prompt is too long: 9 tokens > 8 maximum");
     }
 
     #[test]

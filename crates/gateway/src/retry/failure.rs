@@ -57,6 +57,8 @@ impl Refused {
             // Some upstreams word an overload under another status, and clients go by the word.
             ErrorKind::Overloaded => 529,
             ErrorKind::RateLimit | ErrorKind::Quota if status == 500 => 429,
+            // It is what was asked that is forbidden, not who asks.
+            ErrorKind::InvalidRequest if status == 403 => 400,
             _ => status,
         };
         Self::said(status, signals, &said)
@@ -131,6 +133,17 @@ mod tests {
             let refused = Refused::of(502, &Signals::default(), odd.as_bytes());
             assert_eq!((refused.status, refused.used_up), (502, UsedUp::Rate), "{odd}");
         }
+    }
+
+    #[test]
+    fn content_that_was_flagged_is_no_matter_of_the_key() {
+        let refused = |metadata: &str| {
+            let body = format!(r#"{{"error":{{"code":403,"message":"flagged","metadata":{metadata}}}}}"#);
+            Refused::of(403, &Signals::default(), body.as_bytes())
+        };
+        let flagged = refused(r#"{"reasons":["harassment"],"flagged_input":"x"}"#);
+        assert_eq!((flagged.status, flagged.is_about_the_key()), (400, false));
+        assert_eq!(refused("{}").status, 403);
     }
 
     #[test]

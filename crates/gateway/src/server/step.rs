@@ -16,6 +16,7 @@ use wire::meter::{Meter, Metered};
 use crate::cap::Turn;
 use crate::client::inbound::{Claim, Operation};
 use crate::client::{Client, Interrupted};
+use crate::coding;
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::Worker;
 use crate::health::Why::Money;
@@ -426,11 +427,12 @@ impl Step<'_, '_, '_> {
             let Ok(body) = collected else {
                 return Ok(fault(refused, What::Refusal(unreadable(provider, status))).into());
             };
-            let refused = Refused::of(status, &signals, &body);
+            let said_plain = coding::plain(answer.get("content-encoding"), &body, KEPT);
+            let refused = Refused::of(status, &signals, &said_plain);
             source.release(&self.worker.pool, &provider.base.origin);
             let answer = match to {
                 Some(to) => {
-                    let error = translation::upstream_error(status, &body, signals.retry_after);
+                    let error = translation::upstream_error(status, &said_plain, signals.retry_after);
                     self.told(to, &answer, error, self.asked.asks.id, said)
                 }
                 None => Box::new(Collected { head: answer, body, said }),

@@ -217,16 +217,8 @@ pub(super) fn view(answer: &Answer, theirs: &ResponseHead) -> Option<View> {
 
 /// A whole answer in the client's protocol.
 pub(super) fn whole(answer: &Answer, theirs: &ResponseHead, body: &[u8]) -> Result<(Bytes, Metered), ApiError> {
-    let unpacked;
-    let body = match Coding::of(theirs.get("content-encoding")) {
-        Ok(None) => body,
-        Ok(Some(coding)) => {
-            unpacked = coding::decode(coding, body, WHOLE).unwrap_or_default();
-            &unpacked
-        }
-        Err(_) => &[],
-    };
-    answer.whole(body).map(|(body, metered)| (body.into(), metered))
+    let body = coding::plain(theirs.get("content-encoding"), body, WHOLE);
+    answer.whole(&body).map(|(body, metered)| (body.into(), metered))
 }
 
 impl Exchange {

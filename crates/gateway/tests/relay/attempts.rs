@@ -1,5 +1,6 @@
 //! What attempts leave behind that came to nothing: what they used, what is said of them, and whom they count against.
 
+use std::io::Write;
 use std::time::Duration;
 
 use gateway::health::State;
@@ -489,4 +490,76 @@ async fn a_default_without_a_key_does_not_make_the_gateway_unwell_while_another_
         assert_eq!(serves, [(&json!("anthropic"), &json!(false)), (&json!("second"), &json!(true))]);
     })
     .await;
+}
+
+fn answers(status: &str, fields: &str, body: &[u8]) -> [Step; 2] {
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{fields}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    [Step::Request, Step::Send([head.as_bytes(), body].concat())]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_packed_is_read_all_the_same() {
+    let said = br#"{"error":{"message":"Insufficient Balance","type":"insufficient_quota"}}"#;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(said).unwrap();
+    let packed = gzip.finish().unwrap();
+    // Translated, and passing as it is.
+    for (edit, is_translated) in [(translated as fn(&mut Value), true), (two, false)] {
+        in_house(edit, async |house| {
+            house.script(answers("429 Too Many Requests", "content-encoding: gzip\r\n", &packed));
+            house.script(answers("429 Too Many Requests", "content-encoding: gzip\r\n", &packed));
+            let reply = house.client().ask(ask(false)).await;
+            assert_eq!(reply.status, 429);
+            let routing = &house.gateway.routing;
+            let (_, keys) = routing.health.report(routing.now(), 0);
+            assert!(keys[0].why.to_string().contains("money"), "{keys:?}");
+            if is_translated {
+                assert_eq!(reply.header("content-encoding"), None);
+                assert!(reply.json()["error"]["message"].as_str().unwrap().contains("Insufficient Balance"));
+            } else {
+                assert_eq!((reply.header("content-encoding"), &reply.body[..]), (Some("gzip"), &packed[..]));
+            }
+        })
+        .await;
+    }
+    // What cannot be unpacked is told by its status alone.
+    for (coding, body) in [("gzip", &b"no gzip"[..]), ("x-unknown", said)] {
+        in_house(translated, async |house| {
+            house.script(answers("400 Bad Request", &format!("content-encoding: {coding}\r\n"), body));
+            let reply = house.client().ask(ask(false)).await;
+            let (kind, message) = reply.refusal();
+            assert_eq!((reply.status, &*kind), (400, "invalid_request_error"), "{message}");
+            assert!(message.contains("400") && !message.contains("gzip"), "{message}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_was_flagged_rests_no_key_and_goes_to_nobody_else() {
+    let flagged = br#"{"error":{"code":403,"message":"Your input was flagged","metadata":{"reasons":["violence"],"flagged_input":"x"}}}"#;
+    for (edit, is_translated) in [(translated as fn(&mut Value), true), (two, false)] {
+        in_house(edit, async |house| {
+            house.script(answers("403 Forbidden", "", flagged));
+            let reply = house.client().ask(ask(false)).await;
+            assert_eq!(house.dialed(), 1, "nobody else was asked");
+            let routing = &house.gateway.routing;
+            let (circuits, keys) = routing.health.report(routing.now(), 0);
+            assert!(keys.is_empty() && circuits.iter().all(|circuit| circuit.failed == 0), "{circuits:?}");
+            if is_translated {
+                assert_eq!(reply.status, 400);
+                let (kind, message) = reply.refusal();
+                assert_eq!(
+                    (&*kind, &*message),
+                    ("invalid_request_error", "Your input was flagged (flagged for: violence)")
+                );
+            } else {
+                assert_eq!((reply.status, &reply.body[..]), (403, &flagged[..]), "it passes as it is");
+            }
+        })
+        .await;
+    }
 }
