@@ -14,6 +14,8 @@ use crate::text::{self, Side, Table};
 
 /// What may stand in an address, and in any of the words for an exchange.
 fn word(text: &str) -> Result<&str, Failure> {
+    // As errors in Anthropic's shape and heads of answers tell it.
+    let text = text.strip_prefix("req_").unwrap_or(text);
     let fine = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     fine.then_some(text).ok_or_else(|| {
         Failure::usage(format!("`{text}` is no exchange"))

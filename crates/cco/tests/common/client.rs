@@ -70,7 +70,8 @@ impl Answer {
         assert_eq!((self.status, self.ended), (status, Ended::Whole), "{:?}", self.body);
         let body = self.json();
         assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &kind.into()), "{body}");
-        assert_eq!(body["request_id"], self.id(), "{body}");
+        assert_eq!(body["request_id"], format!("req_{}", self.id().replace('-', "")), "{body}");
+        assert_eq!(body["request_id"].as_str(), self.header("request-id"), "{body}");
         body["error"]["message"].as_str().unwrap().to_owned()
     }
 }

@@ -105,6 +105,7 @@ pub(crate) fn error_event(tail: &[u8], id: &str) -> Value {
     let data = data.unwrap_or_else(|| panic!("not one error event: {text:?}"));
     assert!(!data.contains(['\n', '\r']), "{text:?}");
     let event: Value = serde_json::from_str(data).unwrap();
+    let id = format!("req_{}", id.replace('-', ""));
     assert_eq!((&event["type"], &event["request_id"]), (&json!("error"), &json!(id)), "{text}");
     assert!(event["error"]["type"].is_string(), "{text}");
     assert!(event["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{text}");

@@ -167,7 +167,8 @@ async fn every_recorded_error_of_every_provider_is_told_in_the_words_of_every_cl
                     assert_eq!(acts, client == Client::Anthropic, "{at}");
                 }
                 if client == Client::Anthropic {
-                    assert!(answer.json()["request_id"].is_string(), "{at}");
+                    let id = answer.header("request-id").expect("an id");
+                    assert!(id.starts_with("req_") && answer.json()["request_id"] == id, "{at}");
                     // What waiting does not heal is said to be so; a request that is wrong is not sent again anyway.
                     let for_good = ours_was_refused || want.0 == 402 || name.contains("quota");
                     if for_good || !matches!(want.0, 400 | 404 | 413) {

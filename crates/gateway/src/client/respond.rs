@@ -73,6 +73,9 @@ impl Answer {
         if let Some(methods) = refusal.allow {
             fields.push(("allow", methods.into()));
         }
+        if !request_id.is_empty() {
+            fields.push(translation::own_id(protocol, request_id));
+        }
         let message = with_details(&refusal.message, request_id);
         let mut error = ApiError::new(refusal.kind, message);
         (error.param, error.code) = (refusal.param.clone(), refusal.code.clone());

@@ -165,6 +165,12 @@ pub fn upstream_error(status: u16, body: &[u8], retry_after: Option<Duration>) -
     error
 }
 
+/// The name under which a client's protocol tells the id of an answer, and the id that its errors tell too.
+pub fn own_id(client: Protocol, id: &str) -> (&'static str, String) {
+    let name = if client == Protocol::AnthropicMessages { "request-id" } else { "x-request-id" };
+    (name, anthropic::error::request_id(id).into_owned())
+}
+
 /// A model in a client's list of them; `owner` is who has it.
 pub fn model(client: Protocol, id: &str, owner: &str) -> Value {
     match client {
@@ -265,10 +271,7 @@ impl Answer {
 
     /// The name under which the client's protocol tells the id of an answer, and the id.
     pub fn own_id(&self) -> (&'static str, String) {
-        let name = if self.client == Protocol::AnthropicMessages { "request-id" } else { "x-request-id" };
-        let mut id = String::from("req_");
-        self.id.chars().filter(char::is_ascii_alphanumeric).for_each(|c| id.push(c));
-        (name, id)
+        own_id(self.client, &self.id)
     }
 
     /// The answer where nothing is to be generated.

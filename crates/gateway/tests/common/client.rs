@@ -66,7 +66,9 @@ impl Reply {
         let body = self.json();
         assert_eq!((self.ended, self.header("content-type")), (Ended::Whole, Some("application/json")));
         assert_eq!(body["type"], "error");
-        assert_eq!(body["request_id"].as_str(), self.header("x-cco-request-id"));
+        let own = self.header("x-cco-request-id").expect("an id").replace('-', "");
+        assert_eq!(self.header("request-id"), Some(&*format!("req_{own}")));
+        assert_eq!(body["request_id"].as_str(), self.header("request-id"));
         let field = |name: &str| body["error"][name].as_str().expect("a text").to_string();
         assert!(!field("message").is_empty());
         (field("type"), field("message"))

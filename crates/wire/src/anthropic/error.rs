@@ -36,12 +36,23 @@ pub(super) fn message(error: &ApiError) -> Cow<'_, str> {
     Cow::Owned(format!("{} ({TOO_LONG})", error.message))
 }
 
+/// The id of a request as clients know ids: it is what they show, and what they find in the head of the answer.
+pub fn request_id(own: &str) -> Cow<'_, str> {
+    const PREFIX: &str = "req_";
+    if own.is_empty() || own.starts_with(PREFIX) {
+        return Cow::Borrowed(own);
+    }
+    let mut id = String::from(PREFIX);
+    id.extend(own.chars().filter(char::is_ascii_alphanumeric));
+    Cow::Owned(id)
+}
+
 /// The body of an error answer.
 pub fn body(kind: ErrorKind, message: &str, request_id: &str) -> Vec<u8> {
     let value = json!({
         "type": "error",
         "error": { "type": kind_name(kind), "message": message },
-        "request_id": request_id,
+        "request_id": self::request_id(request_id),
     });
     value.to_string().into_bytes()
 }
@@ -60,6 +71,14 @@ pub const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_has_the_prefix_of_the_protocols_ids() {
+        for (own, want) in [("019b-00ff", "req_019b00ff"), ("req_1", "req_1"), ("", "")] {
+            let body: serde_json::Value = serde_json::from_slice(&body(ErrorKind::Internal, "m", own)).unwrap();
+            assert_eq!(body["request_id"], want);
+        }
+    }
 
     #[test]
     fn an_error_event_is_one_well_formed_event() {
