@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::json::Json;
-use crate::loss::Weight;
+use crate::loss::{Place, Weight};
 use crate::protocol::Protocol;
 
 /// What a sealed text begins with that is not the carrying protocol's own. No provider's does.
@@ -81,6 +81,11 @@ impl<'a> Extra<'a> {
     /// What only the protocol `origin` knows.
     pub fn new(origin: Protocol, name: impl Into<Cow<'a, str>>, value: impl Into<Json<'a>>, weight: Weight) -> Self {
         Self { origin, name: name.into(), value: value.into(), weight }
+    }
+
+    /// The same, named by where it stands in the request: for what has no other place there.
+    pub fn at(self, place: Place) -> Self {
+        Self { name: format!("{place}.{}", self.name).into(), ..self }
     }
 
     /// The same in memory of its own.

@@ -9,7 +9,7 @@ use crate::error::{ApiError, ErrorKind};
 use crate::json::{self, Json, Str, Writer, record};
 use crate::loss::Place;
 use crate::quirks::{Quirks, UserField};
-use crate::reading::{Read, fault, owned};
+use crate::reading::{Read, fault, media_type, owned};
 use crate::request::{Effort, Format, Input, Reasoning, Source, Thought, ToolChoice};
 use crate::usage::ServiceTier;
 
@@ -62,7 +62,7 @@ pub(crate) fn error(error: &ApiError, out: &mut Vec<u8>) {
     });
 }
 
-/// The bytes in a `data:` URL. A media type that is missing or says nothing is seen by how images begin.
+/// The bytes in a `data:` URL.
 fn inline(url: Cow<'_, str>) -> Option<Source<'_>> {
     let (head, data) = match url {
         Cow::Borrowed(url) => {
@@ -75,21 +75,8 @@ fn inline(url: Cow<'_, str>) -> Option<Source<'_>> {
         }
     };
     let named = head.strip_suffix(";base64")?.split(';').next().unwrap_or_default();
-    const BEGINNINGS: [(&str, &str); 5] = [
-        ("iVBORw0KGgo", "image/png"),
-        ("/9j/", "image/jpeg"),
-        ("R0lGOD", "image/gif"),
-        ("UklGR", "image/webp"),
-        ("JVBERi", "application/pdf"),
-    ];
-    let media_type = match named {
-        "" | "application/octet-stream" => {
-            BEGINNINGS.iter().find(|(beginning, _)| data.starts_with(beginning))?.1.to_owned()
-        }
-        "image/jpg" => "image/jpeg".to_owned(),
-        named => named.to_owned(),
-    };
-    Some(Source::Base64 { media_type: media_type.into(), data })
+    let media_type = media_type(named.to_owned().into(), &data)?;
+    Some(Source::Base64 { media_type, data })
 }
 
 /// Writes a `data:` URL as a JSON string.

@@ -67,6 +67,30 @@ pub(crate) fn below<'a>(
     rest.into_iter().map(move |(name, value)| Extra::new(own, format!("{field}.{name}"), value, weight))
 }
 
+/// What bytes in base64 are: as the client names it, or, where that is missing or says nothing, by how they begin. `None`:
+/// no media type, which could not be told apart from the data in a `data:` URL.
+pub(crate) fn media_type<'a>(named: Cow<'a, str>, data: &str) -> Option<Cow<'a, str>> {
+    const BEGINNINGS: [(&str, &str); 5] = [
+        ("iVBORw0KGgo", "image/png"),
+        ("/9j/", "image/jpeg"),
+        ("R0lGOD", "image/gif"),
+        ("UklGR", "image/webp"),
+        ("JVBERi", "application/pdf"),
+    ];
+    match &*named {
+        "" | "application/octet-stream" => {
+            let known = BEGINNINGS.iter().find(|(beginning, _)| data.starts_with(beginning));
+            return known.map(|(_, media_type)| Cow::Borrowed(*media_type));
+        }
+        "image/jpg" => return Some("image/jpeg".into()),
+        _ => {}
+    }
+    // RFC 6838, 4.2.
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
+    named.split_once('/').is_some_and(|(kind, within)| is_name(kind) && is_name(within)).then_some(named)
+}
+
 /// An answer that cannot be read.
 pub(crate) fn unreadable() -> ApiError {
     ApiError::new(ErrorKind::BadGateway, "the upstream's answer cannot be read")

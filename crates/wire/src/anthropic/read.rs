@@ -9,7 +9,7 @@ use super::OWN;
 use crate::json::{Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::{Extra, Opaque};
-use crate::reading::{self, Read, below, extras, fault, owned, parse};
+use crate::reading::{self, Read, below, extras, fault, media_type, owned, parse};
 use crate::request::{
     Ability, CacheMark, Call, Content, Display, Document, Effort, Format, Image, Input, Part, Request, Role, Source,
     Text, Thinking, Thought, Tool, ToolChoice, ToolKind, ToolResult, Turn,
@@ -158,8 +158,9 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
         let turn = turn(message, Place::new("messages", n), &mut request.tools)?;
         request.turns.push(turn);
     }
-    if let Some(choice) = body.tool_choice {
+    if let Some(mut choice) = body.tool_choice {
         request.parallel_tools = choice.disable_parallel_tool_use.map(|disabled| !disabled);
+        request.extras.extend(below(OWN, "tool_choice", std::mem::take(&mut choice.rest), Weight::Hint));
         request.tool_choice = Some(tool_choice(choice)?);
     }
     request.max_tokens = body.max_tokens;
@@ -189,7 +190,9 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
             let known = Effort::from_word(&effort).ok_or_else(|| fault("output_config.effort", "it is not known"))?;
             request.reasoning.effort = Some(known);
         }
-        if let Some(format) = config.format {
+        if let Some(mut format) = config.format {
+            let rest = std::mem::take(&mut format.rest);
+            request.extras.extend(below(OWN, "output_config.format", rest, Weight::Hint));
             let schema = format.schema.filter(|_| format.kind.as_deref() == Some("json_schema"));
             let schema = schema.ok_or_else(|| fault("output_config.format", "it needs a `schema`"))?.into();
             request.format = Format::JsonSchema { name: None, description: None, schema, strict: Some(true) };
@@ -285,6 +288,10 @@ pub(super) fn block<'a>(raw: &'a RawValue, place: Place, depth: u8) -> Read<Part
     let depth = depth.checked_sub(1).ok_or_else(|| fault(place, "blocks lie too deep in each other"))?;
     let need = |field: &str| fault(place, format!("a `{kind}` block needs `{field}`"));
     let whole = |weight| Content::Extra(Extra::new(OWN, kind.to_owned(), raw, weight));
+    let mut within = Vec::new();
+    let mut source = |raw| source(raw, place, depth, &mut within);
+    let cites =
+        || block.citations.and_then(|raw| serde_json::from_str(raw.get()).ok()).is_some_and(|c: Enabled| c.enabled);
     let content = match kind {
         "text" => {
             let text = owned(block.text).ok_or_else(|| need("text"))?;
@@ -294,32 +301,26 @@ pub(super) fn block<'a>(raw: &'a RawValue, place: Place, depth: u8) -> Read<Part
             let citations = citations.unwrap_or_default().into_iter().map(citation).collect();
             Content::Text(Text { text, citations })
         }
-        "image" => {
-            let source = source(block.source.ok_or_else(|| need("source"))?, place, depth)?;
-            match source {
-                None => whole(Weight::Meaning),
-                Some(Source::Text(_) | Source::Parts(_)) => return Err(fault(place, "an image is not made of text")),
-                Some(source) => Content::Image(Image { source, detail: None }),
-            }
-        }
-        "document" => match source(block.source.ok_or_else(|| need("source"))?, place, depth)? {
+        "image" => match source(block.source.ok_or_else(|| need("source"))?)? {
             None => whole(Weight::Meaning),
-            Some(source) => {
-                let citations = block.citations.and_then(|c| serde_json::from_str::<Enabled>(c.get()).ok());
-                Content::Document(Document {
-                    source,
-                    title: owned(block.title),
-                    context: owned(block.context),
-                    citations: citations.is_some_and(|c| c.enabled),
-                })
-            }
+            Some(Source::Text(_) | Source::Parts(_)) => return Err(fault(place, "an image is not made of text")),
+            Some(source) => Content::Image(Image { source, detail: None }),
+        },
+        "document" => match source(block.source.ok_or_else(|| need("source"))?)? {
+            None => whole(Weight::Meaning),
+            Some(source) => Content::Document(Document {
+                source,
+                title: owned(block.title),
+                context: owned(block.context),
+                citations: cites(),
+            }),
         },
         // What a search of the client's found: a document in parts, told with where it is from.
         "search_result" => Content::Document(Document {
             source: Source::Parts(parts(block.content.ok_or_else(|| need("content"))?, place, depth)?),
             title: owned(block.title),
             context: block.source.and_then(|source| serde_json::from_str::<Str<'_>>(source.get()).ok()).map(|s| s.0),
-            citations: false,
+            citations: cites(),
         }),
         "tool_use" => Content::Call(Call {
             id: owned(block.id).ok_or_else(|| need("id"))?,
@@ -360,6 +361,7 @@ pub(super) fn block<'a>(raw: &'a RawValue, place: Place, depth: u8) -> Read<Part
             "caller" | "toolset_name" => Weight::Silent,
             _ => Weight::Hint,
         })
+        .chain(within)
         .collect(),
     };
     Ok(Part { content, cache: block.cache_control.map(mark), extras, place })
@@ -374,13 +376,17 @@ fn mark(control: CacheControl<'_>) -> CacheMark {
 }
 
 /// Where an image or a document lies; `None` for a way that is not known.
-fn source(raw: &RawValue, place: Place, depth: u8) -> Read<Option<Source<'_>>> {
+fn source<'a>(raw: &'a RawValue, place: Place, depth: u8, within: &mut Vec<Extra<'a>>) -> Read<Option<Source<'a>>> {
     let source: SourceObject<'_> = parse(raw, place)?;
+    within.extend(below(OWN, "source", source.rest, Weight::Hint));
     let need = |field: &str| fault(place, format!("its `source` needs `{field}`"));
     Ok(Some(match source.kind.as_deref() {
         Some("base64") => {
-            let media_type = owned(source.media_type).ok_or_else(|| need("media_type"))?;
-            Source::Base64 { media_type, data: owned(source.data).ok_or_else(|| need("data"))? }
+            let named = owned(source.media_type).ok_or_else(|| need("media_type"))?;
+            let data = owned(source.data).ok_or_else(|| need("data"))?;
+            let media_type = media_type(named, &data);
+            let media_type = media_type.ok_or_else(|| fault(place, "the `media_type` of its `source` is none"))?;
+            Source::Base64 { media_type, data }
         }
         Some("url") => Source::Url(owned(source.url).ok_or_else(|| need("url"))?),
         Some("file") => Source::File(owned(source.file_id).ok_or_else(|| need("file_id"))?),

@@ -302,7 +302,7 @@ pub(super) fn block(list: &mut Writer<'_>, part: &Part<'_>) {
         }),
         content => list.push_object(|o| {
             fields(o, content);
-            extras(o, OWN, &part.extras);
+            top_level(o, OWN, &part.extras);
             cache(o, part.cache);
         }),
     }

@@ -5,6 +5,7 @@ use super::names::hashed;
 use super::paths::Field;
 use crate::json::Json;
 use crate::loss::Weight;
+use crate::protocol::Protocol;
 use crate::quirks::{Formats, ReasoningForm, UserField};
 use crate::request::{Effort, Format, Reasoning, Sampling, Thought};
 
@@ -65,6 +66,11 @@ impl<'r> Fitter<'r, '_> {
         };
         let told = "the upstream does not enforce it: it is told in the system prompt";
         let path = self.path(Field::Format);
+        let has_description = matches!(self.own, Protocol::OpenAiChat | Protocol::OpenAiResponses);
+        if let (Format::JsonSchema { description: Some(_), .. }, false) = (format, has_description) {
+            let path = if self.request.source == Protocol::OpenAiChat { "response_format.json_schema" } else { path };
+            self.losses.hint(format_args!("{path}.description"), "the upstream takes the schema alone");
+        }
         match (format, self.quirks.formats) {
             (Format::Text, _) | (_, Formats::Schema) => (format, None),
             (Format::JsonSchema { .. }, Formats::SchemaOnly) | (Format::JsonObject, Formats::Object) => (format, None),

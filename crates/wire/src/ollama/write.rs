@@ -115,7 +115,10 @@ fn assistant(list: &mut Writer<'_>, group: &Group<'_>, quirks: &Quirks) {
                         o.str("id", &fit::id(&call.id, quirks.id_most)).object("function", |o| {
                             o.str("name", &fit::name(&call.name, quirks.name_most));
                             match &call.input {
-                                Input::Json(json) => o.raw("arguments", json.as_str()),
+                                Input::Json(json) if json.is_object() => o.raw("arguments", json.as_str()),
+                                Input::Json(json) => o.object("arguments", |o| {
+                                    o.raw("input", json.as_str());
+                                }),
                                 Input::Text(text) | Input::Cut(text) => o.object("arguments", |o| {
                                     o.str("input", text);
                                 }),

@@ -10,7 +10,7 @@ use crate::json::{self, Json, Str, TextOr, record};
 use crate::loss::{Place, Weight};
 use crate::opaque::Extra;
 use crate::openai::{self, Schema};
-use crate::reading::{self, Read, Rest, extras, fault, owned, parse, some};
+use crate::reading::{self, Read, Rest, below, extras, fault, owned, parse, some};
 use crate::request::{
     Call, Content, Document, Image, Input, Part, Request, Role, Source, Thinking, Thought, Tool, ToolChoice, ToolKind,
     ToolResult, Turn,
@@ -184,6 +184,21 @@ fn hints<'a>(rest: Rest<'a>) -> Vec<Extra<'a>> {
     extras(OWN, rest, |_, _| Weight::Hint).collect()
 }
 
+/// Those of an object in a field.
+fn inner<'a>(field: &'static str, rest: Rest<'a>) -> impl Iterator<Item = Extra<'a>> {
+    below(OWN, field, rest, Weight::Hint)
+}
+
+/// Those of a message. What was cited is the answer's; it says nothing to the next one.
+fn of_message<'a>(rest: Rest<'a>) -> Vec<Extra<'a>> {
+    extras(OWN, rest, |name, _| if name == "annotations" { Weight::Silent } else { Weight::Hint }).collect()
+}
+
+/// Those of a call. Clients send back what they were told in pieces, with the numbers of the pieces.
+fn of_call<'a>(rest: Rest<'a>) -> impl Iterator<Item = Extra<'a>> {
+    extras(OWN, rest, |name, _| if matches!(name, "type" | "index") { Weight::Silent } else { Weight::Hint })
+}
+
 /// What it means to leave out a field of the top level.
 fn weight(name: &str, value: &str) -> Weight {
     match name {
@@ -222,18 +237,20 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
             Some("tool" | "function") => (Role::User, vec![result(&mut message, place)?]),
             _ => return Err(fault(place.inner("role"), "it is not known")),
         };
-        let mut extras = hints(message.rest);
+        let mut extras = of_message(message.rest);
         if let Some(Str(name)) = message.name {
             extras.push(Extra::new(OWN, "name", Json::string(&name), Weight::Hint));
         }
         // Instructions before everything else are the system prompt.
         if role == Role::System && request.turns.is_empty() {
+            request.extras.extend(extras.into_iter().map(|extra| extra.at(place)));
             request.system.extend(parts);
         } else {
             request.turns.push(Turn { role, parts, extras, place });
         }
     }
-    request.tool_choice = body.tool_choice.or(body.function_call).map(tool_choice).transpose()?;
+    let choice = body.tool_choice.or(body.function_call);
+    request.tool_choice = choice.map(|raw| tool_choice(raw, &mut request.extras)).transpose()?;
     request.parallel_tools = body.parallel_tool_calls;
     request.max_tokens = body.max_completion_tokens.or(body.max_tokens);
     request.stop = match body.stop {
@@ -245,21 +262,34 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
     (sampling.temperature, sampling.top_p, sampling.top_k) = (body.temperature, body.top_p, body.top_k);
     (sampling.presence_penalty, sampling.frequency_penalty) = (body.presence_penalty, body.frequency_penalty);
     sampling.seed = body.seed;
-    request.reasoning.mode = body.thinking.and_then(|thinking| match thinking.kind.as_deref() {
-        Some("enabled") => Some(Thought::Adaptive),
-        Some("disabled") => Some(Thought::Off),
-        _ => None,
-    });
+    if let Some(thinking) = body.thinking {
+        request.reasoning.mode = match thinking.kind.as_deref() {
+            Some("enabled") => Some(Thought::Adaptive),
+            Some("disabled") => Some(Thought::Off),
+            // Left to the model, as it is without the field.
+            None | Some("auto" | "adaptive") => None,
+            Some(_) => return Err(fault("thinking.type", "it is not known")),
+        };
+        request.extras.extend(inner("thinking", thinking.rest));
+    }
     openai::effort(body.reasoning_effort, "reasoning_effort", &mut request.reasoning)?;
-    if let Some(format) = body.response_format {
+    if let Some(mut format) = body.response_format {
+        let schema = format.json_schema.as_mut().map(|schema| std::mem::take(&mut schema.rest));
+        request.extras.extend(inner("response_format", format.rest));
+        request.extras.extend(inner("response_format.json_schema", schema.unwrap_or_default()));
         request.format = openai::format(format.kind.as_deref(), || format.json_schema, "response_format")?;
     }
     request.verbosity = owned(body.verbosity);
     request.user = owned(body.safety_identifier).or(owned(body.user));
     request.cache_key = owned(body.prompt_cache_key);
     request.stream = body.stream.unwrap_or(false);
-    request.stream_usage = body.stream_options.and_then(|options| options.include_usage).unwrap_or(false);
-    request.extras = extras(OWN, body.rest, weight).collect();
+    if let Some(options) = body.stream_options {
+        request.stream_usage = options.include_usage.unwrap_or(false);
+        request.extras.extend(inner("stream_options", options.rest));
+    } else {
+        request.stream_usage = false;
+    }
+    request.extras.extend(extras(OWN, body.rest, weight));
     Ok(request)
 }
 
@@ -277,16 +307,19 @@ fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
     let part: ContentPart<'_> = parse(raw, place)?;
     let kind = part.kind.as_deref().ok_or_else(|| fault(place, "the part has no `type`"))?;
     let need = || fault(place, format!("a `{kind}` part needs `{kind}`"));
+    let mut within = Vec::new();
     let content = match kind {
         "text" => owned(part.text).ok_or_else(need)?.into(),
         "refusal" => Content::Refusal(owned(part.refusal).ok_or_else(need)?),
         "image_url" => {
             let image = part.image_url.ok_or_else(need)?;
+            within.extend(inner("image_url", image.rest));
             let source = openai::image(owned(image.url).ok_or_else(need)?, place)?;
             Content::Image(Image { source, detail: owned(image.detail) })
         }
         "file" => {
             let file = part.file.ok_or_else(need)?;
+            within.extend(inner("file", file.rest));
             let source = match (owned(file.file_data), owned(file.file_id)) {
                 (Some(data), _) => openai::file(data, place)?,
                 (None, Some(id)) => Source::File(id),
@@ -300,7 +333,7 @@ fn part(raw: &RawValue, place: Place) -> Read<Part<'_>> {
     };
     let extras = match &content {
         Content::Extra(_) => Vec::new(),
-        _ => hints(part.rest),
+        _ => hints(part.rest).into_iter().chain(within).collect(),
     };
     Ok(Part { extras, ..Part::new(content, place) })
 }
@@ -319,21 +352,23 @@ fn said<'a>(message: &mut Message<'a>, place: Place) -> Read<Vec<Part<'a>>> {
     if let Some(call) = message.function_call.take() {
         let place = place.inner("function_call");
         let id = call.name.as_deref().map(legacy_id).ok_or_else(|| fault(place, "it needs `name`"))?;
-        said.push(Part::new(called(id.into(), call, place)?, place));
+        let (content, extras) = called(id.into(), call, place)?;
+        said.push(Part { extras, ..Part::new(content, place) });
     }
     for (n, call) in message.tool_calls.take().unwrap_or_default().into_iter().enumerate() {
         let place = place.part("tool_calls", n);
         let id = owned(call.id).ok_or_else(|| fault(place, "it needs `id`"))?;
-        let call = match (call.function, call.custom) {
+        let (content, mut extras) = match (call.function, call.custom) {
             (Some(function), _) => called(id, function, place)?,
-            (None, Some(custom)) => Content::Call(Call {
-                id,
-                name: owned(custom.name).ok_or_else(|| fault(place, "it needs `name`"))?,
-                input: Input::Text(owned(custom.input).unwrap_or_default()),
-            }),
+            (None, Some(custom)) => {
+                let name = owned(custom.name).ok_or_else(|| fault(place, "it needs `name`"))?;
+                let input = Input::Text(owned(custom.input).unwrap_or_default());
+                (Content::Call(Call { id, name, input }), inner("custom", custom.rest).collect())
+            }
             (None, None) => return Err(fault(place, "it needs `function`")),
         };
-        said.push(Part::new(call, place));
+        extras.extend(of_call(call.rest));
+        said.push(Part { extras, ..Part::new(content, place) });
     }
     Ok(said)
 }
@@ -343,13 +378,14 @@ fn legacy_id(name: &str) -> String {
     format!("call_{name}")
 }
 
-fn called<'a>(id: Cow<'a, str>, function: CalledFunction<'a>, place: Place) -> Read<Content<'a>> {
+/// A call of a function, and the members of the function that have no neutral form.
+fn called<'a>(id: Cow<'a, str>, function: CalledFunction<'a>, place: Place) -> Read<(Content<'a>, Vec<Extra<'a>>)> {
     let name = owned(function.name).ok_or_else(|| fault(place, "it needs `name`"))?;
     let input = openai::input(owned(function.arguments).unwrap_or_default());
     if !input.is_callable() {
         return Err(fault(place, "its `arguments` are no JSON object"));
     }
-    Ok(Content::Call(Call { id, name, input }))
+    Ok((Content::Call(Call { id, name, input }), inner("function", function.rest).collect()))
 }
 
 fn result<'a>(message: &mut Message<'a>, place: Place) -> Read<Part<'a>> {
@@ -367,7 +403,11 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
     let definition: Definition<'_> = parse(raw, place)?;
     let need = |field: &str| fault(place, format!("the tool needs `{field}`"));
     match definition.kind {
-        Some(kind) if &*kind == "function" => function(definition.function.ok_or_else(|| need("function"))?, place),
+        Some(kind) if &*kind == "function" => {
+            let mut tool = function(definition.function.ok_or_else(|| need("function"))?, place)?;
+            tool.extras.extend(hints(definition.rest));
+            Ok(tool)
+        }
         Some(kind) if &*kind == "custom" => {
             let custom = definition.custom.ok_or_else(|| need("custom"))?;
             Ok(Tool {
@@ -375,11 +415,15 @@ fn tool(raw: &RawValue, place: Place) -> Read<Tool<'_>> {
                 description: owned(custom.description),
                 kind: ToolKind::Custom { format: custom.format.map(|raw| grammar(raw, place)).transpose()?.flatten() },
                 cache: None,
-                extras: hints(custom.rest),
+                extras: hints(custom.rest).into_iter().chain(hints(definition.rest)).collect(),
                 place,
             })
         }
-        None if definition.function.is_some() => function(definition.function.unwrap_or_default(), place),
+        None if definition.function.is_some() => {
+            let mut tool = function(definition.function.unwrap_or_default(), place)?;
+            tool.extras.extend(hints(definition.rest));
+            Ok(tool)
+        }
         Some(Str(kind)) => Ok(Tool {
             name: kind.clone(),
             description: None,
@@ -403,12 +447,14 @@ fn function(function: Function<'_>, place: Place) -> Read<Tool<'_>> {
     })
 }
 
-fn tool_choice(raw: &RawValue) -> Read<ToolChoice<'_>> {
+fn tool_choice<'a>(raw: &'a RawValue, extras: &mut Vec<Extra<'a>>) -> Read<ToolChoice<'a>> {
     if let Some(choice) = openai::choice_of_word(raw) {
         return choice;
     }
-    let choice: Choice<'_> = parse(raw, "tool_choice")?;
+    let mut choice: Choice<'_> = parse(raw, "tool_choice")?;
+    extras.extend(inner("tool_choice", std::mem::take(&mut choice.rest)));
     if let Some(allowed) = choice.allowed_tools {
+        extras.extend(inner("tool_choice.allowed_tools", allowed.rest));
         let names = allowed.tools.unwrap_or_default().into_iter().filter_map(chosen).collect();
         return Ok(ToolChoice::Among { names, required: allowed.mode.as_deref() == Some("required") });
     }

@@ -12,7 +12,7 @@ use crate::quirks::{MaxTokens, Quirks, ReasoningForm, ThinkingBack};
 use crate::request::{
     Call, Content, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
 };
-use crate::writing::{extras, sampling};
+use crate::writing::{sampling, top_level};
 
 /// A request for a server that speaks Chat Completions.
 pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
@@ -63,7 +63,7 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Encoded {
                 });
             }
         }
-        extras(o, OWN, &request.extras);
+        top_level(o, OWN, &request.extras);
     });
     Encoded { body, losses: fit.losses, back: fit.back, is_idle: request.max_tokens == Some(0) }
 }

@@ -88,8 +88,9 @@ pub(super) fn read(raw: &RawValue, place: Place) -> Read<Turn<'_>> {
         None => return Err(fault(place, "the item has no `type`")),
     };
     let need = |field: &str| fault(place, format!("a `{kind}` item needs `{field}`"));
+    let rest = std::mem::take(&mut item.rest);
     let (role, content) = match &*kind {
-        "message" => return message(item, raw, place),
+        "message" => return message(Item { rest, ..item }, raw, place),
         "reasoning" => (Role::Assistant, Content::Thinking(thinking(item, place)?)),
         "function_call" => {
             let arguments: Str<'_> = item.arguments.map_or(Ok(Str::default()), |raw| parse(raw, place))?;
@@ -125,7 +126,16 @@ pub(super) fn read(raw: &RawValue, place: Place) -> Read<Turn<'_>> {
             (role, Content::Extra(Extra::new(OWN, kind.clone(), raw, weight(&kind))))
         }
     };
-    Ok(Turn { role, parts: vec![Part::new(content, place)], extras: Vec::new(), place })
+    let extras = match &content {
+        Content::Extra(_) => Vec::new(),
+        // Who wrote it down, and who made the call, changes nothing of what was said.
+        _ => extras(OWN, rest, |name, _| match name {
+            "phase" | "created_by" | "caller" => Weight::Silent,
+            _ => Weight::Hint,
+        })
+        .collect(),
+    };
+    Ok(Turn { role, parts: vec![Part { extras, ..Part::new(content, place) }], extras: Vec::new(), place })
 }
 
 fn unknown<'a>(name: &str, raw: &'a RawValue, place: Place) -> Part<'a> {

@@ -125,13 +125,21 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
         }
         Some(TextOr::List(items)) => {
             for (n, raw) in items.into_iter().enumerate() {
-                let turn = turn(raw, Place::new("input", n), &mut request.tools)?;
+                let place = Place::new("input", n);
+                let turn = turn(raw, place, &mut request.tools)?;
                 if is_tools(&turn) {
+                    let more: Definition<'_> = parse(raw, place)?;
+                    let rest = extras(OWN, more.rest, |name, _| match name {
+                        "id" | "role" | "status" => Weight::Silent,
+                        _ => Weight::Hint,
+                    });
+                    request.extras.extend(rest.map(|extra| extra.at(place)));
                     continue;
                 }
                 // Instructions before everything else are the system prompt.
                 let is_text = || turn.parts.iter().all(|part| matches!(part.content, Content::Text(_)));
                 if turn.role == Role::System && request.turns.is_empty() && is_text() {
+                    request.extras.extend(turn.extras.into_iter().map(|extra| extra.at(turn.place)));
                     request.system.extend(turn.parts);
                 } else {
                     request.turns.push(turn);
@@ -139,7 +147,7 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
             }
         }
     }
-    request.tool_choice = body.tool_choice.map(tool_choice).transpose()?;
+    request.tool_choice = body.tool_choice.map(|raw| tool_choice(raw, &mut request.extras)).transpose()?;
     request.parallel_tools = body.parallel_tool_calls;
     request.max_tokens = body.max_output_tokens;
     (request.sampling.temperature, request.sampling.top_p) = (body.temperature, body.top_p);
@@ -149,7 +157,8 @@ pub(super) fn request(body: &[u8]) -> Read<Request<'_>> {
     if let Some(config) = body.text {
         request.verbosity = owned(config.verbosity);
         if let Some(mut asked) = config.format {
-            let kind = asked.kind.take();
+            let (kind, rest) = (asked.kind.take(), std::mem::take(&mut asked.rest));
+            request.extras.extend(below(OWN, "text.format", rest, Weight::Hint));
             request.format = openai::format(kind.as_deref(), || Some(asked), "text.format")?;
         }
         request.extras.extend(below(OWN, "text", config.rest, Weight::Hint));
@@ -213,6 +222,7 @@ fn tool<'a>(raw: &'a RawValue, place: Place, tools: &mut Vec<Tool<'a>>) -> Read<
         return Ok(());
     }
     let namespace = owned(definition.name).ok_or_else(|| fault(place, "the namespace needs `name`"))?;
+    let mut rest: Vec<_> = below(OWN, "namespace", definition.rest, Weight::Hint).collect();
     for (n, raw) in definition.tools.unwrap_or_default().into_iter().enumerate() {
         let place = place.part("tools", n);
         let mut tool = one(parse(raw, place)?, raw, Some(&namespace), place)?;
@@ -221,6 +231,7 @@ fn tool<'a>(raw: &'a RawValue, place: Place, tools: &mut Vec<Tool<'a>>) -> Read<
             let own = tool.description.as_deref().unwrap_or_default();
             tool.description = Some(format!("[{namespace}: {all}]\n{own}").trim_end().to_owned().into());
         }
+        tool.extras.append(&mut rest);
         tools.push(tool);
     }
     Ok(())
@@ -267,16 +278,20 @@ fn grammar(raw: &RawValue, place: Place) -> Read<Option<Json<'_>>> {
     };
     Ok(Some(Json::object(|o| {
         o.str("type", "grammar").object("grammar", |o| {
-            o.raw("definition", definition.get()).raw("syntax", grammar.syntax.map_or("null", RawValue::get));
+            o.raw("definition", definition.get());
+            if let Some(syntax) = grammar.syntax {
+                o.raw("syntax", syntax.get());
+            }
         });
     })))
 }
 
-fn tool_choice(raw: &RawValue) -> Read<ToolChoice<'_>> {
+fn tool_choice<'a>(raw: &'a RawValue, extras: &mut Vec<Extra<'a>>) -> Read<ToolChoice<'a>> {
     if let Some(choice) = openai::choice_of_word(raw) {
         return choice;
     }
-    let choice: Choice<'_> = parse(raw, "tool_choice")?;
+    let mut choice: Choice<'_> = parse(raw, "tool_choice")?;
+    extras.extend(below(OWN, "tool_choice", std::mem::take(&mut choice.rest), Weight::Hint));
     if choice.kind.as_deref() == Some("allowed_tools") {
         let required = choice.mode.as_deref() == Some("required");
         let names = choice.tools.unwrap_or_default().into_iter().filter_map(chosen).collect();

@@ -12,7 +12,7 @@ use crate::request::{
     Call, Content, Display, Document, Format, Image, Input, Part, Request, Role, Source, Thought, ToolChoice, ToolKind,
     ToolResult,
 };
-use crate::writing::{below, extras, has_below, sampling, top_level};
+use crate::writing::{below, has_below, sampling, top_level};
 
 /// The fewest tokens of output that can be asked for.
 const LEAST_TOKENS: u64 = 16;
@@ -145,7 +145,7 @@ fn define(o: &mut Writer<'_>, fitted: &FittedTool<'_>, items: &Items<'_>, losses
             o.raw("parameters", &fitted.schema()).bool("strict", *strict);
         }
     }
-    extras(o, OWN, &tool.extras);
+    top_level(o, OWN, &tool.extras);
 }
 
 /// Writes what searches of all providers can be told; returns the fields that it takes care of.

@@ -367,3 +367,51 @@ fn a_turn_of_which_nothing_can_be_carried_is_left_out() {
     let said: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|message| &message["role"]).collect();
     assert_eq!(said, ["user"; 2], "{sent}");
 }
+
+#[test]
+fn bytes_are_of_a_media_type_that_every_protocol_can_carry() {
+    let sent = |media_type: &str, data: &str| {
+        let source = json!({ "type": "base64", "media_type": media_type, "data": data });
+        let content = json!([{ "type": "image", "source": source }]);
+        let request = json!({ "model": "m", "max_tokens": 9, "messages": [{ "role": "user", "content": content }] });
+        let body = request.to_string();
+        let request = transcode::inbound(Protocol::AnthropicMessages).unwrap().decode_request(body.as_bytes())?;
+        let target = Target { model: "m", max_output: None, quirks: &Quirks::OPENAI, input_estimate: 7 };
+        let body = transcode::upstream(Protocol::OpenAiChat).unwrap().encode_request(&request, &target).body;
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let url = &body["messages"][0]["content"][0]["image_url"]["url"];
+        Ok::<_, wire::error::ApiError>(url.as_str().unwrap().to_owned())
+    };
+    for (named, want) in [
+        ("image/png", "data:image/png;base64,/9j/x"),
+        ("image/jpg", "data:image/jpeg;base64,/9j/x"),
+        ("", "data:image/jpeg;base64,/9j/x"),
+        ("application/octet-stream", "data:image/jpeg;base64,/9j/x"),
+        ("image/svg+xml", "data:image/svg+xml;base64,/9j/x"),
+    ] {
+        assert_eq!(sent(named, "/9j/x").unwrap(), want);
+    }
+    for none in ["image", "image/", "/png", "image/p,ng", "image/png;base64", "image/png; a=b", "i/m/g", "é/x"] {
+        assert!(sent(none, "/9j/x").is_err(), "{none}");
+    }
+    assert!(sent("", "AAAA").is_err());
+}
+
+/// A model may have called so before, and its client sends back what it was told.
+#[test]
+fn arguments_that_are_no_object_go_back_in_one_where_they_have_to_be_one() {
+    let sent = |input: Value, to, quirks: &Quirks| {
+        let call = json!([{ "type": "tool_use", "id": "a", "name": "f", "input": input }]);
+        let result = json!([{ "type": "tool_result", "tool_use_id": "a", "content": "x" }]);
+        let messages = json!([{ "role": "assistant", "content": call }, { "role": "user", "content": result }]);
+        let request = json!({ "model": "m", "max_tokens": 9, "messages": messages });
+        let (body, refused) = sent(Protocol::AnthropicMessages, &request, to, quirks);
+        assert_eq!(refused, None);
+        body["messages"][0]["tool_calls"][0]["function"]["arguments"].clone()
+    };
+    for input in [json!("x"), json!([1]), json!(1)] {
+        assert_eq!(sent(input.clone(), Protocol::Ollama, &Quirks::OLLAMA), json!({ "input": input }));
+        assert_eq!(sent(input.clone(), Protocol::OpenAiChat, &Quirks::OPENAI), json!(input.to_string()));
+    }
+    assert_eq!(sent(json!({ "x": 1 }), Protocol::Ollama, &Quirks::OLLAMA), json!({ "x": 1 }));
+}

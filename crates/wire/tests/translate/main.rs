@@ -11,6 +11,7 @@ mod odd;
 mod ollama;
 mod properties;
 mod responses;
+mod silent;
 mod support;
 mod transcripts;
 #[path = "../../../../fuzz/checks/translate.rs"]
