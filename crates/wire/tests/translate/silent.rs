@@ -97,8 +97,16 @@ fn shown(path: &[Step]) -> (String, String) {
     (exact, plain)
 }
 
+/// What becomes of a request for one upstream.
+struct Became {
+    to: &'static str,
+    body: String,
+    /// What is named as lost: paths and reasons.
+    lost: Vec<(String, String)>,
+}
+
 /// What is sent to an upstream of each other protocol, and what is named as lost; those that are refused are left out.
-fn became(from: Protocol, request: &Value) -> Vec<(&'static str, String, Vec<(String, String)>)> {
+fn became(from: Protocol, request: &Value) -> Vec<Became> {
     let body = request.to_string();
     let Ok(request) = transcode::inbound(from).unwrap().decode_request(body.as_bytes()) else { return Vec::new() };
     let mut became = Vec::new();
@@ -107,7 +115,7 @@ fn became(from: Protocol, request: &Value) -> Vec<(&'static str, String, Vec<(St
         let encoded = to.upstream().encode_request(&request, &target);
         if encoded.losses.refused().is_none() {
             let lost = encoded.losses.iter().map(|loss| (loss.path.to_string(), loss.reason.to_string())).collect();
-            became.push((to.name, String::from_utf8(encoded.body).unwrap(), lost));
+            became.push(Became { to: to.name, body: String::from_utf8(encoded.body).unwrap(), lost });
         }
     }
     became
@@ -132,7 +140,7 @@ fn what_nobody_knows_is_named_wherever_it_stands() {
             }
             let mut request = whole.clone();
             at(&mut request, &path).as_object_mut().unwrap().insert(PROBE.into(), json!(1));
-            for (to, body, lost) in became(case.from, &request) {
+            for Became { to, body, lost } in became(case.from, &request) {
                 looked_at += 1;
                 let is_within = |path: &str| {
                     exact.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -151,8 +159,8 @@ fn what_nobody_knows_is_named_wherever_it_stands() {
 /// What is named as lost for an upstream.
 fn lost(from: Protocol, to: &str, request: &Value) -> Vec<String> {
     let mut became = became(from, request).into_iter();
-    let (.., lost) = became.find(|(name, ..)| *name == to).expect("it is not refused");
-    lost.into_iter().map(|(path, reason)| format!("{path}: {reason}")).collect()
+    let of_it = became.find(|became| became.to == to).expect("it is not refused");
+    of_it.lost.into_iter().map(|(path, reason)| format!("{path}: {reason}")).collect()
 }
 
 #[test]
