@@ -48,6 +48,7 @@ impl Shape {
         let rules = [
             (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "ID"),
             (r"\breq_sim_\d+", "ID"),
+            (r"\breq_[0-9a-f]{32}\b", "ID"),
             (r"\b[0-9a-f]{8}\b", "ID"),
             (r"\d{4}-\d\d-\d\d", "DAY"),
             (r"\d\d:\d\d:\d\d", "TIME"),
