@@ -151,7 +151,11 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
         let unit = if matches!(figure.compare, Compare::Figure | Compare::More) { figure.unit } else { "×" };
         cells.push([
             figure.title.into(),
-            if figure.goal.is_infinite() { "–".into() } else { format!("{} ({}) {unit}", figure.goal, figure.limit) },
+            if figure.goal.is_infinite() {
+                "–".into()
+            } else {
+                format!("{} ({}) {unit}", rounded(figure.goal), rounded(figure.limit))
+            },
             line.direct.map_or("–".to_owned(), |_| number(line.direct)),
             match line.to {
                 None if ALONE.contains(&figure.load) => "–".into(),
@@ -175,6 +179,11 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
         }
     }
     (text, data)
+}
+
+/// As it was set, with two decimals at most.
+fn rounded(n: f64) -> f64 {
+    (n * 100.0).round() / 100.0
 }
 
 /// Three digits that count.
