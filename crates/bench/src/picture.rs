@@ -64,8 +64,8 @@ fn day(days: i64) -> String {
 }
 
 /// Pixels: of the whole, of the names on the left, of one line.
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 330.0;
+const WIDTH: f64 = 1090.0;
+const LEFT: f64 = 460.0;
 const LINE: f64 = 24.0;
 /// Bars end here, however far beyond the limit they are.
 const MOST: f64 = 4.0;
@@ -85,7 +85,11 @@ pub(crate) fn svg(measured: &Value) -> String {
         let _ = write!(drawn, "<text x=\"10\" y=\"{y}\" font-weight=\"bold\">{}</text>", escaped(text));
     };
     title(&mut drawn, 24.0, &format!("{}, {}", word(measured, "cco"), word(measured, "nginx")));
-    title(&mut drawn, 44.0, "each figure divided by its goal: green is met, the red mark is what must not be exceeded");
+    title(
+        &mut drawn,
+        44.0,
+        "each figure divided by its goal: green is met, yellow is below what must not be exceeded (the red mark), red above",
+    );
     // Other gateways have no goal of ours.
     for line in measured["table"].as_array().into_iter().flatten().filter(|line| line["goal"].is_number()) {
         bar(&mut drawn, y, line);
