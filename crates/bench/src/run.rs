@@ -296,6 +296,7 @@ impl Bench<'_> {
         for _ in 0..5 {
             let gateway = start(subject, self.places, self.address, OURS)?;
             took.push(gateway.started_in.as_secs_f64() * 1e3);
+            // What is measured is a gateway that has nothing to do; that it has begun to wait, nothing tells.
             std::thread::sleep(Duration::from_millis(50));
             idle = gateway.process.as_ref().map_or(0, |process| used(process.pid()).rss);
         }

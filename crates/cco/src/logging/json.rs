@@ -84,11 +84,11 @@ struct Escape<'a, W>(&'a mut W);
 
 impl<W: Write> Write for Escape<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text;
         // Most texts need nothing: all of it is looked at without a stop, many bytes at a time.
         if !text.bytes().fold(false, |found, byte| found | is_special(byte)) {
             return self.0.write_str(text);
         }
+        let mut rest = text;
         while let Some(at) = rest.bytes().position(is_special) {
             let (plain, special) = rest.split_at(at);
             self.0.write_str(plain)?;
