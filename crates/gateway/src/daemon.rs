@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::{LocalOptions, LocalRuntime};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use wire::protocol::Protocol;
@@ -65,8 +65,11 @@ struct Remote {
 }
 
 /// What was recorded, and which keys were used, is written down.
-fn end(current: &Current) {
-    // First of all nothing may take the place of what is ended here.
+fn end(runtime: LocalRuntime, current: &Current) {
+    // What was cut off in the middle is recorded as its task goes. A thread that does not end in time must not keep the
+    // process: it is told off by the process's own end.
+    runtime.shutdown_background();
+    // Nothing may take the place of what is ended here.
     current.get().configured.close();
     let gateway = current.get();
     gateway.recorder.close();
@@ -77,10 +80,8 @@ impl Server {
     /// Serves until draining begins and everything that was running has ended, or its time is up. Blocks the thread.
     pub fn run(self) -> io::Result<()> {
         let (runtime, current) = (runtime()?, self.current.clone());
-        let served = LocalSet::new().block_on(&runtime, as_task(self.accept_until_drained()));
-        end(&current);
-        // A thread that does not end in time must not keep the process: it is told off by the process's own end.
-        runtime.shutdown_background();
+        let served = runtime.block_on(as_task(self.accept_until_drained()));
+        end(runtime, &current);
         served
     }
 
@@ -88,7 +89,7 @@ impl Server {
     /// `ready` is called when they do: whoever waits for it may send one.
     pub fn run_until_signalled(self, ready: impl FnOnce()) -> io::Result<()> {
         let (runtime, current) = (runtime()?, self.current.clone());
-        let served = LocalSet::new().block_on(&runtime, async {
+        let served = runtime.block_on(async {
             let phases = self.phases.clone();
             let (signalled, served) = (signals(phases, self.current.clone())?, self.accept_until_drained());
             ready();
@@ -100,8 +101,7 @@ impl Server {
             };
             as_task(either).await
         });
-        end(&current);
-        runtime.shutdown_background();
+        end(runtime, &current);
         served
     }
 
@@ -288,8 +288,9 @@ async fn as_task<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
     }
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+/// One thread with its own tasks, which never move to another one.
+fn runtime() -> io::Result<LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
 }
 
 /// Socket options, and who is on the other end; `None`: it is gone already.
@@ -383,8 +384,11 @@ impl Local {
 fn spawn_worker(n: usize, current: Arc<Current>, phases: &Phases) -> io::Result<Remote> {
     let (connections, mut accepted) = mpsc::channel::<Accepted>(HANDED_OVER);
     let (load, phases) = (Arc::new(AtomicUsize::new(0)), phases.clone());
-    let runtime = runtime()?;
+    let (begun, begins) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("cco-{n}")).spawn(move || {
+        let (runtime, failed) = runtime().map_or_else(|failed| (None, Err(failed)), |runtime| (Some(runtime), Ok(())));
+        let _ = begun.send(failed);
+        let Some(runtime) = runtime else { return };
         let serve = async move {
             let here = Local::new(current, &phases);
             while let Some((stream, peer, open)) = accepted.recv().await {
@@ -395,7 +399,8 @@ fn spawn_worker(n: usize, current: Arc<Current>, phases: &Phases) -> io::Result<
             }
             here.end().await;
         };
-        LocalSet::new().block_on(&runtime, as_task(serve));
+        runtime.block_on(as_task(serve));
     })?;
+    begins.recv().unwrap_or_else(|_| Err(io::Error::other("a thread ended as it began")))?;
     Ok(Remote { connections, load, thread })
 }

@@ -104,3 +104,93 @@ pub fn record(n: u64) -> Record {
         ..Record::new(start, outcome)
     }
 }
+
+/// A record that leaves nothing out. Who adds a field adds it here, so that what is written is seen to hold it.
+#[cfg(test)]
+pub(crate) fn full() -> Record {
+    use wire::usage::{Iteration, IterationKind, Report, ToolUse};
+
+    use crate::limits::Limits;
+    use crate::price::{Flags, Unpriced};
+
+    let word = |text: &str| Some(Box::from(text));
+    let tokens = Tokens {
+        input: 23,
+        cache_read: 24,
+        cache_write: CacheWrite { m5: 255, m30: 256, h1: 65_535, h12: 65_536 },
+        output: u64::MAX,
+    };
+    let usage = Usage {
+        tokens,
+        reasoning: 1,
+        web_search: u64::from(u32::MAX),
+        web_fetch: 1 << 32,
+        service_tier: Some("priority".into()),
+        speed: Some("odd".into()),
+        region: word("eu"),
+        iterations: vec![Iteration::new(IterationKind::Advisor, Some("m"), Report::default())],
+        ttl_assumed: true,
+        incomplete: true,
+        other_tools: vec![ToolUse::new("t", 3)],
+    };
+    let attempt = Attempt {
+        provider: "p".into(),
+        model: word("m"),
+        outcome: Outcome::HedgeLost,
+        status: Some(429),
+        started_us: 1,
+        duration_us: 2,
+        error: word("e"),
+        usage: Some(Box::new(usage.clone())),
+        cost: Some(NanoUsd(-1)),
+        queued_us: 3,
+    };
+    let parties = Parties {
+        protocol: "anthropic".into(),
+        endpoint: "/v1/messages".into(),
+        stream: true,
+        session: word("s"),
+        agent: word("a"),
+        parent_agent: word("b"),
+        agent_type: word("c"),
+        project: word("d"),
+        caller: word("e"),
+        requested_model: word("f"),
+        provider: word("g"),
+        model: word("h"),
+        notional: true,
+        simulated: true,
+        run: word("i"),
+    };
+    Record {
+        id: Id(u128::MAX),
+        operation: Operation::Models,
+        started_us: i64::MIN,
+        ended_us: -1,
+        parties,
+        outcome: Outcome::Timeout,
+        status: Some(599),
+        attempts: vec![attempt.clone(), attempt],
+        stop_reason: word(&"long ".repeat(20)),
+        upstream_request_id: word(&"é".repeat(300)),
+        usage: Some(usage),
+        estimated_output: Some(0),
+        usage_unknown: true,
+        cost: Some(NanoUsd(i64::MAX)),
+        cost_flags: Flags { estimated: true, notional: true, rate_assumed: true, ttl_assumed: true, incomplete: true },
+        unpriced: Some(Unpriced::UnknownRate),
+        price_version: word("v"),
+        first_byte_us: Some(0),
+        first_token_us: Some(1),
+        duration_us: Some(2),
+        bytes_in: 3,
+        bytes_out: 4,
+        losses: vec!["a".into(), "b".into()],
+        credential: Some(Fingerprint::of("sk-ant-api03-sample-key-ABCD")),
+        limits: Limits::of([("anthropic-ratelimit-requests-limit", &b"7"[..])]),
+        error: word(""),
+        route: word(&"r".repeat(70_000)),
+        deliveries: 5,
+        continued: 6,
+    }
+}

@@ -5,6 +5,7 @@
 //! out in the same `write` and is acknowledged in one go.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,13 @@ struct Inbox {
     sleeping: bool,
     /// Who waits for the word on which entry.
     waiting: Vec<(u64, Waker)>,
+}
+
+impl Inbox {
+    /// Whether the thread is to be woken now: it waits, and there is something to do. It counts as woken.
+    fn rouses(&mut self) -> bool {
+        !self.handed.is_empty() && std::mem::take(&mut self.sleeping)
+    }
 }
 
 /// The queue of one journal.
@@ -212,17 +220,23 @@ impl Queue {
     /// Wakes the thread, and this task when there is a word on its entry; `Some` if there is one already.
     fn wait(&self, number: u64, waker: &Waker) -> Option<Written> {
         let mut inbox = self.lock();
+        if self.word(number).is_none() && inbox.rouses() {
+            drop(inbox);
+            self.filled.notify_one();
+            // Where all cores are busy, the thread runs at once and in our place, and has written when we go on: that
+            // is why we are not among those who wait yet, whom it would wake by a detour through the system.
+            inbox = self.lock();
+        }
         let word = self.word(number);
         if word.is_none() {
             inbox.waiting.push((number, waker.clone()));
         }
-        self.wake_thread(inbox);
         word
     }
 
     /// Wakes the thread, unless it is awake or has nothing to do.
     fn wake_thread(&self, mut inbox: MutexGuard<'_, Inbox>) {
-        if !inbox.handed.is_empty() && std::mem::take(&mut inbox.sleeping) {
+        if inbox.rouses() {
             drop(inbox);
             self.filled.notify_one();
         }
@@ -288,8 +302,23 @@ impl Ack {
     }
 
     /// Waits this long and no longer.
-    pub async fn within(self, most: Duration) -> Result<Position, Unwritten> {
-        tokio::time::timeout(most, self).await.unwrap_or(Err(Unwritten::Late))
+    pub async fn within(mut self, most: Duration) -> Result<Position, Unwritten> {
+        // Only who has to wait needs a timer: each that is due before all others wakes its runtime up for nothing.
+        match poll_fn(|cx| self.asked(cx)).await {
+            Some(word) => word,
+            None => tokio::time::timeout(most, self).await.unwrap_or(Err(Unwritten::Late)),
+        }
+    }
+
+    /// Ready as soon as the thread knows of the entry, with the word on it if that is there already.
+    fn asked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Written>> {
+        match Pin::new(&mut *self).poll(cx) {
+            Poll::Ready(word) => Poll::Ready(Some(word)),
+            Poll::Pending => match &self.0 {
+                Acked::Queued(Queued { asked: Asked::No | Asked::Once, .. }) => Poll::Pending,
+                _ => Poll::Ready(None),
+            },
+        }
     }
 
     /// Waits on this thread, which must not be one that serves.

@@ -266,8 +266,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::write::tests::full;
-    use crate::sample::record;
+    use crate::sample::{full, record};
 
     /// A record with every field, some of them in other forms than most.
     fn short() -> Record {

@@ -1,5 +1,6 @@
 //! The store in a SQLite file: one connection that writes, any number that read.
 
+mod about;
 mod read;
 mod row;
 mod sums;

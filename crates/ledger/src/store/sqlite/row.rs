@@ -2,13 +2,11 @@
 
 use rusqlite::types::Type;
 use rusqlite::{Row as SqlRow, Statement, params};
-use serde::{Deserialize, Serialize};
-use wire::usage::Usage;
 
+use super::about::{self, About};
 use crate::money::NanoUsd;
-use crate::price::{Flags, Unpriced};
 use crate::query::Row;
-use crate::record::{Attempt, Fingerprint, Id, Operation, Outcome, Parties, Record};
+use crate::record::{Fingerprint, Id, Operation, Outcome, Parties, Record};
 
 /// The largest count that is summed; larger ones are nonsense that would make sums overflow.
 const LARGEST: u64 = 1_000_000_000_000;
@@ -33,69 +31,6 @@ pub(super) const INSERT: &str = "INSERT INTO record (seq, id, epoch, operation, 
     first_byte_us, first_token_us, duration_us, bytes_in, bytes_out, about) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, \
     ?25, ?26, ?27) ON CONFLICT (id) DO NOTHING";
-
-/// What nothing is looked for by and nothing is summed of. What is in a column is not in here.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct About<T, U, A, L> {
-    ended_us: i64,
-    protocol: T,
-    endpoint: T,
-    #[serde(skip_serializing_if = "is_false")]
-    stream: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caller: Option<T>,
-    /// The one thing in here that is looked for, among records of a short time: see [`RUN`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    run: Option<T>,
-    /// Where it is not the model that served.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requested_model: Option<T>,
-    /// The model was only asked for.
-    #[serde(skip_serializing_if = "is_false")]
-    unserved: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_reason: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream_request_id: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<U>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    estimated_output: Option<u64>,
-    #[serde(skip_serializing_if = "Flags::is_none")]
-    cost_flags: Flags,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unpriced: Option<Unpriced>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    price_version: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    credential: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<A>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    losses: Option<L>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<T>,
-    #[serde(skip_serializing_if = "is_zero")]
-    deliveries: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    continued: u64,
-}
-
-type Written<'a> = About<&'a str, &'a Usage, &'a [Attempt], &'a [Box<str>]>;
-type Read = About<Box<str>, Usage, Vec<Attempt>, Vec<Box<str>>>;
-
-fn is_false(b: &bool) -> bool {
-    !*b
-}
-
-fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
 
 /// 0 paid, 1 notional, 2 simulated.
 pub(super) fn kind(parties: &Parties) -> i64 {
@@ -126,40 +61,6 @@ pub(super) fn flags(record: &Record) -> i64 {
     flags.into_iter().map(|(flag, holds)| if holds { flag } else { 0 }).sum()
 }
 
-/// Writes into `about` what has no column.
-pub(super) fn about(record: &Record, about: &mut Vec<u8>) -> rusqlite::Result<()> {
-    let p = &record.parties;
-    let (served, asked) = (p.model.as_deref(), p.requested_model.as_deref());
-    let written = Written {
-        // The year 1970 is where clocks begin that were never set.
-        ended_us: record.ended_us.max(0),
-        protocol: &p.protocol,
-        endpoint: &p.endpoint,
-        stream: p.stream,
-        caller: p.caller.as_deref(),
-        run: p.run.as_deref(),
-        requested_model: asked.filter(|_| served.is_some()),
-        unserved: served.is_none() && asked.is_some(),
-        status: record.status,
-        stop_reason: record.stop_reason.as_deref(),
-        upstream_request_id: record.upstream_request_id.as_deref(),
-        usage: record.usage.as_ref(),
-        estimated_output: record.estimated_output,
-        cost_flags: record.cost_flags,
-        unpriced: record.unpriced,
-        price_version: record.price_version.as_deref(),
-        credential: record.credential.as_ref().map(Fingerprint::as_str),
-        error: record.error.as_deref(),
-        attempts: Some(&*record.attempts).filter(|all| !all.is_empty()),
-        losses: Some(&*record.losses).filter(|all| !all.is_empty()),
-        route: record.route.as_deref(),
-        deliveries: record.deliveries,
-        continued: record.continued,
-    };
-    about.clear();
-    serde_json::to_writer(about, &written).map_err(|why| rusqlite::Error::ToSqlConversionFailure(why.into()))
-}
-
 /// Inserts a record at this place; `false` if one of this id is there. `scratch` is memory that is used again.
 pub(super) fn insert(
     statement: &mut Statement<'_>,
@@ -171,7 +72,7 @@ pub(super) fn insert(
     let p = &record.parties;
     let used = record.used();
     let tokens = record.billed();
-    about(record, scratch)?;
+    about::write(record, scratch);
     let inserted = statement.execute(params![
         seq,
         record.id.to_bytes(),
@@ -218,7 +119,7 @@ pub(super) fn read(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let (kind, flags): (i64, i64) = (row.get(4)?, row.get(13)?);
     let bad =
         |why: Box<dyn std::error::Error + Send + Sync>| rusqlite::Error::FromSqlConversionFailure(20, Type::Blob, why);
-    let about: Read = serde_json::from_slice(row.get_ref(20)?.as_bytes().map_err(|why| bad(why.into()))?)
+    let about: About = serde_json::from_slice(row.get_ref(20)?.as_bytes().map_err(|why| bad(why.into()))?)
         .map_err(|why| bad(why.into()))?;
     let model = text(12)?;
     let requested_model = about.requested_model.or_else(|| model.clone().filter(|_| about.unserved));

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehav
 
 use super::read::{Where, before, of_session, rows_of};
 use super::sums::{self, Added, COUNTERS, SUMS};
-use super::{Sqlite, row};
+use super::{Sqlite, about, row};
 use crate::journal::free_space;
 use crate::query::Filter;
 use crate::record::{Fingerprint, Outcome, Record};
@@ -217,7 +217,7 @@ impl Writer for SqliteWriter {
             let mut statement = change.prepare_cached(sql)?;
             let mut about = Vec::new();
             for (seq, record) in &changes {
-                row::about(record, &mut about)?;
+                about::write(record, &mut about);
                 statement.execute((seq, record.cost.map(|cost| cost.0), row::flags(record), &about))?;
             }
         }
