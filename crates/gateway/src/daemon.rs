@@ -384,7 +384,7 @@ impl Local {
 fn spawn_worker(n: usize, current: Arc<Current>, phases: &Phases) -> io::Result<Remote> {
     let (connections, mut accepted) = mpsc::channel::<Accepted>(HANDED_OVER);
     let (load, phases) = (Arc::new(AtomicUsize::new(0)), phases.clone());
-    let (begun, begins) = std::sync::mpsc::channel();
+    let (begun, begins) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("cco-{n}")).spawn(move || {
         let (runtime, failed) = runtime().map_or_else(|failed| (None, Err(failed)), |runtime| (Some(runtime), Ok(())));
         let _ = begun.send(failed);

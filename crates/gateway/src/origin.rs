@@ -47,7 +47,8 @@ impl Origin {
     pub fn host_header(&self) -> Cow<'_, str> {
         match (self.host.contains(':'), self.port == self.scheme.default_port()) {
             (false, true) => Cow::Borrowed(&self.host),
-            (false, false) => Cow::Owned(format!("{}:{}", self.host, self.port)),
+            // Local upstreams have one, and each request to them needs it.
+            (false, false) => Cow::Owned([&self.host, ":", itoa::Buffer::new().format(self.port)].concat()),
             (true, true) => Cow::Owned(format!("[{}]", self.host)),
             (true, false) => Cow::Owned(format!("[{}]:{}", self.host, self.port)),
         }

@@ -44,7 +44,12 @@ fn write_line(out: &mut String, event: &Event<'_>) -> fmt::Result {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     out.write_str("{\"timestamp\":\"")?;
     second(now.as_secs(), out)?;
-    write!(out, ".{:06}Z\",\"level\":\"{}\"", now.subsec_micros(), event.metadata().level())?;
+    // Six digits: the first of these is left out.
+    out.write_str(".")?;
+    out.write_str(&itoa::Buffer::new().format(1_000_000 + now.subsec_micros())[1..])?;
+    out.write_str("Z\",\"level\":\"")?;
+    out.write_str(event.metadata().level().as_str())?;
+    out.write_str("\"")?;
     let mut fields = Fields { out: &mut *out, result: Ok(()) };
     event.record(&mut fields);
     fields.result?;
@@ -140,11 +145,11 @@ impl<W: Write> Visit for Fields<'_, W> {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, |out| out.write_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, |out| write!(out, "{value}"));
+        self.put(field, |out| out.write_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 /// Bytes that may wait to be written; further lines are dropped and counted, so that a slow disk never slows a stream.
 const WAITING: usize = 4 * 1024 * 1024;
-/// How long the thread waits for more lines, once there is one: a busy gateway writes a hundred times a second, not once
+/// How long the thread waits for more lines, once there is one: a busy gateway writes thirty times a second, not once
 /// for every request.
-const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(30);
 
 #[derive(Debug, Default)]
 struct State {

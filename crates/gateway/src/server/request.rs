@@ -35,7 +35,7 @@ pub(super) struct Credential {
 
 impl Credential {
     fn new(form: Auth, key: &Secret, notional: bool) -> Self {
-        let value = Secret::new(format!("{}{}", form.prefix(), key.expose()));
+        let value = Secret::new([form.prefix(), key.expose()].concat());
         Self { form, value, fingerprint: Fingerprint::of(key.expose()), notional }
     }
 }

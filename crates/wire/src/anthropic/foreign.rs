@@ -1,5 +1,8 @@
 //! Takes thinking of other providers out of a request in place: its upstream would reject it.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -73,8 +76,10 @@ fn string(text: &[u8]) -> Option<usize> {
 /// it is not marked as another provider's and, where that matters, it is signed.
 fn is_own(body: &[u8], unsigned: Unsigned) -> bool {
     const KIND: &[u8] = b"thinking\"";
+    // What a search needs to know of it is found out once: most bodies are searched faster than that.
+    static OF_KIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KIND));
     let is_marked = |sealed: &[u8]| sealed.starts_with(MARK.as_bytes());
-    memchr::memmem::find_iter(body, KIND).all(|at| {
+    OF_KIND.find_iter(body).all(|at| {
         let (before, rest) = (&body[..at], &body[at + KIND.len()..]);
         if before.ends_with(b"\"redacted_") {
             return rest.strip_prefix(b",\"data\":\"").is_some_and(|data| !is_marked(data));
