@@ -4,7 +4,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use gateway::catalog::Way;
-use gateway::translation::{self, Answer, Protocol, Upstream};
+use gateway::translation::{self, Answer, Losses, Protocol, Upstream};
 use serde_json::{Value, json};
 
 use crate::{cli, term};
@@ -117,13 +117,16 @@ fn request(options: &cli::translate::Translate, body: &Value, input: &[u8]) -> s
     {
         return Err(Refused { message: why.message.into(), field: why.param.map(String::from) });
     }
-    let losses = translated.losses.iter().map(|loss| (loss.path.to_string(), loss.reason.to_string()));
     Ok(Result {
         what: "request",
-        losses: losses.collect(),
+        losses: named(&translated.losses),
         out: translated.body.to_vec(),
         more: json!({ "inputTokensEstimate": translated.answer.input_estimate() }),
     })
+}
+
+fn named(losses: &Losses) -> Vec<(String, String)> {
+    losses.iter().map(|loss| (loss.path.to_string(), loss.reason.to_string())).collect()
 }
 
 fn answer(options: &cli::translate::Translate, input: &[u8], is_stream: bool) -> std::result::Result<Result, Refused> {
@@ -146,7 +149,7 @@ fn answer(options: &cli::translate::Translate, input: &[u8], is_stream: bool) ->
             "output": tokens.output })
     });
     let more = json!({ "stopReason": metered.stop_reason, "model": metered.model, "tokens": tokens });
-    Ok(Result { what, out, losses: Vec::new(), more })
+    Ok(Result { what, out, losses: named(&metered.lost), more })
 }
 
 fn error(options: &cli::translate::Translate, input: &[u8]) -> std::result::Result<Result, Refused> {

@@ -7,6 +7,7 @@ use crate::error::ApiError;
 use crate::event::Event;
 use crate::loss::Losses;
 use crate::message::Message;
+use crate::protocol::Protocol;
 use crate::quirks::Quirks;
 use crate::request::Request;
 
@@ -15,6 +16,9 @@ pub type Sink<'s> = dyn FnMut(Event<'_>) + 's;
 
 /// A protocol as clients speak it to us.
 pub trait Inbound: Sync {
+    /// Which it is.
+    fn protocol(&self) -> Protocol;
+
     /// Reads a client's request. The error is a 400 that names the field.
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Request<'a>, ApiError>;
 
@@ -48,6 +52,9 @@ pub trait DecodeStream: Send {
 
     /// There are no more bytes. An answer that was not whole ends with an error here.
     fn end(&mut self, sink: &mut Sink<'_>);
+
+    /// What it has held so far that is in no event.
+    fn lost(&self) -> &Losses;
 }
 
 /// Writes a streamed answer.

@@ -34,6 +34,7 @@ pub mod sse;
 mod streaming;
 pub mod text_input;
 pub mod transcode;
+mod unread;
 pub mod usage;
 pub mod vocabulary;
 mod writing;

@@ -1,7 +1,9 @@
 //! What a translation could not carry: named, and either dropped with a warning or a reason to refuse the request.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// How much it matters that something is not carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,15 +95,22 @@ fn bounded(text: Cow<'static, str>) -> Cow<'static, str> {
     if text.len() <= LONGEST { text } else { Cow::Owned(text[..text.floor_char_boundary(LONGEST)].to_owned()) }
 }
 
-/// How many losses are kept of one request; more are counted.
+/// How many losses are kept of one request or answer; more are counted.
 const MOST: usize = 64;
+/// How many are counted.
+const COUNTED: usize = 1000;
+/// Bytes of a member's name in an answer.
+const NAME: usize = 64;
+
+/// What is said of a member of an answer that nobody reads.
+const LEFT_OUT: &str = "it is left out of translated answers";
 
 /// What one translation could not carry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Losses {
     list: Vec<Loss>,
-    /// How many more there were.
-    more: usize,
+    /// What else there was: their digests, so that none is counted twice.
+    more: BTreeSet<u64>,
 }
 
 impl Losses {
@@ -127,10 +136,45 @@ impl Losses {
         }
         // A reason to refuse is never crowded out by warnings.
         if self.list.len() >= MOST && (weight < Weight::Meaning || self.refused().is_some()) {
-            self.more += 1;
+            let mut digest = DefaultHasher::new();
+            (&loss.path, &loss.reason).hash(&mut digest);
+            self.count(digest.finish());
         } else {
             self.list.push(loss);
         }
+    }
+
+    fn count(&mut self, digest: u64) {
+        if self.more.len() < COUNTED {
+            self.more.insert(digest);
+        }
+    }
+
+    /// Notes that a member of an answer is left out; `within` are the objects that it is in. A stream may have it in each
+    /// of its events: what was noted already costs a comparison.
+    pub(crate) fn left_out(&mut self, within: &[&str], name: &str) {
+        self.unsaid(within, name, || LEFT_OUT.into());
+    }
+
+    /// Notes that something of an answer is not carried, as [`left_out`](Self::left_out) does, for another reason.
+    pub(crate) fn unsaid(&mut self, within: &[&str], name: &str, reason: impl FnOnce() -> Cow<'static, str>) {
+        // Names are the upstream's own. What is none could be anything, even what the client said.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '/' | ':');
+        let name: Cow<'_, str> = if name.len() <= NAME && name.chars().all(is_plain) {
+            name.into()
+        } else {
+            name.chars().take(NAME).map(|c| if is_plain(c) { c } else { '?' }).collect::<String>().into()
+        };
+        let is_it = |path: &str| {
+            let rest = within.iter().try_fold(path, |path, step| path.strip_prefix(step)?.strip_prefix('.'));
+            rest == Some(&name)
+        };
+        if self.list.iter().any(|loss| is_it(&loss.path)) {
+            return;
+        }
+        let mut path = String::new();
+        within.iter().for_each(|step| path.extend([step, "."]));
+        self.add(path + &name, reason(), Weight::Hint);
     }
 
     /// The first loss that forbids sending the request.
@@ -148,9 +192,19 @@ impl Losses {
         self.list.iter()
     }
 
+    /// All of the other's whose paths are not here yet: a reader's behind those of the writer, who knows better why.
+    pub(crate) fn complete(&mut self, other: &Self) {
+        other.more.iter().for_each(|digest| self.count(*digest));
+        for loss in &other.list {
+            if !self.list.iter().any(|known| known.path == loss.path) {
+                self.add(&loss.path, loss.reason.clone(), loss.weight);
+            }
+        }
+    }
+
     /// All of another translation's.
     pub fn append(&mut self, other: Self) {
-        self.more += other.more;
+        other.more.into_iter().for_each(|digest| self.count(digest));
         other.list.into_iter().for_each(|loss| self.add(loss.path, loss.reason, loss.weight));
     }
 }
@@ -166,7 +220,7 @@ impl<'a> IntoIterator for &'a Losses {
 /// As the header `x-cco-loss` shows them: the paths, joined by commas. What no header may hold is a question mark.
 impl fmt::Display for Losses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut more, mut length) = (self.more, 0);
+        let (mut more, mut length) = (self.more.len(), 0);
         for loss in &self.list {
             if length + loss.path.len() > HEADER {
                 more += 1;
@@ -199,11 +253,37 @@ mod tests {
         for n in 0..100 {
             losses.hint(Place::new("tools", n % 80), "no such tool there");
         }
-        assert_eq!((losses.iter().count(), losses.more, losses.refused()), (64, 16, None));
+        assert_eq!((losses.iter().count(), losses.more.len(), losses.refused()), (64, 16, None));
         losses.refuse("n", "only one answer");
         losses.refuse("m", "another");
         assert_eq!(&*losses.refused().unwrap().path, "n");
         assert!(losses.to_string().ends_with("n, and 17 more"), "{losses}");
+    }
+
+    #[test]
+    fn what_an_answer_repeats_is_named_once_and_counted_once() {
+        let mut losses = Losses::default();
+        for n in 0..1000 {
+            losses.left_out(&["choices[]", "delta"], "annotations");
+            losses.left_out(&["choices[]"], "delta.annotations");
+            losses.left_out(&[], &format!("m{}", n % 70));
+        }
+        assert_eq!(losses.iter().count(), 64);
+        let told = losses.to_string();
+        assert!(
+            told.starts_with("choices[].delta.annotations, m0, m1, ") && told.ends_with("m62, and 7 more"),
+            "{told}"
+        );
+        (0..10_000).for_each(|n| losses.left_out(&["x"], &format!("{n}")));
+        assert!(losses.to_string().ends_with("m62, and 1000 more"), "{losses}");
+    }
+
+    #[test]
+    fn a_name_that_is_none_shows_nothing_of_what_it_says() {
+        let mut losses = Losses::default();
+        losses.left_out(&["a"], "my key is \"sk\", \u{e9}");
+        losses.left_out(&[], &"x".repeat(500));
+        assert_eq!(losses.to_string(), format!("a.my?key?is??sk????, {}", "x".repeat(64)));
     }
 
     #[test]

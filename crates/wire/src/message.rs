@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::json::{self, Json};
-use crate::loss::Place;
+use crate::loss::{Losses, Place};
 use crate::opaque::{Extra, Opaque};
 use crate::request::{Call, Content, Input, Part, Text, Thinking};
 
@@ -20,6 +20,8 @@ pub struct Message<'a> {
     pub parts: Vec<Part<'a>>,
     /// How it ended, and what it used.
     pub stop: Stop<'a>,
+    /// What else the upstream's answer held.
+    pub lost: Losses,
 }
 
 /// The place of a part that is in no request.
@@ -28,7 +30,7 @@ const ANSWER: &str = "content";
 impl<'a> Message<'a> {
     /// A message of nothing yet.
     pub fn new(id: Cow<'a, str>, model: Cow<'a, str>, stop: Stop<'a>) -> Self {
-        Self { id, model, parts: Vec::new(), stop }
+        Self { id, model, parts: Vec::new(), stop, lost: Losses::default() }
     }
 
     /// Adds a part.
@@ -147,7 +149,7 @@ impl Fold {
     pub fn finish(self) -> Option<Result<Message<'static>, crate::error::ApiError>> {
         let start = self.start.unwrap_or_default();
         let parts = self.parts;
-        Some(self.end?.map(|stop| Message { id: start.id, model: start.model, parts, stop }))
+        Some(self.end?.map(|stop| Message { parts, ..Message::new(start.id, start.model, stop) }))
     }
 }
 

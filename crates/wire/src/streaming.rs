@@ -9,6 +9,7 @@ use crate::event::{Block, Delta, Event};
 use crate::guard::Guard;
 use crate::json::Str;
 use crate::lanes::{Closing, Lanes};
+use crate::loss::Losses;
 use crate::sse::{RawEvent, Splitter};
 
 /// What one protocol makes of the events of a stream.
@@ -18,6 +19,9 @@ pub(crate) trait ReadEvents: Send {
 
     /// What lets legal orders out alone.
     fn guard(&mut self) -> &mut Guard;
+
+    /// What has been left out.
+    fn lost(&self) -> &Losses;
 
     /// An event: its name, if it has one, and its data.
     fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>);
@@ -50,6 +54,10 @@ impl<S: ReadEvents> DecodeStream for Events<S> {
 
     fn end(&mut self, sink: &mut Sink<'_>) {
         self.state.end(sink);
+    }
+
+    fn lost(&self) -> &Losses {
+        self.state.lost()
     }
 }
 

@@ -10,11 +10,13 @@ use crate::grammar::Grammar;
 use crate::loss::Losses;
 use crate::message::Message;
 use crate::ollama::Ollama;
+use crate::opaque::Opaque;
 use crate::openai_chat::OpenAiChat;
 use crate::openai_responses::OpenAiResponses;
 use crate::protocol::Protocol;
 use crate::request::{Content, Input};
 use crate::text_input::TextInput;
+use crate::unread::says;
 use crate::usage::{Tokens, Usage};
 
 /// The protocol as clients speak it; `None` where they do not.
@@ -129,10 +131,12 @@ pub fn whole(
             }
         }
     }
-    let mut seen = Seen::default();
+    let mut seen = Seen { lost: std::mem::take(&mut message.lost), ..Seen::default() };
     let mut encoder = is_stream.then(|| to.encode_stream(front));
+    let mut hidden = false;
     message.events(|event| {
         seen.event(&event);
+        drops(to.protocol(), &event, &mut hidden, &mut seen.lost);
         if let Some(encoder) = &mut encoder {
             encoder.event(&event, out);
         }
@@ -159,6 +163,9 @@ pub struct Stream {
 /// What is behind the decoder.
 struct Writer {
     encoder: Box<dyn EncodeStream>,
+    client: Protocol,
+    /// Whether the open block has no counterpart.
+    hidden: bool,
     calls: Calls,
     /// The input of the open call, where it has to become plain text.
     text_input: Option<TextInput>,
@@ -187,6 +194,88 @@ pub struct Seen {
     pub text_bytes: u64,
     /// How that text began.
     pub sample: Sample,
+    /// What the client's protocol has no place for; of a whole answer all that it does not carry.
+    pub lost: Losses,
+}
+
+/// Names what the client's protocol has no place for. `hidden`: the open block is such a thing, and named already.
+#[inline]
+fn drops(client: Protocol, event: &Event<'_>, hidden: &mut bool, lost: &mut Losses) {
+    match event {
+        Event::Delta(Delta::Text(_) | Delta::Input(_))
+        | Event::Start(_)
+        | Event::Close
+        | Event::Ping
+        | Event::Error(_) => {}
+        Event::Open(Block::Text | Block::Refusal | Block::Thinking | Block::Call { .. }) => *hidden = false,
+        event => rare(client, event, hidden, lost),
+    }
+}
+
+#[cold]
+fn rare(client: Protocol, event: &Event<'_>, hidden: &mut bool, lost: &mut Losses) {
+    let mut drop = |origin: Protocol, at: Option<&str>, name: &str, what: &str| {
+        let within = match origin {
+            Protocol::OpenAiResponses => "output[]",
+            _ => "content[]",
+        };
+        let reason = || format!("`{what}` has no counterpart in the {} protocol", client.as_str()).into();
+        let within: Vec<&str> = [within].into_iter().chain(at).collect();
+        lost.unsaid(&within, name, reason);
+    };
+    // Chat has no field for what a provider seals; Anthropic's hides thinking of its own alone.
+    let keeps = |opaque: &Opaque<'_>, is_redacted: bool| match client {
+        Protocol::AnthropicMessages => !is_redacted || opaque.origin == client,
+        Protocol::OpenAiResponses => true,
+        Protocol::OpenAiChat | Protocol::Ollama => false,
+    };
+    match event {
+        Event::Open(Block::Extra(extra)) => {
+            *hidden = extra.origin != client;
+            if *hidden {
+                drop(extra.origin, None, &extra.name, &extra.name);
+            }
+        }
+        Event::Open(Block::Redacted(opaque)) => {
+            *hidden = !keeps(opaque, true);
+            if *hidden {
+                drop(opaque.origin, None, "redacted_thinking", "redacted_thinking");
+            }
+        }
+        _ if *hidden => {}
+        Event::Delta(Delta::Opaque(opaque)) if !keeps(opaque, false) && !opaque.data.is_empty() => {
+            let name = if opaque.origin == Protocol::AnthropicMessages { "signature" } else { "encrypted_content" };
+            drop(opaque.origin, None, name, name);
+        }
+        Event::Delta(Delta::Citation(extra)) if extra.origin != client => match extra.origin {
+            Protocol::OpenAiResponses => drop(extra.origin, Some("content[]"), &extra.name, &extra.name),
+            _ => drop(extra.origin, None, &extra.name, &extra.name),
+        },
+        Event::Delta(Delta::Extra(extra)) if extra.origin != client => {
+            drop(extra.origin, None, &extra.name, &extra.name);
+        }
+        Event::Stop(stop) => ended(client, stop, lost),
+        _ => {}
+    }
+}
+
+/// Names what the client's protocol cannot say of how an answer ended.
+fn ended(client: Protocol, stop: &Stop<'_>, lost: &mut Losses) {
+    let reason = |what: &str| format!("`{what}` has no counterpart in the {} protocol", client.as_str()).into();
+    if let Some(details) =
+        stop.details.as_ref().filter(|details| details.origin != client && says(details.value.as_str()))
+    {
+        lost.unsaid(&[], &details.name, || reason(&details.name));
+    }
+    if client == Protocol::AnthropicMessages {
+        return;
+    }
+    if stop.sequence.as_ref().is_some_and(|sequence| !sequence.is_empty()) {
+        lost.unsaid(&[], "stop_sequence", || reason("stop_sequence"));
+    }
+    if let StopReason::PauseTurn | StopReason::Compaction | StopReason::Other(_) = &stop.reason {
+        lost.unsaid(&[], "stop_reason", || reason(stop.reason.as_str()));
+    }
 }
 
 impl Seen {
@@ -260,6 +349,8 @@ impl Stream {
     pub fn new(from: &dyn Upstream, to: &dyn Inbound, back: &Back, front: &Front<'_>) -> Self {
         let out = Writer {
             encoder: to.encode_stream(front),
+            client: to.protocol(),
+            hidden: false,
             calls: Calls::new(back.clone(), front.id),
             text_input: None,
             grammar: Grammar::default(),
@@ -293,6 +384,13 @@ impl Stream {
     /// What the answer has come to so far.
     pub fn seen(&self) -> &Seen {
         &self.out.seen
+    }
+
+    /// What of the answer so far is not carried.
+    pub fn lost(&self) -> Losses {
+        let mut lost = self.out.seen.lost.clone();
+        lost.complete(self.decoder.lost());
+        lost
     }
 }
 
@@ -340,6 +438,7 @@ impl Writer {
         let legal = self.grammar.event(event);
         debug_assert_eq!(legal, Ok(()), "{event:?}");
         self.seen.event(event);
+        drops(self.client, event, &mut self.hidden, &mut self.seen.lost);
         self.encoder.event(event, out);
     }
 }

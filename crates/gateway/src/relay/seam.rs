@@ -277,6 +277,7 @@ impl Joined {
             message_id: before.message_id.clone(),
             told_input: before.told_input,
             unreadable: before.unreadable + after.unreadable,
+            lost: before.lost.clone(),
             ..after
         }
     }

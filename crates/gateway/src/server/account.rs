@@ -8,6 +8,8 @@ use ledger::price::Billed;
 use ledger::record::{Attempt, Fingerprint, Id, Operation, Outcome, Parties, Record, Start};
 use ledger::redact;
 use tokio::time::Instant;
+use tracing::debug;
+use wire::loss::Losses;
 use wire::meter::{self, Counts, Meter, Metered};
 use wire::protocol::Protocol;
 use wire::sse::Splitter;
@@ -117,9 +119,9 @@ impl Exchange {
     }
 
     /// What a translation does not carry goes into the record.
-    pub(super) fn lose(&mut self, losses: &[Box<str>]) {
+    pub(super) fn lose(&mut self, losses: &Losses) {
         if let Some(record) = self.record() {
-            record.losses = losses.to_vec();
+            record.losses = told(losses).collect();
         }
     }
 
@@ -145,6 +147,7 @@ impl Exchange {
     /// What a whole answer came to goes into the record.
     pub(super) fn came_to(&mut self, metered: Metered, said: Said, bytes: u64) {
         let (status, first_byte) = (self.status, self.first_byte);
+        left_out(&self.id, &metered.lost);
         let Some(record) = self.record() else { return };
         record.bytes_out = bytes;
         said.told(record);
@@ -328,8 +331,21 @@ impl Said {
     }
 }
 
+/// What is not carried, as the record keeps it.
+fn told(losses: &Losses) -> impl Iterator<Item = Box<str>> {
+    losses.iter().map(|loss| loss.to_string().into())
+}
+
+/// What of an answer is not carried goes into the log.
+fn left_out(id: &str, lost: &Losses) {
+    if !lost.is_empty() {
+        debug!(id, %lost, "not carried of the answer");
+    }
+}
+
 /// Puts what the relay saw into the record, before the client can know the end.
 pub(super) struct Closing<'a, 'p> {
+    pub(super) id: &'a str,
     pub(super) draft: Option<&'a mut Draft>,
     pub(super) status: u16,
     pub(super) started: Instant,
@@ -395,6 +411,9 @@ impl Settle for Closing<'_, '_> {
         let (status, started) = (self.status, self.started);
         let (first_byte, said) = (self.first_byte, self.said.take());
         self.seen = seen.metered.as_ref().map(Measured::of);
+        if let Some(metered) = &seen.metered {
+            left_out(self.id, &metered.lost);
+        }
         let is_over = self.is_over;
         if let (Some(draft), Some(tape)) = (self.draft.as_deref(), &self.tape) {
             draft.show_whole(status, tape);
@@ -457,5 +476,6 @@ fn measure(record: &mut Record, metered: Metered, status: u16) {
         let told = format!("usage.input_tokens: the client was first told of {tokens}, which is our estimate");
         record.losses.push(told.into());
     }
+    record.losses.extend(told(&metered.lost));
     record.stop_reason = metered.stop_reason;
 }

@@ -8,6 +8,7 @@ use http1::{Framing, RequestHead, ResponseHead};
 use ledger::record::{Fingerprint, Id};
 use tokio::time::Instant;
 use tracing::{debug, warn};
+use wire::loss::Losses;
 use wire::meter::Metered;
 
 use crate::cap::Turn;
@@ -62,8 +63,8 @@ pub(super) struct Won<'g> {
     pub(super) whole: Option<(Bytes, Metered)>,
     /// The room of that.
     pub(super) _room: Option<Claim>,
-    /// What a translation did not carry.
-    pub(super) lost: String,
+    /// What of the request a translation did not carry.
+    pub(super) lost: Losses,
     /// What was read and held back.
     pub(super) beginning: Beginning,
     pub(super) pass: Pass<'g>,
@@ -202,12 +203,12 @@ impl Exchange {
                     continue;
                 }
             };
-            if !request.lost.is_empty() {
-                debug!(id = %self.id, provider = %provider.name, lost = %request.lost, "not carried");
+            if !request.losses.is_empty() {
+                debug!(id = %self.id, provider = %provider.name, lost = %request.losses, "not carried");
             }
             self.lose(&request.losses);
             if let (true, Some(answer)) = (request.is_idle, &request.answer) {
-                return Ok(Dispatched::Idle(provider, answer.clone(), request.lost));
+                return Ok(Dispatched::Idle(provider, answer.clone(), request.losses.to_string()));
             }
             // Where somebody else can be asked, nobody waits long.
             let has_next = at < plan.targets.len();

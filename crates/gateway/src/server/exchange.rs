@@ -350,7 +350,8 @@ impl Exchange {
         }
         let framed = framed(head, answer, &won.view);
         let keep_alive = keeps(client, head, worker) && framed != Framed::Close;
-        let told = Told { keep_alive, lost: &won.lost, ..self.told(&provider.name, won.final_word) };
+        let lost = won.lost.to_string();
+        let told = Told { keep_alive, lost: &lost, ..self.told(&provider.name, won.final_word) };
         client.out.push(answer_head(answer, &won.view, framed, &told, head.method() == "HEAD"));
         let limits = Limits {
             ping: gateway.ping,
@@ -362,7 +363,8 @@ impl Exchange {
         let draft = self.draft.as_mut();
         let said = Some(std::mem::take(&mut won.said));
         let first = Some(First { pass: &mut won.pass, routing, since: won.since });
-        let mut closing = Closing { draft, status, started, first_byte, said, tape, first, seen: None, is_over: false };
+        let mut closing =
+            Closing { id: &self.id, draft, status, started, first_byte, said, tape, first, seen: None, is_over: false };
         if let (View::Events(events), true) = (&mut won.view, rest.is_some()) {
             events.follow(&won.beginning);
         }
@@ -385,8 +387,18 @@ impl Exchange {
             let joined = Box::pin(self.go_on(client, worker, &asked, rule, &mut won, broken)).await;
             let draft = self.draft.as_mut();
             let is_over = joined.is_none();
-            let mut closing =
-                Closing { draft, status, started, first_byte, said, tape, first: None, seen: None, is_over };
+            let mut closing = Closing {
+                id: &self.id,
+                draft,
+                status,
+                started,
+                first_byte,
+                said,
+                tape,
+                first: None,
+                seen: None,
+                is_over,
+            };
             let (view, beginning) = match joined {
                 Some((view, beginning)) => (view, Some(beginning)),
                 None => (view, None),

@@ -81,18 +81,12 @@ pub(super) struct Outgoing {
     pub(super) body: Option<[Bytes; 3]>,
     /// How the answer becomes the client's, where the target speaks another protocol.
     pub(super) answer: Option<Answer>,
-    /// What the translation does not carry, as the record keeps it and as the client is told.
-    pub(super) losses: Vec<Box<str>>,
-    pub(super) lost: String,
+    /// What the translation does not carry.
+    pub(super) losses: Losses,
     /// Whether there is nothing to ask.
     pub(super) is_idle: bool,
     /// The room of a body that was made anew.
     pub(super) _room: Option<Claim>,
-}
-
-/// What is not carried, as the record keeps it and as the client is told.
-pub(super) fn told(losses: &Losses) -> (Vec<Box<str>>, String) {
-    (losses.iter().map(|loss| loss.to_string().into()).collect(), losses.to_string())
 }
 
 /// Why a target is not asked.
@@ -248,6 +242,6 @@ pub(super) fn prepare(
     }
     headers::end(&mut out);
     let (head, body) = (out.freeze(), body.map(|(parts, _)| parts));
-    let (losses, lost) = stripped.map(|stripped| told(&stripped.losses)).unwrap_or_default();
-    Ok(Outgoing { head, body, answer: None, losses, lost, is_idle: false, _room: None })
+    let losses = stripped.map(|stripped| stripped.losses.clone()).unwrap_or_default();
+    Ok(Outgoing { head, body, answer: None, losses, is_idle: false, _room: None })
 }

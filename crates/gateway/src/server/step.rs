@@ -294,7 +294,7 @@ impl Exchange {
                     view,
                     whole,
                     _room: room,
-                    lost: step.request.lost.clone(),
+                    lost: step.request.losses.clone(),
                     beginning,
                     pass,
                     since: step.since,

@@ -24,9 +24,9 @@ use crate::server::answer::Ready;
 use crate::server::dispatch::Won;
 use crate::server::exchange::{Exchange, Failure};
 use crate::server::limits;
-use crate::server::request::{Credential, Fitted, Outgoing, told};
+use crate::server::request::{Credential, Fitted, Outgoing};
 use crate::server::step::unix_ms;
-use crate::translation::{self, Answer, Upstream};
+use crate::translation::{self, Answer, Losses, Upstream};
 
 /// Bytes of a whole answer that is translated, and that it may unpack to.
 pub(super) const WHOLE: usize = 64 * 1024 * 1024;
@@ -142,12 +142,10 @@ pub(super) fn prepare(
     }
     write::content_length(&mut out, translated.body.len() as u64);
     headers::end(&mut out);
-    let (losses, lost) = told(&translated.losses);
     Ok(Outgoing {
         head: out.freeze(),
         body: Some([translated.body, Bytes::new(), Bytes::new()]),
-        losses,
-        lost,
+        losses: translated.losses,
         is_idle: translated.is_idle,
         _room: None,
         answer: Some(translated.answer),
@@ -264,7 +262,9 @@ impl Exchange {
     ) -> Result<(Ended, bool), Failure> {
         let counted = estimate(self.protocol, &body.text, COUNTED).await;
         let tokens = counted.map_err(|why| Refusal::of(&why).retry(Retry::Never))?;
-        self.lose(&[format!("input_tokens: `{}` does not count: this is our estimate", provider.name).into()]);
+        let mut losses = Losses::default();
+        losses.hint("input_tokens", format!("`{}` does not count: this is our estimate", provider.name));
+        self.lose(&losses);
         let body = serde_json::json!({ "input_tokens": tokens }).to_string();
         let told = (&*provider.name, "input_tokens");
         self.answer_translated(client, head, worker, told, ("application/json", &[]), body.into()).await
@@ -280,8 +280,11 @@ impl Exchange {
         body: Bytes,
         metered: Metered,
     ) -> Result<(Ended, bool), Failure> {
-        let Won { provider, answer, source, said, lost, .. } = won;
+        let Won { provider, answer, source, said, mut lost, .. } = won;
         source.release(&worker.pool, &provider.base.origin);
+        // The head is not sent yet: it names what is lost on the way down as well.
+        lost.append(metered.lost.clone());
+        let lost = lost.to_string();
         self.came_to(metered, said, body.len() as u64);
         let ready = Ready { answer: &answer, body, provider: &provider.name, lost: &lost, final_word: false };
         self.send_whole(client, head, worker, ready, Recorded::Success).await

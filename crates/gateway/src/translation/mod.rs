@@ -8,7 +8,8 @@ pub use wire::anthropic::Unsigned;
 use wire::codec::{Back, Front, Target};
 use wire::error::{ApiError, ErrorKind};
 use wire::estimate::{Classes, Words};
-use wire::loss::{Losses, Place};
+pub use wire::loss::Losses;
+use wire::loss::Place;
 use wire::meter::{Counts, Metered, Progress, StreamError};
 pub use wire::protocol::Protocol;
 use wire::quirks::Quirks;
@@ -353,7 +354,7 @@ impl Streaming {
     /// What the answer has come to.
     pub fn metered(&self) -> Metered {
         let seen = self.stream.seen();
-        Metered { told_input: self.told.filter(|_| seen.told_estimate), ..metered(seen) }
+        Metered { told_input: self.told.filter(|_| seen.told_estimate), lost: self.stream.lost(), ..metered(seen) }
     }
 
     /// The error that it ended with, as the data of an event of Anthropic's.
@@ -404,6 +405,7 @@ pub fn metered(seen: &Seen) -> Metered {
         told_input: None,
         error,
         unreadable: 0,
+        lost: seen.lost.clone(),
     }
 }
 

@@ -12,13 +12,14 @@ use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{self, Json, Str};
 use crate::lanes::JsonEnd;
-use crate::loss::{Place, Weight};
+use crate::loss::{Losses, Place, Weight};
 use crate::message::Message;
 use crate::opaque::{Extra, Opaque};
-use crate::reading::{answer, some, unreadable};
+use crate::reading::{self, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Part};
 use crate::streaming::{Events, Form, ReadEvents, name_of};
+use crate::unread::{answer, says};
 use crate::usage::Usage;
 
 /// Reads one stream.
@@ -38,49 +39,55 @@ pub(super) struct State {
     input: Option<JsonEnd>,
     /// A call was closed within its input.
     is_cut: bool,
+    lost: Losses,
 }
 
-#[derive(Deserialize)]
-struct MessageStart<'a> {
-    #[serde(borrow)]
-    message: Reply<'a>,
+answer! {
+    MessageStart<'a> {
+        message: Reply<'a> = "message",
+        _ = "type",
+    }
 }
 
-/// A message as it begins, or whole.
-#[derive(Deserialize)]
-struct Reply<'a> {
-    #[serde(borrow)]
-    id: Option<Str<'a>>,
-    model: Option<Str<'a>>,
-    content: Option<Vec<&'a RawValue>>,
-    stop_reason: Option<Str<'a>>,
-    stop_sequence: Option<Str<'a>>,
-    stop_details: Option<Json<'a>>,
-    usage: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
+answer! {
+    /// A message as it begins, or whole.
+    Reply<'a> {
+        id: Str<'a> = "id",
+        model: Str<'a> = "model",
+        content: Vec<&'a RawValue> = "content",
+        stop_reason: Str<'a> = "stop_reason",
+        stop_sequence: Str<'a> = "stop_sequence",
+        stop_details: Json<'a> = "stop_details",
+        usage: &'a RawValue = "usage",
+        error: &'a RawValue = "error",
+        _ = "type" | "role",
+    }
 }
 
-#[derive(Deserialize)]
-struct BlockStart<'a> {
-    #[serde(borrow)]
-    content_block: &'a RawValue,
+answer! {
+    BlockStart<'a> {
+        content_block: &'a RawValue = "content_block",
+        _ = "type" | "index",
+    }
 }
 
-#[derive(Deserialize)]
-struct BlockDelta<'a> {
-    #[serde(borrow)]
-    delta: Piece<'a>,
+answer! {
+    BlockDelta<'a> {
+        delta: Piece<'a> = "delta",
+        _ = "type" | "index",
+    }
 }
 
-#[derive(Deserialize)]
-struct Piece<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Str<'a>,
-    text: Option<Str<'a>>,
-    thinking: Option<Str<'a>>,
-    partial_json: Option<Str<'a>>,
-    signature: Option<Str<'a>>,
-    citation: Option<Json<'a>>,
+answer! {
+    Piece<'a> {
+        kind: Str<'a> = "type",
+        text: Str<'a> = "text",
+        thinking: Str<'a> = "thinking",
+        partial_json: Str<'a> = "partial_json",
+        signature: Str<'a> = "signature",
+        citation: Json<'a> = "citation",
+        _ = "",
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,19 +96,29 @@ struct RawDelta<'a> {
     delta: Json<'a>,
 }
 
-#[derive(Deserialize)]
-struct MessageDelta<'a> {
-    #[serde(borrow)]
-    delta: Option<Ending<'a>>,
-    usage: Option<&'a RawValue>,
+answer! {
+    MessageDelta<'a> {
+        delta: Ending<'a> = "delta",
+        usage: &'a RawValue = "usage",
+        _ = "type",
+    }
 }
 
-#[derive(Deserialize)]
-struct Ending<'a> {
-    #[serde(borrow)]
-    stop_reason: Option<Str<'a>>,
-    stop_sequence: Option<Str<'a>>,
-    stop_details: Option<Json<'a>>,
+answer! {
+    Ending<'a> {
+        stop_reason: Str<'a> = "stop_reason",
+        stop_sequence: Str<'a> = "stop_sequence",
+        stop_details: Json<'a> = "stop_details",
+        _ = "",
+    }
+}
+
+/// What a block is called in a path.
+const BLOCK: &str = "content[]";
+
+/// What an event lacks that has to be there.
+fn missing(field: &'static str) -> serde_json::Error {
+    serde::de::Error::missing_field(field)
 }
 
 fn extra<'a>(name: &str, value: impl Into<Json<'a>>) -> Extra<'a> {
@@ -114,6 +131,10 @@ impl ReadEvents for State {
 
     fn guard(&mut self) -> &mut Guard {
         &mut self.guard
+    }
+
+    fn lost(&self) -> &Losses {
+        &self.lost
     }
 
     fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
@@ -135,7 +156,10 @@ impl ReadEvents for State {
             b"ping" => return self.guard.emit(Event::Ping, sink),
             b"error" => return self.guard.emit(Event::Error(refusal::within(data)), sink),
             // The protocol promises new kinds of events, which clients ignore.
-            _ => return,
+            name => {
+                self.lost.left_out(&[], &String::from_utf8_lossy(name));
+                return;
+            }
         };
         if read.is_err() {
             if let Some(data) = json::whole_characters(data) {
@@ -165,7 +189,10 @@ impl State {
     }
 
     fn start(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
-        let MessageStart { message } = serde_json::from_str(data)?;
+        let MessageStart { message, unread } = serde_json::from_str(data)?;
+        let message = message.ok_or_else(|| missing("message"))?;
+        unread.name(&mut self.lost, &["message_start"]);
+        message.unread.name(&mut self.lost, &[]);
         self.report(message.usage);
         let (id, model) = (message.id.unwrap_or_default().0, message.model.unwrap_or_default().0);
         self.guard.emit(Event::Start(Start { id, model, usage: self.counts() }), sink);
@@ -173,14 +200,20 @@ impl State {
     }
 
     fn open(&mut self, data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
-        let BlockStart { content_block } = serde_json::from_str(data)?;
-        let Some(part) = part(content_block, 0) else {
+        let BlockStart { content_block, unread } = serde_json::from_str(data)?;
+        let content_block = content_block.ok_or_else(|| missing("content_block"))?;
+        unread.name(&mut self.lost, &["content_block_start"]);
+        let Some(part) = part(content_block, 0, &mut self.lost) else {
             self.guard.fail("a block of the upstream's answer cannot be read", sink);
             return Ok(());
         };
+        let mut citations = Vec::new();
         // The shell is usually empty; what stands in it already is the first piece.
         let (block, first) = match part.content {
-            Content::Text(text) => (Block::Text, Some(Delta::Text(text.text))),
+            Content::Text(text) => {
+                citations = text.citations;
+                (Block::Text, Some(Delta::Text(text.text)))
+            }
             Content::Thinking(thinking) => match thinking.opaque {
                 Some(opaque) if thinking.redacted => (Block::Redacted(opaque), None),
                 _ => (Block::Thinking, Some(Delta::Text(thinking.text))),
@@ -194,7 +227,9 @@ impl State {
                 (Block::Call { id: call.id, name: call.name, custom: false }, input)
             }
             Content::Extra(extra) => (Block::Extra(extra), None),
-            _ => (Block::Extra(extra("block", content_block)), None),
+            Content::Refusal(_) | Content::Image(_) | Content::Document(_) | Content::Result(_) => {
+                (Block::Extra(extra("block", content_block)), None)
+            }
         };
         self.input = matches!(block, Block::Call { .. }).then(JsonEnd::default);
         self.guard.emit(Event::Open(block), sink);
@@ -203,6 +238,7 @@ impl State {
             Some(delta) => self.emit(delta, sink),
             None => {}
         }
+        citations.into_iter().for_each(|citation| self.emit(Delta::Citation(citation), sink));
         Ok(())
     }
 
@@ -213,8 +249,15 @@ impl State {
             }
             return Ok(());
         }
-        let BlockDelta { delta: piece } = serde_json::from_str(data)?;
-        let text = match &*piece.kind {
+        let BlockDelta { delta: Some(piece), unread } = serde_json::from_str(data)? else {
+            return Err(missing("delta"));
+        };
+        let Some(kind) = piece.kind else { return Err(missing("type")) };
+        unread.name(&mut self.lost, &["content_block_delta"]);
+        if !piece.unread.is_empty() && is_known(&kind) {
+            piece.unread.name(&mut self.lost, &["content_block_delta", "delta"]);
+        }
+        let text = match &*kind {
             "text_delta" => piece.text.map(|Str(text)| Delta::Text(text)),
             "thinking_delta" => piece.thinking.map(|Str(text)| Delta::Text(text)),
             "input_json_delta" => piece.partial_json.map(|Str(text)| Delta::Input(text)),
@@ -244,7 +287,11 @@ impl State {
 
     fn message_delta(&mut self, data: &str) -> serde_json::Result<()> {
         let message: MessageDelta<'_> = serde_json::from_str(data)?;
+        message.unread.name(&mut self.lost, &[]);
         self.report(message.usage);
+        if let Some(ending) = &message.delta {
+            ending.unread.name(&mut self.lost, &[]);
+        }
         if let Some(ending) = message.delta
             && let Some(reason) = &ending.stop_reason
         {
@@ -265,23 +312,48 @@ impl State {
     }
 }
 
-/// A block of an answer. Some servers leave out a text, or the id of a call.
-fn part(raw: &RawValue, n: usize) -> Option<Part<'_>> {
-    #[derive(Deserialize)]
-    struct Sparse<'a> {
-        #[serde(borrow, rename = "type")]
-        kind: Str<'a>,
-        text: Option<Str<'a>>,
-        id: Option<Str<'a>>,
-        name: Option<Str<'a>>,
-        input: Option<&'a RawValue>,
+/// Whether deltas of this kind are read; of others all is carried.
+fn is_known(kind: &str) -> bool {
+    matches!(kind, "text_delta" | "thinking_delta" | "input_json_delta" | "signature_delta" | "citations_delta")
+}
+
+/// Names what is in a block and has no neutral form.
+fn name(part: &Part<'_>, lost: &mut Losses) {
+    for extra in &part.extras {
+        if extra.weight > Weight::Silent && says(extra.value.as_str()) {
+            lost.left_out(&[BLOCK], &extra.name);
+        }
     }
+}
+
+answer! {
+    Sparse<'a> {
+        kind: Str<'a> = "type",
+        text: Str<'a> = "text",
+        id: Str<'a> = "id",
+        name: Str<'a> = "name",
+        input: &'a RawValue = "input",
+        _ = "",
+    }
+}
+
+/// A block of an answer; what is in it and not carried is named. Some servers leave out a text, or the id of a call.
+fn part<'a>(raw: &'a RawValue, n: usize, lost: &mut Losses) -> Option<Part<'a>> {
     let place = Place::new("content", n);
-    if let Ok(part) = read::block(raw, place, 4) {
-        return Some(part);
+    match read::block(raw, place, 4) {
+        // No model shows images: what looks like one is a block that only the source knows.
+        Ok(Part { content: Content::Image(_) | Content::Document(_) | Content::Result(_), .. }) => {
+            let Sparse { kind, .. } = serde_json::from_str(raw.get()).ok()?;
+            return Some(Part::new(Content::Extra(extra(&kind?, raw)), place));
+        }
+        Ok(part) => {
+            name(&part, lost);
+            return Some(part);
+        }
+        Err(_) => {}
     }
     let block: Sparse<'_> = serde_json::from_str(raw.get()).ok()?;
-    let content = match &*block.kind {
+    let content = match &*block.kind? {
         "text" => block.text.unwrap_or_default().0.into(),
         "tool_use" => Content::Call(Call {
             id: block.id.unwrap_or_default().0,
@@ -290,6 +362,7 @@ fn part(raw: &RawValue, n: usize) -> Option<Part<'_>> {
         }),
         _ => return None,
     };
+    block.unread.name(lost, &[BLOCK]);
     Some(Part::new(content, place))
 }
 
@@ -304,7 +377,7 @@ fn stop_of<'a>(reason: StopReason, sequence: Option<Str<'a>>, details: Option<Js
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let (text, reply): (_, Reply<'_>) = answer(body)?;
+    let (text, reply): (_, Reply<'_>) = reading::answer(body)?;
     if reply.error.is_some() {
         return Err(refusal::within(text));
     }
@@ -314,8 +387,9 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     state.report(reply.usage);
     stop.usage = state.counts();
     let mut message = Message::new(reply.id.unwrap_or_default().0, reply.model.unwrap_or_default().0, stop);
+    reply.unread.name(&mut message.lost, &[]);
     for (n, raw) in reply.content.into_iter().flatten().enumerate() {
-        message.parts.push(part(raw, n).ok_or_else(unreadable)?);
+        message.parts.push(part(raw, n, &mut message.lost).ok_or_else(unreadable)?);
     }
     Ok(message)
 }

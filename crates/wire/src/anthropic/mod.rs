@@ -27,6 +27,10 @@ pub struct Anthropic;
 const OWN: Protocol = Protocol::AnthropicMessages;
 
 impl Inbound for Anthropic {
+    fn protocol(&self) -> Protocol {
+        OWN
+    }
+
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Request<'a>, ApiError> {
         read::request(body)
     }

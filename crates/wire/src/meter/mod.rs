@@ -9,6 +9,7 @@ use memchr::{memchr, memchr2, memmem};
 
 use crate::anthropic::usage::{report, report_of};
 use crate::estimate::Sample;
+use crate::loss::Losses;
 use crate::members::{Malformed, Member, Members, text};
 use crate::sse::RawEvent;
 use crate::usage::{MODEL, Report, Usage, bounded, count};
@@ -85,6 +86,8 @@ pub struct Metered {
     pub error: Option<StreamError>,
     /// Events that should have been readable and were not.
     pub unreadable: u32,
+    /// What of it a translation did not carry.
+    pub lost: Losses,
 }
 
 impl Metered {
@@ -278,6 +281,7 @@ impl Meter {
             told_input: None,
             error: self.error,
             unreadable: self.unreadable,
+            lost: Losses::default(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! Reads answers, streamed and whole.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lines::Lines;
@@ -9,54 +8,75 @@ use crate::error::ApiError;
 use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{Json, Present, Str};
+use crate::loss::Losses;
 use crate::message::Message;
-use crate::reading::{answer, some, unreadable};
+use crate::reading::{self, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
+use crate::unread::answer;
 use crate::usage::{Count, Report, Usage};
 
 /// The longest line that is kept.
 const LINE: usize = 16 << 20;
 
-/// A line of a stream, or a whole answer.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow)]
-    model: Option<Str<'a>>,
-    message: Option<Said<'a>>,
-    done: Option<bool>,
-    done_reason: Option<Str<'a>>,
-    prompt_eval_count: Option<&'a RawValue>,
-    eval_count: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
+answer! {
+    /// A line of a stream, or a whole answer.
+    Line<'a> {
+        model: Str<'a> = "model",
+        message: Said<'a> = "message",
+        done: bool = "done",
+        done_reason: Str<'a> = "done_reason",
+        prompt_eval_count: &'a RawValue = "prompt_eval_count",
+        eval_count: &'a RawValue = "eval_count",
+        error: &'a RawValue = "error",
+        // When it was made and how long that took, and where, for a model that another server runs.
+        _ = "created_at" | "total_duration" | "load_duration" | "prompt_eval_duration" | "eval_duration"
+            | "remote_model" | "remote_host",
+    }
 }
 
-/// What the model says: a piece of it in a line, all of it in a whole answer.
-#[derive(Deserialize, Default)]
-struct Said<'a> {
-    #[serde(borrow)]
-    content: Option<Str<'a>>,
-    thinking: Option<Str<'a>>,
-    tool_calls: Option<Present<ToolCall<'a>>>,
+answer! {
+    /// What the model says: a piece of it in a line, all of it in a whole answer.
+    Said<'a> {
+        content: Str<'a> = "content",
+        thinking: Str<'a> = "thinking",
+        tool_calls: Present<ToolCall<'a>> = "tool_calls",
+        _ = "role",
+    }
 }
 
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow)]
-    id: Option<Str<'a>>,
-    function: Function<'a>,
+answer! {
+    ToolCall<'a> {
+        id: Str<'a> = "id",
+        function: Function<'a> = "function",
+        _ = "type",
+    }
 }
 
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow)]
-    name: Str<'a>,
-    arguments: Option<Json<'a>>,
+answer! {
+    Function<'a> {
+        name: Str<'a> = "name",
+        arguments: Json<'a> = "arguments",
+        _ = "index",
+    }
 }
 
 impl<'a> Line<'a> {
     fn read(line: &'a [u8]) -> Option<Self> {
         serde_json::from_str(std::str::from_utf8(line).ok()?).ok()
+    }
+
+    /// Names what is in it and not read.
+    fn name(&self, lost: &mut Losses) {
+        self.unread.name(lost, &[]);
+        let Some(said) = &self.message else { return };
+        said.unread.name(lost, &["message"]);
+        for call in said.tool_calls.iter().flat_map(|Present(calls)| calls) {
+            call.unread.name(lost, &["message", "tool_calls[]"]);
+            if let Some(function) = &call.function {
+                function.unread.name(lost, &["message", "tool_calls[]", "function"]);
+            }
+        }
     }
 
     /// Why the model stopped.
@@ -83,9 +103,9 @@ impl<'a> ToolCall<'a> {
     /// The call; `None` where its arguments are no object.
     fn called(self) -> Option<Call<'a>> {
         let id = self.id.unwrap_or_default().0;
-        let input = self.function.arguments.unwrap_or(Json::EMPTY);
-        let is_named = !self.function.name.is_empty();
-        (is_named && input.is_object()).then_some(Call { id, name: self.function.name.0, input: Input::Json(input) })
+        let Function { name, arguments, .. } = self.function?;
+        let (name, input) = (some(name)?, arguments.unwrap_or(Json::EMPTY));
+        input.is_object().then_some(Call { id, name, input: Input::Json(input) })
     }
 }
 
@@ -108,6 +128,7 @@ struct State {
     begun: bool,
     open: Option<Kind>,
     has_calls: bool,
+    lost: Losses,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +154,10 @@ impl DecodeStream for Decoder {
         self.lines.end(|line| state.line(line, sink));
         self.state.guard.truncated(sink);
     }
+
+    fn lost(&self) -> &Losses {
+        &self.state.lost
+    }
 }
 
 impl State {
@@ -146,6 +171,7 @@ impl State {
         if let Some(error) = line.error {
             return self.guard.emit(Event::Error(failed(error)), sink);
         }
+        line.name(&mut self.lost);
         if !std::mem::replace(&mut self.begun, true) {
             let model = line.model.as_deref().unwrap_or_default();
             self.guard.emit(Event::Start(Start { id: "".into(), model: model.into(), usage: None }), sink);
@@ -200,10 +226,12 @@ fn failed(error: &RawValue) -> ApiError {
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let (_, mut line): (_, Line<'_>) = answer(body)?;
+    let (_, mut line): (_, Line<'_>) = reading::answer(body)?;
     if let Some(error) = line.error {
         return Err(failed(error));
     }
+    let mut lost = Losses::default();
+    line.name(&mut lost);
     let said = line.message.take().ok_or_else(unreadable)?;
     let calls = said.tool_calls.unwrap_or_default().0;
     let stop = Stop { usage: line.usage(), ..Stop::new(line.reason(!calls.is_empty())) };
@@ -218,6 +246,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
         parts.push(Content::Call(call.called().ok_or_else(unreadable)?));
     }
     let mut message = Message::new("".into(), line.model.unwrap_or_default().0, stop);
+    message.lost = lost;
     parts.into_iter().for_each(|part| message.push(part));
     Ok(message)
 }

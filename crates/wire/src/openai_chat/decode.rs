@@ -13,11 +13,13 @@ use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{self, Json, Present, Str, TextOr};
 use crate::lanes::Closing;
+use crate::loss::Losses;
 use crate::message::Message;
-use crate::reading::{answer, some, unreadable};
+use crate::reading::{self, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
 use crate::streaming::{Blocks, Events, Form, ReadEvents};
+use crate::unread::answer;
 use crate::usage::Usage;
 use crate::{openai, openai_usage};
 
@@ -26,47 +28,59 @@ const PENDING: usize = 1 << 20;
 /// Calls in one answer.
 const CALLS: usize = 1024;
 
-/// A chunk of a stream, or a whole answer.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(default, borrow, deserialize_with = "id")]
-    id: Option<Str<'a>>,
-    #[serde(borrow)]
-    model: Option<Str<'a>>,
-    #[serde(default, borrow)]
-    choices: First<'a>,
-    usage: Option<&'a RawValue>,
-    service_tier: Option<Str<'a>>,
-    error: Option<&'a RawValue>,
+answer! {
+    /// A chunk of a stream, or a whole answer.
+    Chunk<'a> {
+        id: Id<'a> = "id",
+        model: Str<'a> = "model",
+        choices: First<'a> = "choices",
+        usage: &'a RawValue = "usage",
+        service_tier: Str<'a> = "service_tier",
+        error: &'a RawValue = "error",
+        // What it is and who made it, how long that took, and what was found in the prompt that was let through.
+        _ = "object" | "created" | "system_fingerprint" | "provider" | "obfuscation" | "request_id" | "x_groq"
+            | "timings" | "time_info" | "prompt_filter_results",
+    }
 }
 
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default)]
-    index: Option<u64>,
-    #[serde(borrow)]
-    delta: Option<Piece<'a>>,
-    message: Option<Piece<'a>>,
-    finish_reason: Option<Str<'a>>,
-    error: Option<&'a RawValue>,
+answer! {
+    Choice<'a> {
+        index: u64 = "index",
+        delta: Piece<'a> = "delta",
+        message: Piece<'a> = "message",
+        finish_reason: Str<'a> = "finish_reason",
+        error: &'a RawValue = "error",
+        // What a filter let through, and what it did not is told by the reason; the reason in another provider's words.
+        _ = "content_filter_results" | "content_filter_result" | "content_filter_offsets" | "native_finish_reason",
+    }
 }
 
-/// What the model says: a piece of it in a chunk, all of it in a whole answer.
-#[derive(Deserialize, Default)]
-struct Piece<'a> {
-    #[serde(borrow)]
-    content: Option<TextOr<'a, ContentPiece<'a>>>,
-    refusal: Option<Str<'a>>,
-    reasoning_content: Option<Str<'a>>,
-    reasoning: Option<Str<'a>>,
-    tool_calls: Option<Present<CallPiece<'a>>>,
-    function_call: Option<FunctionPiece<'a>>,
+answer! {
+    /// What the model says: a piece of it in a chunk, all of it in a whole answer.
+    Piece<'a> {
+        content: TextOr<'a, ContentPiece<'a>> = "content",
+        refusal: Str<'a> = "refusal",
+        reasoning_content: Str<'a> = "reasoning_content",
+        reasoning: Str<'a> = "reasoning",
+        tool_calls: Present<CallPiece<'a>> = "tool_calls",
+        function_call: FunctionPiece<'a> = "function_call",
+        _ = "role",
+    }
 }
 
 impl<'a> Piece<'a> {
     /// The text that it says, where it says nothing else and the text stands in the chunk as it is.
     fn only_text(&self) -> Option<(Kind, &'a str)> {
-        let Self { content, refusal: None, reasoning_content, reasoning, tool_calls: None, function_call: None } = self
+        // What else is in it has been named, and is the same where the form is.
+        let Self {
+            content,
+            refusal: None,
+            reasoning_content,
+            reasoning,
+            tool_calls: None,
+            function_call: None,
+            unread: _,
+        } = self
         else {
             return None;
         };
@@ -79,13 +93,63 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// A part of a content that is a list (Mistral): text, or a list of what was thought.
-#[derive(Deserialize)]
-struct ContentPiece<'a> {
-    #[serde(borrow)]
-    text: Option<Str<'a>>,
-    #[serde(borrow)]
-    thinking: Option<TextOr<'a, ContentPiece<'a>>>,
+answer! {
+    /// A part of a content that is a list (Mistral): text, or a list of what was thought.
+    ContentPiece<'a> {
+        text: Str<'a> = "text",
+        thinking: TextOr<'a, ContentPiece<'a>> = "thinking",
+        _ = "type" | "closed",
+    }
+}
+
+impl Chunk<'_> {
+    /// Names what is in it and not read.
+    fn name(&self, lost: &mut Losses) {
+        self.unread.name(lost, &[]);
+        let Some(First { first, others }) = &self.choices else { return };
+        if *others {
+            lost.unsaid(&[], "choices", || "there is one answer in every other protocol: the first".into());
+        }
+        let Some(choice) = first else { return };
+        choice.unread.name(lost, &[CHOICES]);
+        for (name, piece) in [("delta", &choice.delta), ("message", &choice.message)] {
+            if let Some(piece) = piece {
+                piece.name(name, lost);
+            }
+        }
+    }
+}
+
+/// What a choice is called in a path.
+const CHOICES: &str = "choices[]";
+
+impl Piece<'_> {
+    fn name(&self, as_what: &str, lost: &mut Losses) {
+        self.unread.name(lost, &[CHOICES, as_what]);
+        if let Some(TextOr::List(pieces)) = &self.content {
+            pieces.iter().for_each(|piece| piece.name(as_what, lost));
+        }
+        if let Some(function) = &self.function_call {
+            function.unread.name(lost, &[CHOICES, as_what, "function_call"]);
+        }
+        for call in self.tool_calls.iter().flat_map(|Present(calls)| calls) {
+            call.unread.name(lost, &[CHOICES, as_what, "tool_calls[]"]);
+            for (name, function) in [("function", &call.function), ("custom", &call.custom)] {
+                if let Some(function) = function {
+                    function.unread.name(lost, &[CHOICES, as_what, "tool_calls[]", name]);
+                }
+            }
+        }
+    }
+}
+
+impl ContentPiece<'_> {
+    fn name(&self, as_what: &str, lost: &mut Losses) {
+        self.unread.name(lost, &[CHOICES, as_what, "content[]"]);
+        if let Some(TextOr::List(pieces)) = &self.thinking {
+            pieces.iter().for_each(|piece| piece.name(as_what, lost));
+        }
+    }
 }
 
 /// What a content says, in order.
@@ -93,7 +157,7 @@ fn each_text<'a>(content: TextOr<'a, ContentPiece<'a>>, kind: Kind, each: &mut d
     match content {
         TextOr::Text(text) => each(kind, text),
         TextOr::List(pieces) => {
-            for ContentPiece { text, thinking } in pieces {
+            for ContentPiece { text, thinking, .. } in pieces {
                 if let Some(thinking) = thinking {
                     each_text(thinking, Kind::Thinking, each);
                 }
@@ -105,27 +169,27 @@ fn each_text<'a>(content: TextOr<'a, ContentPiece<'a>>, kind: Kind, each: &mut d
     }
 }
 
-#[derive(Deserialize)]
-struct CallPiece<'a> {
-    index: Option<u64>,
-    #[serde(default, borrow, deserialize_with = "id")]
-    id: Option<Str<'a>>,
-    #[serde(borrow)]
-    function: Option<FunctionPiece<'a>>,
-    custom: Option<FunctionPiece<'a>>,
+answer! {
+    CallPiece<'a> {
+        index: u64 = "index",
+        id: Id<'a> = "id",
+        function: FunctionPiece<'a> = "function",
+        custom: FunctionPiece<'a> = "custom",
+        _ = "type",
+    }
 }
 
-#[derive(Deserialize)]
-struct FunctionPiece<'a> {
-    #[serde(borrow)]
-    name: Option<Str<'a>>,
-    #[serde(alias = "input")]
-    arguments: Option<Arguments<'a>>,
+answer! {
+    FunctionPiece<'a> {
+        name: Str<'a> = "name",
+        arguments: Arguments<'a> = "arguments" | "input",
+        _ = "",
+    }
 }
 
 /// Arguments, or a piece of them: a string, by the protocol; some servers send the object itself, or a list where it is
 /// empty.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Arguments<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
@@ -157,27 +221,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
 }
 
 /// An id: a string, by the protocol; some servers count.
-fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str<'de>>, D::Error> {
-    struct Id;
-    impl<'de> Visitor<'de> for Id {
-        type Value = Option<Str<'de>>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an id")
+#[derive(Debug, Default)]
+struct Id<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdVisitor;
+        impl<'de> Visitor<'de> for IdVisitor {
+            type Value = Id<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id")
+            }
+            json::texts!('de, Id);
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
+                Ok(Id(Cow::Owned(id.to_string())))
+            }
         }
-        json::texts!('de, |id| Some(Str(id)));
-        fn visit_u64<E: Error>(self, id: u64) -> Result<Self::Value, E> {
-            Ok(Some(Str(Cow::Owned(id.to_string()))))
-        }
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
+        deserializer.deserialize_any(IdVisitor)
     }
-    deserializer.deserialize_any(Id)
 }
 
 /// The first of the choices, without memory for a list of them.
-#[derive(Default)]
-struct First<'a>(Option<Choice<'a>>);
+#[derive(Debug, Default)]
+struct First<'a> {
+    first: Option<Choice<'a>>,
+    /// Whether there are others.
+    others: bool,
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -188,19 +258,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for First<'a> {
                 f.write_str("a list of choices")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<First<'de>, A::Error> {
-                let mut first = None;
+                let mut all = First::default();
                 while let Some(choice) = list.next_element::<Option<Choice<'de>>>()? {
-                    if let Some(choice) = choice.filter(|choice| choice.index.unwrap_or(0) == 0) {
-                        first.get_or_insert(choice);
+                    match choice {
+                        Some(choice) if choice.index.unwrap_or(0) == 0 && all.first.is_none() => {
+                            all.first = Some(choice);
+                        }
+                        Some(_) => all.others = true,
+                        None => {}
                     }
                 }
-                Ok(First(first))
-            }
-            fn visit_unit<E>(self) -> Result<First<'de>, E> {
-                Ok(First(None))
+                Ok(all)
             }
         }
-        deserializer.deserialize_any(FirstVisitor)
+        deserializer.deserialize_seq(FirstVisitor)
     }
 }
 
@@ -216,6 +287,7 @@ pub(super) fn stream() -> Events<State> {
         usage: None,
         tier: None,
         form: Form::default(),
+        lost: Losses::default(),
     })
 }
 
@@ -231,6 +303,7 @@ pub(super) struct State {
     usage: Option<Usage>,
     tier: Option<Box<str>>,
     form: Form<Kind>,
+    lost: Losses,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,6 +380,10 @@ impl ReadEvents for State {
         &mut self.blocks.guard
     }
 
+    fn lost(&self) -> &Losses {
+        &self.lost
+    }
+
     fn event(&mut self, _: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
         match data.trim_ascii() {
             "" => {}
@@ -336,6 +413,7 @@ impl State {
         if chunk.error.is_some() {
             return self.blocks.guard.emit(Event::Error(refusal::within(data)), sink);
         }
+        chunk.name(&mut self.lost);
         if let Some(raw) = chunk.usage {
             // The last word counts, also where it cannot be read: then the usage is not known.
             self.usage = openai_usage::read(raw.get());
@@ -346,7 +424,7 @@ impl State {
             self.tier = Some((*tier).into());
         }
         // Some begin with a chunk that is about the prompt alone, without name and id.
-        let Some(choice) = chunk.choices.0 else { return };
+        let Some(choice) = chunk.choices.and_then(|choices| choices.first) else { return };
         if !self.begun {
             self.begun = true;
             let (id, model) = (chunk.id.unwrap_or_default().0, chunk.model.unwrap_or_default().0);
@@ -372,7 +450,7 @@ impl State {
             self.text(Kind::Refusal, text.0, sink);
         }
         if let Some(function) = piece.function_call {
-            let call = CallPiece { index: Some(u64::MAX), id: None, function: Some(function), custom: None };
+            let call = CallPiece { index: Some(u64::MAX), function: Some(function), ..CallPiece::default() };
             self.call(call, sink);
         }
         for call in piece.tool_calls.unwrap_or_default().0 {
@@ -408,7 +486,8 @@ impl State {
     }
 
     fn call(&mut self, piece: CallPiece<'_>, sink: &mut Sink<'_>) {
-        let id = piece.id.as_deref().unwrap_or_default();
+        let Id(id) = piece.id.unwrap_or_default();
+        let id = &*id;
         let known = match piece.index {
             Some(index) => self.calls.iter().rposition(|call| call.index == Some(index)),
             None if id.is_empty() => self.calls.len().checked_sub(1),
@@ -503,11 +582,13 @@ impl State {
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let (text, chunk): (_, Chunk<'_>) = answer(body)?;
+    let (text, chunk): (_, Chunk<'_>) = reading::answer(body)?;
     if chunk.error.is_some() {
         return Err(refusal::within(text));
     }
-    let choice = chunk.choices.0.ok_or_else(unreadable)?;
+    let mut lost = Losses::default();
+    chunk.name(&mut lost);
+    let choice = chunk.choices.and_then(|choices| choices.first).ok_or_else(unreadable)?;
     if let Some(error) = choice.error {
         return Err(refusal::within(error.get()));
     }
@@ -524,6 +605,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
         stop.usage = Some(Box::new(usage));
     }
     let mut message = Message::new(chunk.id.unwrap_or_default().0, chunk.model.unwrap_or_default().0, stop);
+    message.lost = lost;
     if let Some(text) = some(said.reasoning_content.or(said.reasoning)) {
         message.push(Content::Thinking(Thinking { text, opaque: None, redacted: false }));
     }
@@ -537,8 +619,7 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     if let Some(text) = some(said.refusal) {
         message.push(Content::Refusal(text));
     }
-    let legacy =
-        said.function_call.map(|function| CallPiece { index: None, id: None, function: Some(function), custom: None });
+    let legacy = said.function_call.map(|function| CallPiece { function: Some(function), ..CallPiece::default() });
     for call in calls.into_iter().chain(legacy) {
         message.push(Content::Call(called(call, finish).ok_or_else(unreadable)?));
     }

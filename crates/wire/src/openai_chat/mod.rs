@@ -20,6 +20,10 @@ pub struct OpenAiChat;
 const OWN: Protocol = Protocol::OpenAiChat;
 
 impl Inbound for OpenAiChat {
+    fn protocol(&self) -> Protocol {
+        OWN
+    }
+
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Request<'a>, ApiError> {
         read::request(body)
     }

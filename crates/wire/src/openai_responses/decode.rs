@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::Error;
 use serde_json::value::RawValue;
 
 use super::{OWN, item, names, sealed};
@@ -12,38 +13,46 @@ use crate::event::{Block, Delta, Event, Start, Stop, StopReason};
 use crate::guard::Guard;
 use crate::json::{self, Json, Str};
 use crate::lanes::{Closing, JsonEnd};
-use crate::loss::{Place, Weight};
+use crate::loss::{Losses, Place, Weight};
 use crate::message::Message;
 use crate::opaque::Extra;
-use crate::reading::{answer, unreadable};
+use crate::reading::{self, unreadable};
 use crate::refusal;
 use crate::request::{Content, Input, Part, Text};
 use crate::streaming::{Blocks, Events, ReadEvents, name_of};
+use crate::unread::answer;
 use crate::usage::Usage;
 use crate::{openai, openai_usage};
 
 /// Items that may be open at once.
 const ITEMS: usize = 1024;
 
-/// An answer: as it begins, as it ends, or whole.
-#[derive(Deserialize, Default)]
-struct Response<'a> {
-    #[serde(borrow)]
-    id: Option<Str<'a>>,
-    model: Option<Str<'a>>,
-    status: Option<Str<'a>>,
-    output: Option<Vec<&'a RawValue>>,
-    usage: Option<&'a RawValue>,
-    service_tier: Option<Str<'a>>,
-    error: Option<&'a RawValue>,
-    incomplete_details: Option<Details<'a>>,
-    tool_usage: Option<&'a RawValue>,
+answer! {
+    /// An answer: as it begins, as it ends, or whole.
+    Response<'a> {
+        id: Str<'a> = "id",
+        model: Str<'a> = "model",
+        status: Str<'a> = "status",
+        output: Vec<&'a RawValue> = "output",
+        usage: &'a RawValue = "usage",
+        service_tier: Str<'a> = "service_tier",
+        error: &'a RawValue = "error",
+        incomplete_details: Details<'a> = "incomplete_details",
+        tool_usage: &'a RawValue = "tool_usage",
+        // What it is, when it was made and who pays; the text once more; and how it was asked for, which the client knows.
+        _ = "object" | "created_at" | "completed_at" | "billing" | "output_text" | "background" | "conversation"
+            | "instructions" | "max_output_tokens" | "max_tool_calls" | "parallel_tool_calls" | "previous_response_id"
+            | "prompt" | "prompt_cache_key" | "prompt_cache_retention" | "reasoning" | "safety_identifier" | "store"
+            | "temperature" | "text" | "tool_choice" | "tools" | "top_logprobs" | "top_p" | "truncation" | "user"
+            | "metadata" | "presence_penalty" | "frequency_penalty" | "content_filters",
+    }
 }
 
-#[derive(Deserialize)]
-struct Details<'a> {
-    #[serde(borrow)]
-    reason: Option<Str<'a>>,
+answer! {
+    Details<'a> {
+        reason: Str<'a> = "reason",
+        _ = "",
+    }
 }
 
 #[derive(Deserialize)]
@@ -56,32 +65,45 @@ struct Searches {
     num_requests: Option<u64>,
 }
 
-/// The data of an event about the whole answer.
-#[derive(Deserialize)]
-struct Lifecycle<'a> {
-    #[serde(borrow)]
-    response: Option<Response<'a>>,
+answer! {
+    /// The data of an event about the whole answer.
+    Lifecycle<'a> {
+        response: Response<'a> = "response",
+        _ = "type" | "sequence_number",
+    }
 }
 
-/// The data of an event about an item.
-#[derive(Deserialize)]
-struct OfItem<'a> {
-    output_index: Option<u64>,
-    #[serde(borrow)]
-    item: &'a RawValue,
+answer! {
+    /// The data of an event about an item.
+    OfItem<'a> {
+        output_index: u64 = "output_index",
+        item: &'a RawValue = "item",
+        _ = "type" | "sequence_number",
+    }
 }
 
-/// An item as it begins.
-#[derive(Deserialize, Default)]
-struct Head<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Str<'a>>,
-    id: Option<Str<'a>>,
-    call_id: Option<Str<'a>>,
-    name: Option<Str<'a>>,
-    namespace: Option<Str<'a>>,
-    status: Option<Str<'a>>,
-    encrypted_content: Option<Str<'a>>,
+answer! {
+    /// An item as it begins, and what is in it beside that when it is whole.
+    Head<'a> {
+        kind: Str<'a> = "type",
+        id: Str<'a> = "id",
+        call_id: Str<'a> = "call_id",
+        name: Str<'a> = "name",
+        namespace: Str<'a> = "namespace",
+        status: Str<'a> = "status",
+        encrypted_content: Str<'a> = "encrypted_content",
+        content: &'a RawValue = "content",
+        summary: &'a RawValue = "summary",
+        // What is read of a whole item; and who wrote it down and who made the call, which changes nothing.
+        _ = "role" | "arguments" | "input" | "phase" | "created_by" | "caller",
+    }
+}
+
+answer! {
+    /// A part of an item: all of it but what is read of it elsewhere.
+    Rest<'a> {
+        _ = "type" | "text" | "refusal",
+    }
 }
 
 impl Head<'_> {
@@ -89,43 +111,74 @@ impl Head<'_> {
     fn is_cut(&self) -> bool {
         self.status.as_deref() == Some("incomplete")
     }
+
+    /// Names what is in a whole item and not read. Of a kind that has no neutral form all is carried.
+    fn name(&self, lost: &mut Losses) {
+        if !matches!(self.kind.as_deref(), Some("message" | "reasoning" | "function_call" | "custom_tool_call") | None)
+        {
+            return;
+        }
+        self.unread.name(lost, &[ITEM]);
+        for (name, parts) in [("content[]", self.content), ("summary[]", self.summary)] {
+            let parts: Option<Vec<Rest<'_>>> = parts.and_then(|raw| serde_json::from_str(raw.get()).ok());
+            parts.iter().flatten().for_each(|part| part.unread.name(lost, &[ITEM, name]));
+        }
+    }
 }
 
-/// The data of an event about a piece of an item.
-#[derive(Deserialize)]
-struct Piece<'a> {
-    /// Some servers do not say it: see [`State::piece`].
-    #[serde(default = "unsaid", deserialize_with = "index")]
-    output_index: u64,
-    #[serde(alias = "summary_index")]
-    content_index: Option<u64>,
-    #[serde(borrow)]
-    delta: Option<Str<'a>>,
-    text: Option<Str<'a>>,
-    refusal: Option<Str<'a>>,
-    arguments: Option<Str<'a>>,
-    input: Option<Str<'a>>,
-    annotation: Option<Json<'a>>,
-    part: Option<ContentPart<'a>>,
+/// What an item is called in a path.
+const ITEM: &str = "output[]";
+
+answer! {
+    /// The data of an event about a piece of an item.
+    Piece<'a> {
+        /// Some servers do not say it: see [`State::piece`].
+        output_index: u64 = "output_index",
+        content_index: u64 = "content_index" | "summary_index",
+        delta: Str<'a> = "delta",
+        text: Str<'a> = "text",
+        refusal: Str<'a> = "refusal",
+        arguments: Str<'a> = "arguments",
+        input: Str<'a> = "input",
+        annotation: Json<'a> = "annotation",
+        part: ContentPart<'a> = "part",
+        // Where it belongs; and what is in the whole item once more.
+        _ = "type" | "sequence_number" | "item_id" | "obfuscation" | "logprobs" | "annotation_index"
+            | "call_id" | "name" | "namespace",
+    }
 }
 
-/// No item has this number.
-const UNSAID: u64 = u64::MAX;
+impl Piece<'_> {
+    /// The number of its item.
+    fn item(&self) -> u64 {
+        self.output_index.unwrap_or(u64::MAX)
+    }
 
-fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(UNSAID))
+    /// The number of its part.
+    fn part(&self) -> u64 {
+        self.content_index.unwrap_or(0)
+    }
 }
 
-fn unsaid() -> u64 {
-    UNSAID
-}
-
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct ContentPart<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Str<'a>>,
     text: Option<Str<'a>>,
     refusal: Option<Str<'a>>,
+}
+
+/// Whether an event that is not read tells of an item what is in it once more when it is whole.
+fn is_once_more(name: &str, data: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Beside<'a> {
+        #[serde(borrow)]
+        item_id: Option<&'a RawValue>,
+        output_index: Option<&'a RawValue>,
+    }
+    let is_end = name == "ping" || [".added", ".done"].iter().any(|end| name.ends_with(end));
+    let is_beside = |beside: Beside<'_>| beside.item_id.or(beside.output_index).is_some();
+    is_end || serde_json::from_str(data).is_ok_and(is_beside)
 }
 
 /// Reads one stream.
@@ -138,6 +191,7 @@ pub(super) fn stream() -> Events<State> {
         items: Vec::new(),
         next: 0,
         seen: Seen::default(),
+        lost: Losses::default(),
     })
 }
 
@@ -154,6 +208,7 @@ pub(super) struct State {
     /// The number after those of all items so far.
     next: u64,
     seen: Seen,
+    lost: Losses,
 }
 
 /// What decides why an answer stopped.
@@ -213,6 +268,10 @@ impl ReadEvents for State {
         &mut self.blocks.guard
     }
 
+    fn lost(&self) -> &Losses {
+        &self.lost
+    }
+
     fn event(&mut self, name: Option<&[u8]>, data: &str, sink: &mut Sink<'_>) {
         if matches!(data.trim_ascii(), "" | "[DONE]") {
             return;
@@ -238,54 +297,52 @@ impl State {
     fn named(&mut self, name: &[u8], data: &str, sink: &mut Sink<'_>) -> serde_json::Result<()> {
         match name {
             b"response.output_text.delta" | b"response.refusal.delta" => {
-                let piece = self.piece(data)?;
+                let piece = self.piece(name, data)?;
                 let block = if name == b"response.refusal.delta" { Block::Refusal } else { Block::Text };
                 self.text(&piece, block, piece.delta.as_deref(), sink);
             }
             b"response.function_call_arguments.delta" | b"response.custom_tool_call_input.delta" => {
-                let piece = self.piece(data)?;
-                self.input(piece.output_index, piece.delta.as_deref(), true, sink);
+                let piece = self.piece(name, data)?;
+                self.input(piece.item(), piece.delta.as_deref(), true, sink);
             }
             b"response.reasoning_summary_text.delta" | b"response.reasoning_text.delta" => {
-                let piece = self.piece(data)?;
+                let piece = self.piece(name, data)?;
                 let of_summary = name == b"response.reasoning_summary_text.delta";
                 self.reasoning(&piece, of_summary, sink);
             }
             // Some send the whole without the pieces.
             b"response.output_text.done" | b"response.refusal.done" => {
-                let piece = self.piece(data)?;
+                let piece = self.piece(name, data)?;
                 let block = if name == b"response.refusal.done" { Block::Refusal } else { Block::Text };
                 if !self.is_fed(&piece) {
                     self.text(&piece, block, piece.text.as_deref().or(piece.refusal.as_deref()), sink);
                 }
             }
             b"response.function_call_arguments.done" | b"response.custom_tool_call_input.done" => {
-                let piece = self.piece(data)?;
+                let piece = self.piece(name, data)?;
                 let input = piece.arguments.as_deref().or(piece.input.as_deref());
-                self.input(piece.output_index, input, false, sink);
+                self.input(piece.item(), input, false, sink);
             }
             b"response.content_part.added" => {
-                let piece = self.piece(data)?;
+                let piece = self.piece(name, data)?;
                 if let Some(part) = &piece.part {
                     let is_refusal = part.kind.as_deref() == Some("refusal");
                     let block = if is_refusal { Block::Refusal } else { Block::Text };
-                    self.part(piece.output_index, piece.content_index.unwrap_or(0), block, sink);
+                    self.part(piece.item(), piece.part(), block, sink);
                     let first = part.text.as_deref().or(part.refusal.as_deref());
                     self.text(&piece, Block::Text, first, sink);
                 }
             }
             b"response.content_part.done" => {
-                let piece = self.piece(data)?;
-                if let Some(opened) = self.opened(piece.output_index, piece.content_index.unwrap_or(0)) {
+                let piece = self.piece(name, data)?;
+                if let Some(opened) = self.opened(piece.item(), piece.part()) {
                     let key = opened.key;
                     self.blocks.close(key, sink);
                 }
             }
             b"response.output_text.annotation.added" => {
-                let piece = self.piece(data)?;
-                if let (Some(opened), Some(annotation)) =
-                    (self.opened(piece.output_index, piece.content_index.unwrap_or(0)), piece.annotation)
-                {
+                let piece = self.piece(name, data)?;
+                if let (Some(opened), Some(annotation)) = (self.opened(piece.item(), piece.part()), piece.annotation) {
                     let key = opened.key;
                     self.blocks.feed(
                         key,
@@ -295,26 +352,25 @@ impl State {
                 }
             }
             b"response.output_item.added" => {
-                let OfItem { output_index, item } = serde_json::from_str(data)?;
+                let (output_index, item) = self.of_item("response.output_item.added", data)?;
                 let head: Head<'_> = serde_json::from_str(item.get())?;
                 self.begin(&Response::default(), sink);
                 self.open(output_index.unwrap_or(self.next), head, sink);
             }
             b"response.output_item.done" => {
-                let OfItem { output_index, item } = serde_json::from_str(data)?;
+                let (output_index, item) = self.of_item("response.output_item.done", data)?;
                 self.begin(&Response::default(), sink);
                 self.whole(output_index.unwrap_or_else(|| self.newest()), item, sink)?;
             }
             b"response.created" | b"response.queued" | b"response.in_progress" => {
-                let Lifecycle { response } = serde_json::from_str(data)?;
-                self.begin(&response.unwrap_or_default(), sink);
+                let response = self.response(name, data)?;
+                self.begin(&response, sink);
                 if name == b"response.in_progress" && std::mem::replace(&mut self.progress, true) {
                     self.blocks.guard.emit(Event::Ping, sink);
                 }
             }
             b"response.completed" | b"response.incomplete" | b"response.failed" | b"response.cancelled" => {
-                let Lifecycle { response } = serde_json::from_str(data)?;
-                let mut response = response.unwrap_or_default();
+                let mut response = self.response(name, data)?;
                 // The name says it where the object does not.
                 let status = name.strip_prefix(b"response.").and_then(|status| std::str::from_utf8(status).ok());
                 response.status = status.map(|status| Str(Cow::Owned(status.to_owned())));
@@ -322,10 +378,32 @@ impl State {
             }
             b"error" => self.blocks.guard.emit(Event::Error(refusal::within(data)), sink),
             b"keepalive" => self.blocks.guard.emit(Event::Ping, sink),
-            // What is told beside the items is in them once more when they are whole.
-            _ => {}
+            name => {
+                let name = String::from_utf8_lossy(name);
+                if !is_once_more(&name, data) {
+                    self.lost.left_out(&[], &name);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The number of an item, and the item.
+    fn of_item<'a>(&mut self, name: &str, data: &'a str) -> serde_json::Result<(Option<u64>, &'a RawValue)> {
+        let OfItem { output_index, item, unread } = serde_json::from_str(data)?;
+        unread.name(&mut self.lost, &[name]);
+        Ok((output_index, item.ok_or_else(|| Error::missing_field("item"))?))
+    }
+
+    /// The answer that an event is about.
+    fn response<'a>(&mut self, name: &[u8], data: &'a str) -> serde_json::Result<Response<'a>> {
+        let Lifecycle { response, unread } = serde_json::from_str(data)?;
+        let response: Response<'_> = response.unwrap_or_default();
+        if !unread.is_empty() {
+            unread.name(&mut self.lost, &[&String::from_utf8_lossy(name)]);
+        }
+        response.name(&mut self.lost);
+        Ok(response)
     }
 
     fn begin(&mut self, response: &Response<'_>, sink: &mut Sink<'_>) {
@@ -396,10 +474,13 @@ impl State {
     }
 
     /// A piece of an item. llama.cpp does not say of which: its items come one after the other, so it is the newest.
-    fn piece<'a>(&self, data: &'a str) -> serde_json::Result<Piece<'a>> {
+    fn piece<'a>(&mut self, name: &[u8], data: &'a str) -> serde_json::Result<Piece<'a>> {
         let mut piece: Piece<'a> = serde_json::from_str(data)?;
-        if piece.output_index == UNSAID {
-            piece.output_index = self.newest();
+        if piece.output_index.is_none() {
+            piece.output_index = Some(self.newest());
+        }
+        if !piece.unread.is_empty() {
+            piece.unread.name(&mut self.lost, &[&String::from_utf8_lossy(name)]);
         }
         Ok(piece)
     }
@@ -415,11 +496,11 @@ impl State {
     }
 
     fn is_fed(&mut self, piece: &Piece<'_>) -> bool {
-        self.opened(piece.output_index, piece.content_index.unwrap_or(0)).is_some_and(|opened| opened.fed)
+        self.opened(piece.item(), piece.part()).is_some_and(|opened| opened.fed)
     }
 
     fn text(&mut self, piece: &Piece<'_>, block: Block<'_>, text: Option<&str>, sink: &mut Sink<'_>) {
-        let (index, part) = (piece.output_index, piece.content_index.unwrap_or(0));
+        let (index, part) = (piece.item(), piece.part());
         let Some(text) = text.filter(|text| !text.is_empty()) else { return };
         if index == self.next {
             // Some say nothing of a message before its text.
@@ -449,9 +530,9 @@ impl State {
 
     fn reasoning(&mut self, piece: &Piece<'_>, of_summary: bool, sink: &mut Sink<'_>) {
         let Some(text) = piece.delta.as_deref().filter(|text| !text.is_empty()) else { return };
-        let is_reasoning = |item: &&mut Item| item.index == piece.output_index && item.kind == Kind::Reasoning;
+        let is_reasoning = |item: &&mut Item| item.index == piece.item() && item.kind == Kind::Reasoning;
         let Some(item) = self.items.iter_mut().find(is_reasoning) else { return };
-        let now = (of_summary, piece.content_index.unwrap_or(0));
+        let now = (of_summary, piece.part());
         // Where there is a summary as well as the thought itself, the first is told.
         if item.piece.is_some_and(|(before, _)| before != of_summary) {
             return;
@@ -476,6 +557,7 @@ impl State {
             self.blocks.guard.fail("an item of the upstream's answer cannot be read", sink);
             return Ok(());
         };
+        head.name(&mut self.lost);
         let is_cut = head.is_cut();
         if !self.items.iter().any(|item| item.index == index) {
             self.open(index, head, sink);
@@ -596,6 +678,14 @@ impl Seen {
 }
 
 impl Response<'_> {
+    /// Names what is in it and not read.
+    fn name(&self, lost: &mut Losses) {
+        self.unread.name(lost, &[]);
+        if let Some(details) = &self.incomplete_details {
+            details.unread.name(lost, &["incomplete_details"]);
+        }
+    }
+
     /// Why the answer was cut short; `None` for one that is whole.
     fn cut(&self) -> Result<Option<StopReason>, ApiError> {
         match self.status.as_deref() {
@@ -622,13 +712,18 @@ impl Response<'_> {
 
 /// Reads a whole answer.
 pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
-    let (_, mut response): (_, Response<'_>) = answer(body)?;
+    let (_, mut response): (_, Response<'_>) = reading::answer(body)?;
     let cut = response.cut()?;
     let output = response.output.take().ok_or_else(unreadable)?;
-    let (mut seen, mut parts) = (Seen::default(), Vec::new());
+    let (mut seen, mut parts, mut lost) = (Seen::default(), Vec::new(), Losses::default());
+    response.name(&mut lost);
     for (n, raw) in output.into_iter().enumerate() {
         let turn = item::read(raw, place(n)).map_err(|_| unreadable())?;
-        let is_cut = serde_json::from_str::<Head<'_>>(raw.get()).is_ok_and(|head| head.is_cut());
+        let head: Option<Head<'_>> = serde_json::from_str(raw.get()).ok();
+        if let Some(head) = &head {
+            head.name(&mut lost);
+        }
+        let is_cut = head.is_some_and(|head| head.is_cut());
         turn.parts.iter().for_each(|part| seen.part(&part.content, is_cut));
         parts.extend(turn.parts);
     }
@@ -638,6 +733,6 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
     let usage = response.usage(seen.searches);
     let stop = Stop { usage, ..Stop::new(cut.unwrap_or_else(|| seen.reason())) };
     let mut message = Message::new(response.id.unwrap_or_default().0, response.model.unwrap_or_default().0, stop);
-    message.parts = parts;
+    (message.parts, message.lost) = (parts, lost);
     Ok(message)
 }

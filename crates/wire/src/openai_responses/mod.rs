@@ -26,6 +26,10 @@ pub struct OpenAiResponses;
 const OWN: Protocol = Protocol::OpenAiResponses;
 
 impl Inbound for OpenAiResponses {
+    fn protocol(&self) -> Protocol {
+        OWN
+    }
+
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Request<'a>, ApiError> {
         read::request(body)
     }

@@ -6,10 +6,12 @@ use std::fmt::Write;
 
 use wire::codec::{Back, Encoded};
 use wire::json::{self, Json};
+use wire::loss::Losses;
 use wire::message::Fold;
-use wire::transcode;
+use wire::protocol::Protocol;
+use wire::transcode::{self, Stream};
 
-use crate::support::{FRONT, Transcript, clients, each_event, folder, requests, stream, targets, transcripts};
+use crate::support::{FRONT, Transcript, clients, each_event, folder, requests, targets, transcripts};
 
 /// All files: their names within `tests/golden`, and what has to be in them.
 fn golden() -> Vec<(String, String)> {
@@ -76,7 +78,12 @@ fn answer(transcript: &Transcript) -> String {
             writeln!(text, "== {name}: {status}{}\n{}", if passing { ", may pass" } else { "" }, pretty(&out)).unwrap();
         } else if transcript.is_stream {
             writeln!(text, "== {name}, streamed").unwrap();
-            text.push_str(std::str::from_utf8(&stream(transcript.from, client, &[&transcript.body])).unwrap());
+            let mut translated = Stream::new(upstream, client, &Back::default(), &FRONT);
+            let mut streamed = Vec::new();
+            translated.push(&transcript.body, &mut streamed);
+            translated.end(&mut streamed);
+            left_out(&mut text, transcript, protocol, &translated.lost());
+            text.push_str(std::str::from_utf8(&streamed).unwrap());
             let mut fold = Fold::default();
             each_event(transcript.from, &[&transcript.body], |event| fold.event(&event));
             let status = match fold.finish().unwrap() {
@@ -88,8 +95,11 @@ fn answer(transcript: &Transcript) -> String {
             };
             writeln!(text, "== {name}, gathered: {status}\n{}", pretty(&out)).unwrap();
         } else {
-            transcode::whole(upstream, client, &transcript.body, &Back::default(), &FRONT, false, &mut out).unwrap();
-            writeln!(text, "== {name}, whole\n{}", pretty(&out)).unwrap();
+            let seen = transcode::whole(upstream, client, &transcript.body, &Back::default(), &FRONT, false, &mut out)
+                .unwrap();
+            writeln!(text, "== {name}, whole").unwrap();
+            left_out(&mut text, transcript, protocol, &seen.lost);
+            writeln!(text, "{}", pretty(&out)).unwrap();
             let message = upstream.decode_whole(&transcript.body).unwrap();
             let (mut encoder, mut out) = (client.encode_stream(&FRONT), Vec::new());
             message.events(|event| encoder.event(&event, &mut out));
@@ -97,6 +107,13 @@ fn answer(transcript: &Transcript) -> String {
         }
     }
     text
+}
+
+/// What of an answer is not carried. Between equal protocols nothing is translated.
+fn left_out(text: &mut String, transcript: &Transcript, client: Protocol, lost: &Losses) {
+    for loss in lost.iter().filter(|_| transcript.from != client) {
+        writeln!(text, "not carried: {loss}").unwrap();
+    }
 }
 
 /// JSON in lines of a readable length, without a change to numbers, order or escapes.

@@ -7,6 +7,7 @@ mod chat;
 #[path = "../../../../fuzz/checks/cuts.rs"]
 mod cuts;
 mod golden;
+mod left_out;
 mod odd;
 mod ollama;
 mod properties;

@@ -40,12 +40,12 @@ const UNTOLD: &[(&str, &str)] = &[
 
 /// One step into a JSON value.
 #[derive(Debug, Clone)]
-enum Step {
+pub(crate) enum Step {
     Member(String),
     Element(usize),
 }
 
-fn at<'v>(value: &'v mut Value, path: &[Step]) -> &'v mut Value {
+pub(crate) fn at<'v>(value: &'v mut Value, path: &[Step]) -> &'v mut Value {
     path.iter().fold(value, |value, step| match step {
         Step::Member(name) => &mut value[name],
         Step::Element(n) => &mut value[n],
@@ -53,7 +53,7 @@ fn at<'v>(value: &'v mut Value, path: &[Step]) -> &'v mut Value {
 }
 
 /// The paths of all objects in a request but those that are the client's own.
-fn objects(value: &Value, path: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
+pub(crate) fn objects(value: &Value, path: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
     match value {
         Value::Object(members) => {
             found.push(path.clone());
@@ -79,7 +79,7 @@ fn objects(value: &Value, path: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
 }
 
 /// The path as losses tell it, and without its numbers.
-fn shown(path: &[Step]) -> (String, String) {
+pub(crate) fn shown(path: &[Step]) -> (String, String) {
     let (mut exact, mut plain) = (String::new(), String::new());
     for step in path {
         match step {
