@@ -4,6 +4,7 @@ use serde::de::IgnoredAny;
 use wire::codec::{Back, Front, Inbound, Target, Upstream};
 use wire::event::Event;
 use wire::grammar::Grammar;
+use wire::loss::Losses;
 use wire::message::{Fold, Message};
 use wire::models;
 use wire::protocol::Protocol;
@@ -74,6 +75,7 @@ pub(crate) fn check_stream(bytes: &[u8]) {
         translated.end(&mut out);
         assert!(translated.seen().is_over());
         assert_eq!(translated.seen().error.is_some(), whole.is_err());
+        named(&translated.lost());
         std::str::from_utf8(&out).expect("text");
         // What a client's own reader makes of it.
         if let Some(reader) = transcode::upstream(client) {
@@ -104,6 +106,17 @@ fn taken(told: &Message<'_>) {
         assert!(call.name == "known" || is_taken(&call.name, 128), "{call:?}");
         ids.push(&call.id);
     }
+}
+
+/// What is named as left out is bounded, and nothing twice; a header can hold it.
+fn named(lost: &Losses) {
+    let mut paths: Vec<_> = lost.iter().map(|loss| &*loss.path).collect();
+    let all = paths.len();
+    paths.sort_unstable();
+    paths.dedup();
+    assert!(all <= 64 && paths.len() == all, "{paths:?}");
+    let header = lost.to_string();
+    assert!(header.len() < 1600 && header.bytes().all(|b| b.is_ascii_graphic() || b == b' '), "{header}");
 }
 
 /// The tokens that a client is told of are those that the upstream told of.
@@ -137,6 +150,10 @@ pub(crate) fn check_whole(bytes: &[u8]) {
     let Ok(message) = upstream.decode_whole(body) else { return };
     for (client, inbound) in clients() {
         let mut out = Vec::new();
+        let back = Back::default();
+        let seen = transcode::whole(upstream, inbound, body, &back, &FRONT, false, &mut out).expect("it was read");
+        named(&seen.lost);
+        out.clear();
         inbound.encode_whole(&message, &FRONT, &mut out);
         serde_json::from_slice::<IgnoredAny>(&out).expect("JSON");
         if let Some(reader) = transcode::upstream(client) {

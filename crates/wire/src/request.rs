@@ -231,7 +231,7 @@ pub struct Call<'a> {
 /// What a tool is called with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// A JSON object, as the model wrote it.
+    /// JSON, as the model wrote it: an object, by all protocols; but some models write a list or a bare value.
     Json(Json<'a>),
     /// Plain text, for a [custom](ToolKind::Custom) tool.
     Text(Cow<'a, str>),
@@ -240,13 +240,10 @@ pub enum Input<'a> {
 }
 
 impl Input<'_> {
-    /// Whether a tool can be called with it: an object, or text.
-    pub fn is_callable(&self) -> bool {
-        match self {
-            Self::Json(json) => json.is_object(),
-            Self::Text(_) => true,
-            Self::Cut(_) => false,
-        }
+    /// Whether it may stand in a request. JSON that is no object may: whoever was told of such a call sends it back with
+    /// every turn that follows, and a conversation must not end at it.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self, Self::Cut(_))
     }
 }
 

@@ -220,7 +220,7 @@ impl State {
             },
             Content::Call(call) => {
                 let input = match call.input {
-                    Input::Json(json) if is_empty(&json) || !json.is_object() => None,
+                    Input::Json(json) if !says(json.as_str()) => None,
                     Input::Json(json) => Some(Delta::Input(json.as_str().to_owned().into())),
                     Input::Text(text) | Input::Cut(text) => Some(Delta::Input(text)),
                 };
@@ -364,10 +364,6 @@ fn part<'a>(raw: &'a RawValue, n: usize, lost: &mut Losses) -> Option<Part<'a>> 
     };
     block.unread.name(lost, &[BLOCK]);
     Some(Part::new(content, place))
-}
-
-fn is_empty(json: &Json<'_>) -> bool {
-    json.is_object() && json.as_str()[1..].trim_ascii_start().starts_with('}')
 }
 
 fn stop_of<'a>(reason: StopReason, sequence: Option<Str<'a>>, details: Option<Json<'a>>) -> Stop<'a> {

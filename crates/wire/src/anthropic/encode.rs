@@ -27,6 +27,10 @@ enum Open {
     Plain,
     /// A block that this protocol does not have.
     Hidden,
+    /// A call of whose input nothing is known yet.
+    Call,
+    /// A call whose input is no object, and becomes the one member of such.
+    Wrapped,
     /// Thinking without a signature so far.
     Unsigned,
     /// Plain text that has to become the string of an object, of which the beginning is written or not.
@@ -92,6 +96,7 @@ impl Encoder {
             Block::Redacted(opaque) if opaque.origin != OWN => Open::Hidden,
             Block::Thinking => Open::Unsigned,
             Block::Call { custom: true, .. } => Open::Custom { begun: false },
+            Block::Call { .. } => Open::Call,
             _ => Open::Plain,
         };
         if self.open == Open::Hidden {
@@ -137,8 +142,12 @@ impl Encoder {
                     Open::Custom { begun } => Some(std::mem::replace(begun, true)),
                     _ => None,
                 };
+                let begins_wrapped = self.open == Open::Call && self.begins_wrapped(text);
                 delta(out, index, "input_json_delta", "partial_json", |out| match custom {
-                    None => json::escape(out, text),
+                    None => {
+                        out.extend_from_slice(if begins_wrapped { WRAPPED } else { b"" });
+                        json::escape(out, text);
+                    }
                     Some(begun) => {
                         let mut inner = Vec::new();
                         json::escape(&mut inner, text);
@@ -156,6 +165,13 @@ impl Encoder {
             Delta::Extra(extra) if extra.origin == OWN => self.raw(out, |o| o.members(&extra.value, &[])),
             Delta::Citation(_) | Delta::Extra(_) => {}
         }
+    }
+
+    /// Whether the input of the open call begins here and is no object: tools are called with objects alone.
+    fn begins_wrapped(&mut self, text: &str) -> bool {
+        let Some(first) = text.trim_ascii_start().bytes().next() else { return false };
+        self.open = if first == b'{' { Open::Plain } else { Open::Wrapped };
+        first != b'{'
     }
 
     fn raw(&self, out: &mut Vec<u8>, fill: impl FnOnce(&mut Writer<'_>)) {
@@ -178,7 +194,10 @@ impl Encoder {
                 out.extend_from_slice(if begun { b"" } else { CUSTOM });
                 out.extend_from_slice(b"\\\"}");
             }),
-            Open::Plain => {}
+            Open::Wrapped => {
+                delta(out, self.index, "input_json_delta", "partial_json", |out| out.extend_from_slice(b"}"));
+            }
+            Open::Plain | Open::Call => {}
         }
         event(out, "content_block_stop", |o| {
             o.uint("index", self.index);
@@ -200,6 +219,8 @@ impl Encoder {
 
 /// The beginning of an object with the one string `input`, as it stands within a JSON string.
 const CUSTOM: &[u8] = b"{\\\"input\\\":\\\"";
+/// The beginning of an object with the one member `input`, as it stands within a JSON string.
+const WRAPPED: &[u8] = b"{\\\"input\\\":";
 
 fn ending(o: &mut Writer<'_>, stop: &Stop<'_>) {
     o.str("stop_reason", stop.reason.as_str());

@@ -360,7 +360,11 @@ fn fields(o: &mut Writer<'_>, content: &Content<'_>) {
 fn call(o: &mut Writer<'_>, id: &str, name: &str, input: &Input<'_>) {
     o.str("type", "tool_use").str("id", id).str("name", name);
     match input {
-        Input::Json(json) => o.raw("input", json.as_str()),
+        Input::Json(json) if json.is_object() => o.raw("input", json.as_str()),
+        // The API takes objects alone.
+        Input::Json(json) => o.object("input", |o| {
+            o.raw("input", json.as_str());
+        }),
         Input::Cut(text) => o.object("input", |o| {
             o.str("_raw", text);
         }),

@@ -100,12 +100,13 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> ToolCall<'a> {
-    /// The call; `None` where its arguments are no object.
+    /// The call; `None` where it has no name. Arguments are an object, by the protocol; some servers send its text.
     fn called(self) -> Option<Call<'a>> {
         let id = self.id.unwrap_or_default().0;
         let Function { name, arguments, .. } = self.function?;
         let (name, input) = (some(name)?, arguments.unwrap_or(Json::EMPTY));
-        input.is_object().then_some(Call { id, name, input: Input::Json(input) })
+        let within = input.read::<Str<'_>>().ok().and_then(|Str(text)| Json::parse(text.into_owned()));
+        Some(Call { id, name, input: Input::Json(within.unwrap_or(input)) })
     }
 }
 

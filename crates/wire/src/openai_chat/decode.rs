@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::codec::Sink;
@@ -188,7 +188,7 @@ answer! {
 }
 
 /// Arguments, or a piece of them: a string, by the protocol; some servers send the object itself, or a list where it is
-/// empty.
+/// empty, and some models write another value.
 #[derive(Debug, Default)]
 struct Arguments<'a>(Cow<'a, str>);
 
@@ -210,10 +210,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
                 Ok(Arguments(Cow::Owned(object.as_str().to_owned())))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Arguments<'de>, A::Error> {
-                match list.next_element::<IgnoredAny>()? {
-                    None => Ok(Arguments::default()),
-                    Some(_) => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element::<&'de RawValue>()? {
+                    elements.push(element.get());
                 }
+                let is_empty = elements.is_empty();
+                Ok(Arguments(if is_empty { "".into() } else { format!("[{}]", elements.join(",")).into() }))
+            }
+            fn visit_u64<E>(self, n: u64) -> Result<Arguments<'de>, E> {
+                Ok(Arguments(n.to_string().into()))
+            }
+            fn visit_i64<E>(self, n: i64) -> Result<Arguments<'de>, E> {
+                Ok(Arguments(n.to_string().into()))
+            }
+            fn visit_f64<E>(self, n: f64) -> Result<Arguments<'de>, E> {
+                Ok(Arguments(n.to_string().into()))
+            }
+            fn visit_bool<E>(self, is_true: bool) -> Result<Arguments<'de>, E> {
+                Ok(Arguments(is_true.to_string().into()))
             }
         }
         deserializer.deserialize_any(ArgumentsVisitor)

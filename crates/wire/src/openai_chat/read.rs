@@ -382,8 +382,8 @@ fn legacy_id(name: &str) -> String {
 fn called<'a>(id: Cow<'a, str>, function: CalledFunction<'a>, place: Place) -> Read<(Content<'a>, Vec<Extra<'a>>)> {
     let name = owned(function.name).ok_or_else(|| fault(place, "it needs `name`"))?;
     let input = openai::input(owned(function.arguments).unwrap_or_default());
-    if !input.is_callable() {
-        return Err(fault(place, "its `arguments` are no JSON object"));
+    if !input.is_whole() {
+        return Err(fault(place, "its `arguments` are no JSON"));
     }
     Ok((Content::Call(Call { id, name, input }), inner("function", function.rest).collect()))
 }

@@ -180,8 +180,8 @@ fn turn<'a>(raw: &'a RawValue, place: Place, tools: &mut Vec<Tool<'a>>) -> Read<
     let turn = item::read(raw, place)?;
     for part in &turn.parts {
         match &part.content {
-            Content::Call(call) if !call.input.is_callable() => {
-                return Err(fault(place, "its `arguments` are no JSON object"));
+            Content::Call(call) if !call.input.is_whole() => {
+                return Err(fault(place, "its `arguments` are no JSON"));
             }
             Content::Extra(extra) if matches!(&*extra.name, "additional_tools" | "tool_search_output") => {
                 let more: Definition<'_> = parse(raw, place)?;

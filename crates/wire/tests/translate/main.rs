@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod arguments;
 mod asked;
 mod chat;
 #[path = "../../../../fuzz/checks/cuts.rs"]

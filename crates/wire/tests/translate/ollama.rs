@@ -51,12 +51,12 @@ fn a_call_may_have_no_id() {
         )
     };
     check(&[call(), done("stop")], "f#({}|) g#({}|) ToolUse");
-    for odd in [json!([1]), json!("{}"), json!(3)] {
-        check(
-            &[said(json!({ "tool_calls": [{ "function": { "name": "f", "arguments": odd } }] }))],
-            "BadGateway: a call of the upstream cannot be read",
-        );
+    for (odd, want) in [(json!([1]), "[1]"), (json!("{}"), "{}"), (json!("x"), "\"x\""), (json!(3), "3")] {
+        let call = said(json!({ "tool_calls": [{ "function": { "name": "f", "arguments": odd } }] }));
+        check(&[call, done("stop")], &format!("f#({want}|) ToolUse"));
     }
+    let nameless = said(json!({ "tool_calls": [{ "function": { "name": "", "arguments": {} } }] }));
+    check(&[nameless], "BadGateway: a call of the upstream cannot be read");
 }
 
 #[test]
