@@ -56,6 +56,22 @@ fn an_answer_is_told_from_a_stream_and_an_error() {
 }
 
 #[test]
+fn what_an_answer_loses_is_shown_beside_it() {
+    let choice = |said: &str| json!({ "choices": [{ "index": 0, said: { "content": "x", "images": ["y"] }, "finish_reason": "stop" }] });
+    let args = ["--json", "--from", "openai-chat", "--to", "anthropic"];
+    let stream = format!("data: {}\n\ndata: [DONE]\n\n", choice("delta"));
+    for (input, path) in
+        [(stream, "choices[].delta.images"), (choice("message").to_string(), "choices[].message.images")]
+    {
+        let whole: Value = serde_json::from_slice(&translate(&args, &input).stdout).unwrap();
+        assert_eq!(whole["losses"][0]["path"], path, "{whole}");
+        let plain = translate(&args[1..], &input);
+        let want = format!("note: not carried: {path}: it is left out of translated answers");
+        assert!(text(&plain.stderr).starts_with(&want), "{}", text(&plain.stderr));
+    }
+}
+
+#[test]
 fn the_long_context_behind_a_models_name_is_not_sent() {
     let asked = REQUEST.replace(r#""m""#, r#""claude-opus-5-5[1m]""#);
     let done = translate(&["--from", "anthropic", "--to", "openai-chat"], &asked);

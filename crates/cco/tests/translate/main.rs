@@ -9,6 +9,7 @@ mod common;
 mod all;
 mod command;
 mod errors;
+mod left_out;
 mod pairs;
 mod told;
 

@@ -18,7 +18,7 @@ fn limits(answer: &Answer) -> [Option<&str>; 4] {
 }
 
 /// What the newest record says was not carried, once `holds` is true of it.
-async fn recorded(gateway: &Gateway, id: &str) -> Vec<String> {
+pub(crate) async fn recorded(gateway: &Gateway, id: &str) -> Vec<String> {
     let looked_up = async {
         loop {
             let mut command = binary();

@@ -122,6 +122,24 @@ fn a_refused_credential_of_ours_is_never_the_clients_fault() {
 }
 
 #[test]
+fn what_an_answer_loses_is_metered_with_it() {
+    let said = |name: &str| json!({ "choices": [{ name: { "content": "x", "audio": { "id": "a" } }, "finish_reason": "stop" }] });
+    for client in [A, R] {
+        let answer = sent(client, C, json!({ "stream": true })).answer;
+        let mut streaming = answer.stream();
+        streaming.push(format!("data: {}\n\ndata: [DONE]\n\n", said("delta")).as_bytes());
+        assert_eq!(streaming.metered().lost.to_string(), "choices[].delta.audio");
+        // A client that asked for a stream gets one of a whole answer too.
+        let (_, metered) = answer.whole(said("message").to_string().as_bytes()).unwrap();
+        assert_eq!(metered.lost.to_string(), "choices[].message.audio");
+        let (_, metered) = sent(client, C, json!({})).answer.whole(said("message").to_string().as_bytes()).unwrap();
+        assert_eq!(metered.lost.to_string(), "choices[].message.audio");
+    }
+    // What passes untouched loses nothing.
+    assert!(whole_metered(C, said("message").to_string().as_bytes()).lost.is_empty());
+}
+
+#[test]
 fn losses_are_told_or_refused_as_the_configuration_says() {
     let more = json!({ "top_k": 5, "stream": true });
     let translated = sent(A, C, more);
