@@ -175,14 +175,22 @@ impl Messages<'_> {
         let refused = group.joined(plain::refusal, "");
         let has_calls = group.calls().next().is_some();
         let thought = group.joined(plain::thought, "\n");
-        if said.is_empty() && refused.is_empty() && thought.is_empty() && !has_calls {
+        let is_own = |part: &Cow<'_, Part<'_>>| matches!(&part.content, Content::Extra(extra) if extra.origin == OWN);
+        let has_own = group.parts.iter().any(is_own);
+        if said.is_empty() && refused.is_empty() && thought.is_empty() && !has_calls && !has_own {
             return;
         }
         // A message has to say or to call something.
         let said =
             if has_calls || !refused.is_empty() { Some(&*said).filter(|said| !said.is_empty()) } else { Some(&*said) };
         list.push_object(|o| {
-            o.str("role", "assistant").str_or_null("content", said);
+            o.str("role", "assistant");
+            if has_own {
+                let parts = group.parts.iter().filter(|part| is_own(part) || matches!(part.content, Content::Text(_)));
+                o.list("content", |list| parts.for_each(|part| push(list, part)));
+            } else {
+                o.str_or_null("content", said);
+            }
             o.str_if("refusal", Some(&*refused).filter(|refused| !refused.is_empty()));
             if !thought.is_empty() || self.must_think {
                 o.str("reasoning_content", if thought.is_empty() { " " } else { &thought });

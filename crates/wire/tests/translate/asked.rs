@@ -359,13 +359,18 @@ fn a_custom_tool_takes_text_or_a_grammar_that_is_defined() {
 }
 
 #[test]
-fn a_turn_of_which_nothing_can_be_carried_is_left_out() {
-    let turn = json!({ "role": "assistant", "content": [{ "type": "hologram", "of": "a cat" }] });
+fn a_part_of_the_models_that_only_its_own_protocol_knows_goes_back_as_it_was() {
+    let said = json!([{ "type": "text", "text": "look" }, { "type": "hologram", "of": "a cat" }]);
+    let turn = json!({ "role": "assistant", "content": said });
     let request = json!({ "model": "m", "messages": [says("user", "a"), turn, says("user", "b")] });
     let (sent, refused) = sent(Protocol::OpenAiChat, &request, Protocol::OpenAiChat, &Quirks::of(Protocol::OpenAiChat));
     assert_eq!(refused, None);
-    let said: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|message| &message["role"]).collect();
-    assert_eq!(said, ["user"; 2], "{sent}");
+    let roles: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|message| message["role"].as_str()).collect();
+    assert_eq!(
+        (roles, &sent["messages"][1]["content"]),
+        (["user", "assistant", "user"].map(Some).to_vec(), &said),
+        "{sent}"
+    );
 }
 
 #[test]
