@@ -125,6 +125,11 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// Whether an answer that stops for it may end within the input of a call.
+    pub fn cuts(&self) -> bool {
+        matches!(self, Self::MaxTokens | Self::ContextWindow | Self::Refusal)
+    }
+
     /// As records name it: Anthropic's word, or the upstream's own.
     pub fn as_str(&self) -> &str {
         match self {

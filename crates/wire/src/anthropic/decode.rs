@@ -302,8 +302,9 @@ impl State {
 
     fn stop(&mut self, sink: &mut Sink<'_>) {
         match self.stop.take() {
-            // What is said to be a call, and cannot be one: a piece of it was lost, or is of a kind that we do not know.
-            Some(Stop { reason: StopReason::ToolUse | StopReason::EndTurn, .. }) if self.is_cut => {
+            // A limit or a filter cuts where it finds something. Else it is said to be a call, and cannot be one: a piece
+            // of it was lost, or is of a kind that we do not know.
+            Some(Stop { reason, .. }) if self.is_cut && !reason.cuts() => {
                 self.guard.fail("the upstream's answer ends within the arguments of a call", sink);
             }
             Some(stop) => self.guard.emit(Event::Stop(Stop { usage: self.counts(), ..stop }), sink),
