@@ -192,16 +192,21 @@ fn holds(home: &Path, what: &[u8]) -> bool {
     })
 }
 
-/// How many files of the log there are after a while of work.
+/// How many files of the log there are after a while of work: it ends with as many as there are unless it is said
+/// otherwise. Lines that come together are written together, into one file.
 async fn logged(rig: &Rig) -> usize {
     let said = rig.daemon("start").await;
     let address = said.split_once("http://").expect(&said).1.lines().next().unwrap().parse().unwrap();
-    let mut client = crate::common::Client::connect(address).await;
-    for _ in 0..40 {
+    let files = || {
+        let folder = std::fs::read_dir(rig.path().join("log")).unwrap();
+        let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("cco.log") && !name.ends_with(".lock")).count()
+    };
+    let (mut client, mut asked) = (crate::common::Client::connect(address).await, 0);
+    while asked < 40 || asked < 1000 && files() < 5 {
         client.ask(Ask::default().request()).await;
+        asked += 1;
     }
     rig.daemon("stop").await;
-    let folder = std::fs::read_dir(rig.path().join("log")).unwrap();
-    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.starts_with("cco.log") && !name.ends_with(".lock")).count()
+    files()
 }
