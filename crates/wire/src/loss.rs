@@ -113,6 +113,17 @@ pub struct Losses {
     more: BTreeSet<u64>,
 }
 
+/// A word of an upstream as it may be shown. What is none could be anything, even what the client said or what a terminal
+/// obeys.
+pub(crate) fn plain(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '/' | ':');
+    if word.len() <= NAME && word.chars().all(is_plain) {
+        word.into()
+    } else {
+        word.chars().take(NAME).map(|c| if is_plain(c) { c } else { '?' }).collect::<String>().into()
+    }
+}
+
 impl Losses {
     /// Notes that a hint is dropped.
     pub fn hint(&mut self, path: impl fmt::Display, reason: impl Into<Cow<'static, str>>) {
@@ -158,13 +169,7 @@ impl Losses {
 
     /// Notes that something of an answer is not carried, as [`left_out`](Self::left_out) does, for another reason.
     pub(crate) fn unsaid(&mut self, within: &[&str], name: &str, reason: impl FnOnce() -> Cow<'static, str>) {
-        // Names are the upstream's own. What is none could be anything, even what the client said.
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '@' | '/' | ':');
-        let name: Cow<'_, str> = if name.len() <= NAME && name.chars().all(is_plain) {
-            name.into()
-        } else {
-            name.chars().take(NAME).map(|c| if is_plain(c) { c } else { '?' }).collect::<String>().into()
-        };
+        let name = plain(name);
         let is_it = |path: &str| {
             let rest = within.iter().try_fold(path, |path, step| path.strip_prefix(step)?.strip_prefix('.'));
             rest == Some(&name)

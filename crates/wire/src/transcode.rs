@@ -7,7 +7,7 @@ use crate::error::{ApiError, ErrorKind};
 use crate::estimate::{self, Estimator, Sample};
 use crate::event::{Block, Delta, Event, Stop, StopReason};
 use crate::grammar::Grammar;
-use crate::loss::Losses;
+use crate::loss::{Losses, plain};
 use crate::message::Message;
 use crate::ollama::Ollama;
 use crate::opaque::Opaque;
@@ -219,7 +219,7 @@ fn rare(client: Protocol, event: &Event<'_>, hidden: &mut bool, lost: &mut Losse
             Protocol::OpenAiResponses => "output[]",
             _ => "content[]",
         };
-        let reason = || format!("`{what}` has no counterpart in the {} protocol", client.as_str()).into();
+        let reason = || format!("`{}` has no counterpart in the {} protocol", plain(what), client.as_str()).into();
         let within: Vec<&str> = [within].into_iter().chain(at).collect();
         lost.unsaid(&within, name, reason);
     };
@@ -242,6 +242,8 @@ fn rare(client: Protocol, event: &Event<'_>, hidden: &mut bool, lost: &mut Losse
                 drop(opaque.origin, None, "redacted_thinking", "redacted_thinking");
             }
         }
+        // Whatever the last block was.
+        Event::Stop(stop) => ended(client, stop, lost),
         _ if *hidden => {}
         Event::Delta(Delta::Opaque(opaque)) if !keeps(opaque, false) && !opaque.data.is_empty() => {
             let name = if opaque.origin == Protocol::AnthropicMessages { "signature" } else { "encrypted_content" };
@@ -254,14 +256,14 @@ fn rare(client: Protocol, event: &Event<'_>, hidden: &mut bool, lost: &mut Losse
         Event::Delta(Delta::Extra(extra)) if extra.origin != client => {
             drop(extra.origin, None, &extra.name, &extra.name);
         }
-        Event::Stop(stop) => ended(client, stop, lost),
         _ => {}
     }
 }
 
 /// Names what the client's protocol cannot say of how an answer ended.
 fn ended(client: Protocol, stop: &Stop<'_>, lost: &mut Losses) {
-    let reason = |what: &str| format!("`{what}` has no counterpart in the {} protocol", client.as_str()).into();
+    let reason =
+        |what: &str| format!("`{}` has no counterpart in the {} protocol", plain(what), client.as_str()).into();
     if let Some(details) =
         stop.details.as_ref().filter(|details| details.origin != client && says(details.value.as_str()))
     {

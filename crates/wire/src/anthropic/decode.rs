@@ -220,7 +220,7 @@ impl State {
             },
             Content::Call(call) => {
                 let input = match call.input {
-                    Input::Json(json) if !says(json.as_str()) => None,
+                    Input::Json(json) if is_empty(&json) || !json.is_object() => None,
                     Input::Json(json) => Some(Delta::Input(json.as_str().to_owned().into())),
                     Input::Text(text) | Input::Cut(text) => Some(Delta::Input(text)),
                 };
@@ -389,4 +389,9 @@ pub(super) fn whole(body: &[u8]) -> Result<Message<'_>, ApiError> {
         message.parts.push(part(raw, n, &mut message.lost).ok_or_else(unreadable)?);
     }
     Ok(message)
+}
+
+/// Whether it is an object without a member.
+fn is_empty(json: &Json<'_>) -> bool {
+    json.is_object() && json.as_str()[1..].trim_ascii_start().starts_with('}')
 }

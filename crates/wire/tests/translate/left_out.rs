@@ -363,3 +363,46 @@ fn what_nobody_knows_in_an_answer_is_named_wherever_it_stands() {
     assert!(silent.is_empty(), "{}", silent.join("\n"));
     assert!(looked_at > 400, "{looked_at}");
 }
+
+/// Anthropic's events of one block, its content as it begins, and how the answer ends.
+fn of_anthropic(block: &Value, stop: &Value) -> String {
+    let message = json!({ "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [],
+        "stop_reason": null, "stop_sequence": null, "usage": { "input_tokens": 1, "output_tokens": 1 } });
+    events(&[
+        json!({ "type": "message_start", "message": message }),
+        json!({ "type": "content_block_start", "index": 0, "content_block": block }),
+        json!({ "type": "content_block_stop", "index": 0 }),
+        json!({ "type": "message_delta", "delta": stop, "usage": { "output_tokens": 1 } }),
+        json!({ "type": "message_stop" }),
+    ])
+}
+
+#[test]
+fn how_an_answer_ended_is_named_behind_a_block_that_is_left_out() {
+    let block = json!({ "type": "redacted_thinking", "data": "sealed" });
+    let stream = of_anthropic(&block, &json!({ "stop_reason": "pause_turn", "stop_sequence": null }));
+    check(streamed(A, C, &stream), &["content[].redacted_thinking", "stop_reason"]);
+}
+
+#[test]
+fn what_is_named_shows_nothing_that_a_terminal_obeys() {
+    let strange = "odd \u{1b}[31m\nword";
+    let block = json!({ "type": strange });
+    let stream = of_anthropic(&block, &json!({ "stop_reason": strange, "stop_sequence": null }));
+    let (upstream, client) = (transcode::upstream(A).unwrap(), transcode::inbound(C).unwrap());
+    let mut translated = Stream::new(upstream, client, &Back::default(), &FRONT);
+    translated.push(stream.as_bytes(), &mut Vec::new());
+    translated.end(&mut Vec::new());
+    let told: Vec<String> = translated.lost().iter().map(|loss| format!("{} {}", loss.path, loss.reason)).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|loss| loss.contains("odd") && !loss.contains(|c: char| c.is_control())), "{told:?}");
+}
+
+#[test]
+fn arguments_that_a_call_begins_with_are_kept_though_they_are_empty_texts() {
+    let block = json!({ "type": "tool_use", "id": "t", "name": "f", "input": { "path": "", "tags": [] } });
+    let stream = of_anthropic(&block, &json!({ "stop_reason": "tool_use", "stop_sequence": null }));
+    let (out, lost) = streamed(A, C, &stream);
+    assert!(out.contains(r#"{\"path\":\"\",\"tags\":[]}"#), "{out}");
+    assert!(lost.is_empty(), "{lost:?}");
+}
