@@ -81,7 +81,9 @@ fn told(to: Protocol, [stream, whole]: &[String; 2], from: Protocol) -> [Value; 
             serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap()
         }
     };
-    [serde_json::from_str(&input).unwrap_or_else(|_| panic!("{input}: {text}")), whole]
+    // Clients take no input at all for an empty object.
+    let input = if input.is_empty() { "{}" } else { &*input };
+    [serde_json::from_str(input).unwrap_or_else(|_| panic!("{input}: {text}")), whole]
 }
 
 #[test]
@@ -158,5 +160,13 @@ fn a_conversation_goes_on_behind_arguments_that_are_no_object() {
         let body = history(from, "{\"a\":").to_string();
         let refused = transcode::inbound(from).unwrap().decode_request(body.as_bytes()).unwrap_err();
         assert!(refused.message.ends_with("its `arguments` are no JSON"), "{}", refused.message);
+    }
+}
+
+#[test]
+fn a_call_whose_arguments_are_null_has_none() {
+    for from in [Protocol::OpenAiChat, Protocol::OpenAiResponses] {
+        let [stream, whole] = told(Protocol::AnthropicMessages, &answers(from, &Value::Null, true), from);
+        assert_eq!((stream, whole), (json!({}), json!({})), "{from:?}");
     }
 }
