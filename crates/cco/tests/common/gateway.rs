@@ -38,7 +38,7 @@ pub(crate) struct Process {
     child: Child,
     out: watch::Receiver<String>,
     log: watch::Receiver<String>,
-    _readers: TaskTracker,
+    readers: TaskTracker,
 }
 
 impl Process {
@@ -51,7 +51,7 @@ impl Process {
         let readers = TaskTracker::new();
         let out = collect(&readers, child.stdout.take().unwrap());
         let log = collect(&readers, child.stderr.take().unwrap());
-        Self { child, out, log, _readers: readers }
+        Self { child, out, log, readers }
     }
 
     /// Where it listens, as soon as it does.
@@ -68,9 +68,12 @@ impl Process {
         self.child.start_kill().unwrap();
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended and all that it wrote has been read.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        soon(self.child.wait()).await.unwrap()
+        let status = soon(self.child.wait()).await.unwrap();
+        self.readers.close();
+        soon(self.readers.wait()).await;
+        status
     }
 }
 
