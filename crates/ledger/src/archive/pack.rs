@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io;
+use std::io::{self, Cursor};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -314,9 +314,11 @@ impl PackWriter {
         out.resize(out.len().max(GROUP_HEAD), 0);
         let from = begin_seal(out);
         let plain = out.len();
-        out.resize(plain + zstd::zstd_safe::compress_bound(open.len()), 0);
-        let packed = engine.compressor.compress_to_buffer(open, &mut out[plain..])?;
-        out.truncate(plain + packed);
+        out.reserve(zstd::zstd_safe::compress_bound(open.len()));
+        // Into the room behind what is there, which nobody has to fill before.
+        let mut room = Cursor::new(&mut *out);
+        room.set_position(plain as u64);
+        engine.compressor.compress_to_buffer(open, &mut room)?;
         self.keys.seal(&block_place(self.end, directory.blocks.len() as u32), out, from)?;
         directory.blocks.push(Block { stored: (out.len() - from) as u32, raw: open.len() as u32 });
         open.clear();
