@@ -100,8 +100,8 @@ mod tests {
         let cutter = Cutter::new(&[7; 32]);
         let plain = |data: &[u8]| {
             let mut hash = 0_u64;
-            for at in MIN..data.len().min(MAX) {
-                hash = (hash << 1).wrapping_add(cutter.gear[usize::from(data[at])]);
+            for (at, byte) in data.iter().enumerate().take(MAX).skip(MIN) {
+                hash = (hash << 1).wrapping_add(cutter.gear[usize::from(*byte)]);
                 let bits = if at < NORMAL { EARLY_BITS } else { LATE_BITS };
                 if hash >> (64 - bits) == 0 {
                     return at + 1;
