@@ -118,7 +118,8 @@ impl<'de> Deserialize<'de> for Says {
 
 /// Declares an object of an upstream's answer: fields that are read as their type, where absent and `null` are the same;
 /// the members that are passed by, because they mean nothing to a client or it is told of them otherwise; and `unread`,
-/// the names of all others that say something. A field that is given twice is an error.
+/// the names of all others that say something. A field that is given twice is an error. Where nothing is passed by, it is
+/// `_ = ""`: no member has an empty name.
 macro_rules! answer {
     ($(#[$doc:meta])* $name:ident<$a:lifetime> {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:pat,)*

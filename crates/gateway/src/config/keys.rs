@@ -378,7 +378,8 @@ pub enum Pick {
 section! {
     /// Between different protocols.
     pub struct Translation {
-        /// What follows when a translation cannot carry something: "warn" goes on and says so, "refuse" does not.
+        /// What follows when a translation cannot carry something of a request: "warn" goes on and says so, "refuse" does
+        /// not.
         on_loss: OnLoss = "onLoss", choice(&[("warn", OnLoss::Warn), ("refuse", OnLoss::Refuse)]).or("warn"), Now;
     }
 }

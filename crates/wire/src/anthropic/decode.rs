@@ -37,6 +37,8 @@ pub(super) struct State {
     form: Form<()>,
     /// The input of the open call.
     input: Option<JsonEnd>,
+    /// The signature that the open block began with. It comes after what it signs.
+    signature: Option<Opaque<'static>>,
     /// A call was closed within its input.
     is_cut: bool,
     lost: Losses,
@@ -150,6 +152,9 @@ impl ReadEvents for State {
             b"message_delta" => self.message_delta(data),
             b"content_block_stop" => {
                 self.is_cut |= self.input.take().is_some_and(|input| !input.is_whole() && !input.is_empty());
+                if let Some(signature) = self.signature.take() {
+                    self.guard.emit(Event::Delta(Delta::Opaque(signature)), sink);
+                }
                 return self.guard.emit(Event::Close, sink);
             }
             b"message_stop" => return self.stop(sink),
@@ -207,7 +212,7 @@ impl State {
             self.guard.fail("a block of the upstream's answer cannot be read", sink);
             return Ok(());
         };
-        let mut citations = Vec::new();
+        let (mut citations, mut signature) = (Vec::new(), None);
         // The shell is usually empty; what stands in it already is the first piece.
         let (block, first) = match part.content {
             Content::Text(text) => {
@@ -216,7 +221,10 @@ impl State {
             }
             Content::Thinking(thinking) => match thinking.opaque {
                 Some(opaque) if thinking.redacted => (Block::Redacted(opaque), None),
-                _ => (Block::Thinking, Some(Delta::Text(thinking.text))),
+                opaque => {
+                    signature = opaque.map(Opaque::into_owned);
+                    (Block::Thinking, Some(Delta::Text(thinking.text)))
+                }
             },
             Content::Call(call) => {
                 let input = match call.input {
@@ -232,6 +240,7 @@ impl State {
             }
         };
         self.input = matches!(block, Block::Call { .. }).then(JsonEnd::default);
+        self.signature = signature;
         self.guard.emit(Event::Open(block), sink);
         match first {
             Some(Delta::Text(text)) if text.is_empty() => {}
@@ -262,6 +271,7 @@ impl State {
             "thinking_delta" => piece.thinking.map(|Str(text)| Delta::Text(text)),
             "input_json_delta" => piece.partial_json.map(|Str(text)| Delta::Input(text)),
             "signature_delta" => {
+                self.signature = None;
                 piece.signature.filter(|s| !s.is_empty()).and_then(|Str(s)| Opaque::open(OWN, s)).map(Delta::Opaque)
             }
             "citations_delta" => piece.citation.map(|citation| Delta::Citation(extra("citations", citation))),

@@ -75,7 +75,13 @@ const STOPS: [StopReason; 8] = [
     StopReason::Compaction,
 ];
 
+/// What a word means; servers that were made for another protocol say some of its words.
 fn stop_reason(word: &str) -> StopReason {
     let known = STOPS.into_iter().find(|reason| reason.as_str() == word);
-    known.unwrap_or_else(|| StopReason::Other(word.into()))
+    known.unwrap_or_else(|| match word {
+        "length" => StopReason::MaxTokens,
+        "stop" => StopReason::EndTurn,
+        "tool_calls" => StopReason::ToolUse,
+        _ => StopReason::Other(word.into()),
+    })
 }

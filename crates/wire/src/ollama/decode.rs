@@ -10,6 +10,7 @@ use crate::guard::Guard;
 use crate::json::{Json, Present, Str};
 use crate::loss::Losses;
 use crate::message::Message;
+use crate::openai;
 use crate::reading::{self, some, unreadable};
 use crate::refusal;
 use crate::request::{Call, Content, Input, Thinking};
@@ -100,14 +101,21 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> ToolCall<'a> {
-    /// The call; `None` where it has no name. Arguments are an object, by the protocol; some servers send its text.
+    /// The call; `None` where it has no name. Arguments are an object, by the protocol; some servers send its text, or an
+    /// empty list for none.
     fn called(self) -> Option<Call<'a>> {
         let id = self.id.unwrap_or_default().0;
         let Function { name, arguments, .. } = self.function?;
-        let (name, input) = (some(name)?, arguments.unwrap_or(Json::EMPTY));
-        let within = input.read::<Str<'_>>().ok().and_then(|Str(text)| Json::parse(text.into_owned()));
-        Some(Call { id, name, input: Input::Json(within.unwrap_or(input)) })
+        let (name, json) = (some(name)?, arguments.filter(|json| !is_empty_list(json)).unwrap_or(Json::EMPTY));
+        let within = json.read::<Str<'_>>().ok().map(|Str(text)| openai::input(text.into_owned().into()));
+        // A call comes whole: a text that is no JSON is what the model said.
+        let input = within.filter(|input| !matches!(input, Input::Cut(_))).unwrap_or(Input::Json(json));
+        Some(Call { id, name, input })
     }
+}
+
+fn is_empty_list(json: &Json<'_>) -> bool {
+    json.as_str().strip_prefix('[').is_some_and(|rest| rest.trim_ascii() == "]")
 }
 
 /// Reads one stream.

@@ -64,7 +64,8 @@ answer! {
         reasoning: Str<'a> = "reasoning",
         tool_calls: Present<CallPiece<'a>> = "tool_calls",
         function_call: FunctionPiece<'a> = "function_call",
-        _ = "role",
+        // `prefix`: whether it goes on from what the request ends with (Mistral), which the client knows.
+        _ = "role" | "prefix",
     }
 }
 

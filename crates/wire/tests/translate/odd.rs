@@ -133,6 +133,9 @@ fn a_block_of_claudes_may_begin_with_less_than_it_has() {
     for block in [json!({ "type": "thinking" }), json!({ "type": "thinking", "thinking": null, "signature": null })] {
         of(block, json!({ "type": "thinking_delta", "thinking": "x" }), "think[x|] EndTurn");
     }
+    let signed = || json!({ "type": "thinking", "thinking": "w", "signature": "c2ln" });
+    of(signed(), json!({ "type": "thinking_delta", "thinking": "x" }), "think[w|x|~] EndTurn");
+    of(signed(), json!({ "type": "signature_delta", "signature": "bWlu" }), "think[w|~] EndTurn");
     for more in [json!({}), json!({ "input": null }), json!({ "input": "" }), json!({ "input": {} })] {
         let mut block = json!({ "type": "tool_use", "id": "a", "name": "f" });
         block.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -176,6 +179,14 @@ fn blocks_and_deltas_of_tomorrow_ride_along() {
         &[start, open, piece, close, news, delta, ("message_stop", json!({}))],
         "dream[~] Other(\"woke_up\")",
     );
+    // Some servers end in the words of another protocol.
+    for (word, want) in [("length", "MaxTokens"), ("stop", "EndTurn"), ("tool_calls", "ToolUse")] {
+        let (start, delta) = (
+            ("message_start", json!({ "message": {} })),
+            ("message_delta", json!({ "delta": { "stop_reason": word } })),
+        );
+        check_anthropic(&[start, delta, ("message_stop", json!({}))], want);
+    }
     // Some servers send the whole block in its beginning.
     let whole = json!({ "content_block": { "type": "tool_use", "id": "a", "name": "f", "input": { "x": 1.0 } } });
     check_anthropic(

@@ -51,7 +51,15 @@ fn a_call_may_have_no_id() {
         )
     };
     check(&[call(), done("stop")], "f#({}|) g#({}|) ToolUse");
-    for (odd, want) in [(json!([1]), "[1]"), (json!("{}"), "{}"), (json!("x"), "\"x\""), (json!(3), "3")] {
+    for (odd, want) in [
+        (json!([1]), "[1]"),
+        (json!([]), "{}"),
+        (json!("{}"), "{}"),
+        (json!(""), "{}"),
+        (json!("null"), "{}"),
+        (json!("x"), "\"x\""),
+        (json!(3), "3"),
+    ] {
         let call = said(json!({ "tool_calls": [{ "function": { "name": "f", "arguments": odd } }] }));
         check(&[call, done("stop")], &format!("f#({want}|) ToolUse"));
     }
