@@ -9,6 +9,7 @@ use std::fmt;
 
 use http1::RequestHead;
 use memchr::memmem;
+use percent_encoding::percent_decode;
 use serde::Deserialize;
 use wire::envelope::Envelope;
 
@@ -45,8 +46,8 @@ pub struct Party<'a> {
     pub agent: Option<&'a str>,
     /// The agent that called this one.
     pub parent_agent: Option<&'a str>,
-    /// The project, as `cco run` or the user names it.
-    pub project: Option<&'a str>,
+    /// The project, as `cco run` or the user names it; what stands in the header as in a URL is read.
+    pub project: Option<Cow<'a, str>>,
     /// The one call of `cco run` that it belongs to.
     pub run: Option<&'a str>,
     /// The user's word on the type of the agent.
@@ -72,7 +73,7 @@ impl<'a> Party<'a> {
     /// From the head and, where it is at hand and readable, the body.
     pub fn of(head: &'a RequestHead, body: Option<(&'a [u8], &'a Envelope)>, guess: Guess) -> Self {
         let mut party = Self { body, guess, ..Self::default() };
-        let (mut session, mut other_session, mut parent) = (None, None, None);
+        let (mut session, mut other_session, mut parent, mut project) = (None, None, None, None);
         for field in head.fields() {
             // What all these names begin with, and hardly any other does.
             if !matches!(field.name.first(), Some(b'x' | b'X' | b's' | b'S')) {
@@ -84,7 +85,10 @@ impl<'a> Party<'a> {
                 11 if field.is("x-cco-agent") => &mut party.cco_agent,
                 // OpenCode, with providers of others and with its own.
                 12 if field.is("x-session-id") => &mut other_session,
-                13 if field.is("x-cco-project") => &mut party.project,
+                13 if field.is("x-cco-project") => {
+                    project = project.or(name_of(field.value));
+                    continue;
+                }
                 18 if field.is("x-opencode-session") => &mut other_session,
                 19 if field.is("x-parent-session-id") => &mut parent,
                 22 if field.is("x-claude-code-agent-id") => &mut party.agent,
@@ -104,6 +108,7 @@ impl<'a> Party<'a> {
             party.agent = party.agent.or(session).or(parent);
             session = parent;
         }
+        party.project = project;
         party.session = session.map(Cow::Borrowed).or_else(|| session_of(party.metadata()?));
         party
     }
@@ -179,6 +184,20 @@ impl<'a> Party<'a> {
     }
 }
 
+/// A name in the value of a header, in which other than visible ASCII may be written as in a URL. What is no such writing
+/// of a text that can be shown is the name itself.
+fn name_of(value: &[u8]) -> Option<Cow<'_, str>> {
+    let named = |name: &str| (1..=NAME).contains(&name.len());
+    let written = std::str::from_utf8(value).ok()?;
+    if value.len() <= 3 * NAME && memchr::memchr(b'%', value).is_some() {
+        let name = percent_decode(value).decode_utf8().ok();
+        if let Some(name) = name.filter(|name| named(name) && !name.contains(char::is_control)) {
+            return Some(name);
+        }
+    }
+    named(written).then_some(Cow::Borrowed(written))
+}
+
 /// Claude Code writes its session into `metadata.user_id`: since 2.1 as JSON in a string, before that as
 /// `user_<hash>_account_<id>_session_<uuid>`.
 fn session_of(metadata: &[u8]) -> Option<Cow<'_, str>> {
@@ -233,8 +252,25 @@ mod tests {
              x-cco-project: cco\r\nx-cco-run: 1f-2\r\n";
         with(fields, r#"{"metadata":{"user_id":"user_x_account__session_other"}}"#, Guess::Never, |party| {
             assert_eq!((party.session.as_deref(), party.agent), (Some("s"), Some("a")));
-            assert_eq!((party.parent_agent, party.project, party.run), (Some("p"), Some("cco"), Some("1f-2")));
+            assert_eq!(
+                (party.parent_agent, party.project.as_deref(), party.run),
+                (Some("p"), Some("cco"), Some("1f-2"))
+            );
         });
+        let long = "%C3%A4".repeat(NAME / 2);
+        for (written, want) in [
+            ("my%20notes", "my notes"),
+            ("caf%C3%A9", "caf\u{e9}"),
+            (&*long, &*"\u{e4}".repeat(NAME / 2)),
+            ("100%", "100%"),
+            ("%1B[31m", "%1B[31m"),
+            ("%FF", "%FF"),
+        ] {
+            with(&format!("x-cco-project: {written}\r\n"), "{}", Guess::Never, |party| {
+                assert_eq!(party.project.as_deref(), Some(want), "{written}");
+            });
+        }
+        with(&format!("x-cco-project: {}x\r\n", long), "{}", Guess::Never, |party| assert_eq!(party.project, None));
         with("session-id: codex\r\n", "{}", Guess::Never, |party| {
             assert_eq!(party.session.as_deref(), Some("codex"));
         });

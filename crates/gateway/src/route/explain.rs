@@ -336,7 +336,7 @@ impl Test {
             Self::InFlightOver(_) => ("inFlightOver", format!("{}", facts.in_flight)),
             Self::Text(Subject::Model, _) => ("model", text("model", facts.model)),
             Self::Text(Subject::Session, _) => ("session", text("session", facts.party.session.as_deref())),
-            Self::Text(Subject::Project, _) => ("project", text("project", facts.party.project)),
+            Self::Text(Subject::Project, _) => ("project", text("project", facts.party.project.as_deref())),
             Self::Text(Subject::KeyId, _) => ("keyId", text("key", facts.key_id)),
             Self::Text(Subject::AgentType, _) => ("agentType", text("agent type", facts.party.agent_type())),
             Self::Text(subject @ Subject::Header(at), _) => {

@@ -161,7 +161,7 @@ impl<'a> Facts<'a> {
         match subject {
             Subject::Model => self.model.map(str::as_bytes),
             Subject::Session => self.party.session.as_deref().map(str::as_bytes),
-            Subject::Project => self.party.project.map(str::as_bytes),
+            Subject::Project => self.party.project.as_deref().map(str::as_bytes),
             Subject::KeyId => self.key_id.map(str::as_bytes),
             Subject::AgentType => self.party.agent_type().map(str::as_bytes),
             Subject::Header(at) => self.head.get(&headers[at]),

@@ -65,7 +65,7 @@ impl Exchange {
         parties.agent = party.agent.map(Box::from);
         parties.parent_agent = party.parent_agent.map(Box::from);
         parties.agent_type = party.agent_type().map(Box::from);
-        parties.project = party.project.map(Box::from);
+        parties.project = party.project.as_deref().map(Box::from);
         parties.run = party.run.map(Box::from);
         draft.clean();
     }
