@@ -121,6 +121,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
     if !options.target.ip().is_loopback() {
         return Err("only loopback addresses are loaded".into());
     }
+    if options.unique && options.body < LEAST_UNIQUE {
+        return Err(format!("--unique needs bodies of {LEAST_UNIQUE} bytes at least (--body)").into());
+    }
     let seen = Rc::new(RefCell::new(Seen::default()));
     let schedule =
         options.rate.map(|rate| Rc::new(RefCell::new(Schedule { start: now(), every: 1e9 / rate, next: 0 })));
@@ -265,6 +268,8 @@ struct Noise(u64);
 /// Bytes at the end of a body that are its own, and what stands behind them.
 const OWN: usize = 2048;
 const CLOSING: &str = r#""}]}"#;
+/// A body with less than this in it has no room for them behind its opening.
+const LEAST_UNIQUE: usize = OWN + 256;
 
 impl Noise {
     fn new() -> Self {
