@@ -14,6 +14,8 @@ use crate::store::{Batch, Loaded, StoreError, Writer};
 
 /// Records of one transaction.
 const BATCH: usize = 1000;
+/// About what an exchange takes in the journal, in bytes: room for its record is made at once.
+const EXCHANGE: usize = 512;
 
 /// What was loaded, and what was found on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -366,6 +368,7 @@ impl Follower {
         (&tail.file).take(to - tail.offset).read_to_end(&mut bytes).map_err(journal(&tail.path))?;
         let from = tail.offset;
         let mut load = Load::new(writer, &tail.name);
+        load.records.reserve((bytes.len() / EXCHANGE + 1).min(BATCH));
         let mut failed = Ok(());
         for step in Frames::new(&bytes) {
             match step {

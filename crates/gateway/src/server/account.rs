@@ -409,6 +409,7 @@ impl Settle for Closing<'_, '_> {
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate> {
         let (outcome, cause) = outcome(seen.ended, self.status);
         let (status, started) = (self.status, self.started);
+        let took = micros(started.elapsed());
         let (first_byte, said) = (self.first_byte, self.said.take());
         self.seen = seen.metered.as_ref().map(Measured::of);
         if let Some(metered) = &seen.metered {
@@ -424,7 +425,7 @@ impl Settle for Closing<'_, '_> {
             // The try that was answered lasts as long as its answer, and ends as that does.
             if let Some(last) = record.attempts.last_mut().filter(|_| !is_over) {
                 last.outcome = outcome;
-                last.duration_us = micros(started.elapsed()).saturating_sub(last.started_us);
+                last.duration_us = took.saturating_sub(last.started_us);
             }
             record.error = cause.map(Box::from);
             if let Some(said) = said {
@@ -432,7 +433,7 @@ impl Settle for Closing<'_, '_> {
             }
             record.bytes_out = seen.payload;
             record.first_byte_us = first_byte.map(micros);
-            record.duration_us = Some(micros(started.elapsed()));
+            record.duration_us = Some(took);
             record.first_token_us = seen.first_token.map(|at| micros(at - started));
             if let Some(metered) = seen.metered {
                 measure(record, metered, status);

@@ -223,7 +223,7 @@ impl Exchange {
             let payers = hedge_after.and_then(|_| payer.clone());
             self.goes_to(provider, &target, payer);
             let mut step = self.at(worker, asked, provider, &target, &request, &plan);
-            (step.queued, step.payer) = (came.elapsed(), payers);
+            (step.queued, step.payer) = (step.since - came, payers);
             let replaces_subscription = step.tried.replaces_subscription;
             let mut turn = Some(turn);
             loop {
@@ -231,7 +231,7 @@ impl Exchange {
                 let Some(pass) = routing.health.enter(routing.now(), &place, asked.facts, entry) else {
                     break;
                 };
-                (step.since, step.trial) = (Instant::now(), Trial::default());
+                step.trial = Trial::default();
                 (step.has_next, step.has_failed) = (at < plan.targets.len(), self.attempts > 0);
                 self.attempts += 1;
                 let came = match hedge_after.filter(|_| step.has_next) {
@@ -275,6 +275,7 @@ impl Exchange {
                             Err(Interrupted::Deadline) | Ok(()) => {}
                             Err(why) => return Err(why.into()),
                         }
+                        step.since = Instant::now();
                     }
                     Verdict::Next => break,
                     Verdict::GiveUp => {

@@ -237,7 +237,8 @@ impl Exchange {
         let mut facts = Facts::of(head, text, self.protocol, self.operation, routing.rules.guess());
         facts.key_id = key_id.as_ref().map(Fingerprint::as_str);
         facts.in_flight = gateway.counters.totals().1.saturating_sub(1);
-        facts.unix = now_us() / 1_000_000;
+        // The record began a moment ago, if there is one.
+        facts.unix = self.record().map_or_else(now_us, |record| record.started_us) / 1_000_000;
         let own = means.own.as_ref().map(|own| own.key.expose());
         let of_own = |key| {
             let home = routing.rules.home_of_key(key, self.protocol)?;
