@@ -1,5 +1,6 @@
-//! System calls of a request and of an event, counted by `strace`: what the path of the data takes is not a matter of how
-//! busy the machine is. And whether events wait for each other on their way, as they do where Nagle's algorithm is on.
+//! System calls of a request and of an event, counted by `strace`: what the path of the data takes is not a matter of
+//! how busy the machine is. And whether events wait for each other on their way, as they do where Nagle's algorithm is
+//! on.
 
 use std::fs;
 use std::time::Duration;
@@ -17,13 +18,14 @@ const DATA: &[&str] = &["recvfrom", "recvmsg", "sendto", "sendmsg", "writev", "r
 const INTEREST: &[&str] = &["epoll_ctl"];
 /// So long each.
 const TIME: Duration = Duration::from_secs(3);
-/// A share of these belongs to start and end of the gateway, to a connection's beginning, to what was not counted whole.
+/// A share of these belongs to start and end of the gateway, to a connection's beginning, to what was not counted
+/// whole.
 const SPARE: f64 = 0.1;
 /// With less than this share of the calls that are expected, events went out together, or the calls have other names.
 const LEAST: f64 = 0.8;
-/// Milliseconds that an event may take through the gateway, at the median and at 99 of 100. Where Nagle's algorithm holds
-/// it, or we do, it waits for an acknowledgement that the other side delays by 40 ms; a gateway under strace, on a machine
-/// that is busy, stays far below both. This is a bound on what is right, not on speed.
+/// Milliseconds that an event may take through the gateway, at the median and at 99 of 100. Where Nagle's algorithm
+/// holds it, or we do, it waits for an acknowledgement that the other side delays by 40 ms; a gateway under strace, on
+/// a machine that is busy, stays far below both. This is a bound on what is right, not on speed.
 const HELD: (f64, f64) = (5.0, 35.0);
 
 /// One kind of load: its name, its flags, what is counted of it, and how many calls of data one of these takes.
@@ -34,8 +36,8 @@ const LOADS: &[(&str, &str, &str, f64)] = &[
     ("event", "--conns 1 --events 400 --delay 5", "events", 2.0),
 ];
 
-/// Counts, prints a table (`cargo xtask guard` reads the numbers), and fails where there are more calls than there must be,
-/// or fewer than there can be.
+/// Counts, prints a table (`cargo xtask guard` reads the numbers), and fails where there are more calls than there must
+/// be, or fewer than there can be.
 pub(crate) fn run(site: &Site) -> Result<(), Fault> {
     let places = site.places(None)?;
     let me = std::env::current_exe()?;

@@ -1,6 +1,6 @@
-//! Minutes of what is hard to bear, on one gateway: a thousand slow streams, thousands of idle ones in waves, readers that
-//! never read, large bodies, an upstream that dies, answers that go wrong in every way. What it holds is looked at during
-//! each and after it, and so is whether every request has its one record.
+//! Minutes of what is hard to bear, on one gateway: a thousand slow streams, thousands of idle ones in waves, readers
+//! that never read, large bodies, an upstream that dies, answers that go wrong in every way. What it holds is looked at
+//! during each and after it, and so is whether every request has its one record.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
@@ -40,8 +40,8 @@ pub(crate) struct Options {
 
 /// A wave may leave so much more than the one before it did.
 const GROWTH: f64 = 1.15;
-/// And the last so much more than the first, in which not all was in use yet that is kept for the next time: what leaks a
-/// little for each of 9,000 streams goes past both.
+/// And the last so much more than the first, in which not all was in use yet that is kept for the next time: what leaks
+/// a little for each of 9,000 streams goes past both.
 const FIRST: f64 = 1.5;
 /// How long what a phase leaves behind may take to go.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     soak.recorded()?;
     let seconds = options.seconds;
     println!(
-        "{:<20}{:>7}{:>8}{:>7}{:>10}{:>6}{:>7}{:>9}{:>14}{:>12}{:>14}{:>9}{:>6}",
+        "{:<20}{:>7}{:>8}{:>7}{:>10}{:>6}{:>7}{:>9}{:>15}{:>14}{:>16}{:>7}{:>7}",
         "phase",
         "sent",
         "whole",
@@ -246,7 +246,7 @@ impl Told {
 fn line(name: &str, told: &Told, peak: &Held, kept: &Held) -> String {
     let mb = |kib: u64| kib as f64 / 1024.0;
     format!(
-        "{name:<20}{:>7}{:>8}{:>7}{:>10}{:>6}{:>7}{:>9.1}{:>14}{:>12}{:>14}{:>9}{:>6}",
+        "{name:<20}{:>7}{:>8}{:>7}{:>10}{:>6}{:>7}{:>9.1}{:>15}{:>14}{:>16}{:>7}{:>7}",
         told.sent,
         told.whole,
         told.errors,
@@ -361,7 +361,8 @@ impl Soak {
         let doubled = answered.iter().filter(|(session, _)| of(session) > 1).count();
         let got = answered.iter().filter(|(_, got)| *got).count();
         println!(
-            "{:<20}{:>7} sent, {got} of them got an answer, {lost} without a record, {doubled} with two; {:.0} MB at most",
+            "{:<20}{:>7} sent, {got} of them got an answer, {lost} without a record, {doubled} with two; \
+             {:.0} MB at most",
             "mixed faults",
             answered.len(),
             peak.rss as f64 / 1024.0
@@ -445,8 +446,8 @@ impl Soak {
         Held { rss: used(self.pid).rss, descriptors, sockets: sockets(), running }
     }
 
-    /// What is kept once the streams of a phase are gone: waits until no more than `most` descriptors are open, and nothing
-    /// is served any more.
+    /// What is kept once the streams of a phase are gone: waits until no more than `most` descriptors are open, and
+    /// nothing is served any more.
     fn settled(&self, most: usize, faults: &mut Vec<String>) -> Held {
         let is_quiet = || {
             let held = self.held();

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use crate::{Fault, Places, shell};
 
-/// What was counted when somebody last looked, a line a piece: name, instructions, allocations of one; behind [`CALLS`],
-/// name, system calls for the data, all system calls of one.
+/// What was counted when somebody last looked, a line a piece: name, instructions, allocations of one; behind
+/// [`CALLS`], name, system calls for the data, all system calls of one.
 const BASELINE: &str = "crates/bench/guard.txt";
 /// What the names of loads begin with whose system calls are counted.
 const CALLS: &str = "calls-";
-/// All calls of a load: with those by which threads wait and wake each other, which depends on who is running just then,
-/// and those of the start.
+/// All calls of a load: with those by which threads wait and wake each other, which depends on who is running just
+/// then, and those of the start.
 const MORE_CALLS: f64 = 1.30;
 /// A piece may cost so much more than that before it is a failure.
 const MORE: f64 = 1.10;
@@ -109,7 +109,8 @@ fn calls(places: &Places) -> Result<(Vec<Calls>, Option<Fault>), Fault> {
     Ok((ended.lines.iter().filter_map(|line| calls_row(line)).collect(), fault))
 }
 
-/// A row of the table that `bench calls` prints: name, calls for the data, changes of what is waited for, all calls, delays.
+/// A row of the table that `bench calls` prints: name, calls for the data, changes of what is waited for, all calls,
+/// delays.
 fn calls_row(row: &str) -> Option<Calls> {
     let words: Vec<&str> = row.split_ascii_whitespace().collect();
     let [name, data, _, all, ..] = words[..] else { return None };
