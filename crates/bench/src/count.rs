@@ -2,6 +2,7 @@
 //! depend on what else the machine does. `cargo xtask guard` runs them under valgrind.
 
 use std::hint::black_box;
+use std::path::PathBuf;
 
 use bytes::BytesMut;
 use gateway::client::inbound::Operation;
@@ -9,8 +10,12 @@ use gateway::config::{Paths, parse};
 use gateway::health::{Health, Time};
 use gateway::route::{Affinity, Assumed, Facts, Purse, RuleSet, Subscriptions, View};
 use http1::{Limits, RequestHead, Scan};
+use ledger::journal::{Journal, JournalOptions};
+use ledger::loader::catch_up;
 use ledger::price::{Billed, PriceTable};
 use ledger::record::Record;
+use ledger::store::Store as _;
+use ledger::store::sqlite::Sqlite;
 use serde_json::json;
 use wire::codec::{Back, Front};
 use wire::envelope::Envelope;
@@ -48,6 +53,7 @@ const PIECES: &[Named] = &[
     ("price", OFTEN, || often(price())),
     ("record-encode", OFTEN, || often(record_encode())),
     ("record-decode", OFTEN, || often(record_decode())),
+    ("load", LOADED, load),
     ("exchange", 1, exchange),
     ("relay-event", EVENTS, relay_event),
 ];
@@ -57,6 +63,9 @@ const EVENTS: u64 = 500;
 /// What is small is done so often in one call: else what making it ready takes, which differs by some thousand instructions
 /// from run to run (tables with hashes of their own), would look like a difference of the piece.
 const OFTEN: u64 = 50;
+
+/// Records that are loaded from the journal at once.
+const LOADED: u64 = 50;
 
 fn often(mut piece: Piece) -> Piece {
     Box::new(move || (0..OFTEN).for_each(|_| piece()))
@@ -242,6 +251,42 @@ fn record_decode() -> Piece {
     let mut bytes = Vec::new();
     ledger::sample::record(1).write_cbor(&mut bytes);
     Box::new(move || _ = black_box(Record::from_cbor(black_box(&bytes))))
+}
+
+/// What other threads do for a record: it is handed over to the journal, and goes from there into a store in a temporary
+/// folder. Each call has records of its own, since those that are known are left alone.
+fn load() -> Piece {
+    let folder = Scratch::new();
+    let mut writer = Sqlite::new(folder.0.join("ledger.db")).writer().expect("a store can be made");
+    let mut next = 0;
+    Box::new(move || {
+        let options = JournalOptions { ballast_bytes: 0, ..JournalOptions::new(folder.0.join("journal")) };
+        let journal = Journal::open(options).expect("a journal can be opened");
+        let acks: Vec<_> = (next..next + LOADED).map(|n| journal.finish(ledger::sample::record(n))).collect();
+        acks.into_iter().for_each(|ack| _ = ack.wait().expect("the journal takes it"));
+        journal.close();
+        drop(journal);
+        let counts = catch_up(&mut *writer, &folder.0.join("journal")).expect("what was written can be loaded");
+        assert_eq!(counts.new, LOADED);
+        next += LOADED;
+    })
+}
+
+/// A folder of this process that goes with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("cco-count-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
+        Self(folder)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A small request and its answer, from head to record.

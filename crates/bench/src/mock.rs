@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -16,7 +17,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::Fault;
-use crate::plan::{HEADER, Plan, now};
+use crate::plan::{HEADER, Plan, Trouble, now};
+
+/// Where the mock says how many requests it has seen; asking that is none.
+pub(crate) const SEEN_PATH: &str = "/bench/seen";
+/// Requests that came whole.
+static SEEN: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -92,8 +98,35 @@ async fn answer(mut stream: impl Stream) -> io::Result<()> {
                 }
             }
         }
+        if head.path() == SEEN_PATH {
+            answered(&mut out, 200, &SEEN.load(Ordering::Relaxed).to_string());
+            return send(&mut stream, &out).await;
+        }
+        SEEN.fetch_add(1, Ordering::Relaxed);
         // Where a gateway translates, it writes a head of its own: of the client's it keeps the name alone.
-        let plan = Plan::from_value(head.get(HEADER).or(head.get("user-agent")).unwrap_or_default());
+        let wanted = head.get(HEADER).or(head.get("user-agent")).unwrap_or_default();
+        if let Some(trouble) = Trouble::from_value(wanted) {
+            match trouble {
+                Trouble::Refused(status) => {
+                    answered(&mut out, status, r#"{"type":"error","error":{"type":"api_error","message":"no"}}"#);
+                    send(&mut stream, &out).await?;
+                    out.clear();
+                    continue;
+                }
+                Trouble::Cut => {
+                    write::status_line(&mut out, 200, b"OK");
+                    write::field(&mut out, b"content-type", b"text/event-stream; charset=utf-8");
+                    write::field(&mut out, b"transfer-encoding", b"chunked");
+                    out.put_slice(b"\r\n");
+                    chunk(&mut out, START);
+                    return send(&mut stream, &out).await;
+                }
+                Trouble::Closed => return Ok(()),
+                // Until who asked has enough of it.
+                Trouble::Never => return more(&mut stream, &mut input).await.map(|_| ()),
+            }
+        }
+        let plan = Plan::from_value(wanted);
         if head.path() == "/v1/chat/completions" {
             chat(&mut stream, &mut out, plan).await?;
         } else if plan.events == 0 {
@@ -139,6 +172,17 @@ fn chunk(out: &mut BytesMut, payload: &[u8]) {
     out.put_slice(write::CHUNK_END);
 }
 
+const START: &[u8] = b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_bench\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-bench-1\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":128,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+
+/// An answer without anything around it.
+fn answered(out: &mut BytesMut, status: u16, body: &str) {
+    write::status_line(out, status, b"");
+    write::field(out, b"content-type", b"application/json");
+    write::content_length(out, body.len() as u64);
+    out.put_slice(b"\r\n");
+    out.put_slice(body.as_bytes());
+}
+
 async fn streamed(stream: &mut impl Stream, out: &mut BytesMut, plan: Plan) -> io::Result<()> {
     write::status_line(out, 200, b"OK");
     write::field(out, b"content-type", b"text/event-stream; charset=utf-8");
@@ -146,7 +190,7 @@ async fn streamed(stream: &mut impl Stream, out: &mut BytesMut, plan: Plan) -> i
     write::field(out, b"request-id", b"req_bench");
     write::field(out, b"transfer-encoding", b"chunked");
     out.put_slice(b"\r\n");
-    chunk(out, b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_bench\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude-bench-1\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":128,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n");
+    chunk(out, START);
     send(stream, out).await?;
     let every = Duration::from_millis(plan.delay.max(1));
     let mut ticks = (plan.delay > 0).then(|| interval_at(Instant::now() + every, every));

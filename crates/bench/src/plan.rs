@@ -42,6 +42,43 @@ impl Plan {
     }
 }
 
+/// What goes wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It is refused with this status.
+    Refused(u16),
+    /// The connection closes in the middle of a stream.
+    Cut,
+    /// The connection closes before there is an answer.
+    Closed,
+    /// There is never an answer.
+    Never,
+}
+
+impl Trouble {
+    /// As the header's value.
+    pub(crate) fn to_value(self) -> String {
+        match self {
+            Self::Refused(status) => format!("f={status}"),
+            Self::Cut => "f=1".into(),
+            Self::Closed => "f=2".into(),
+            Self::Never => "f=3".into(),
+        }
+    }
+
+    /// From the header's value, where it says so.
+    pub(crate) fn from_value(value: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok()?;
+        match text.split(',').find_map(|part| part.trim().strip_prefix("f="))?.parse().ok()? {
+            1 => Some(Self::Cut),
+            2 => Some(Self::Closed),
+            3 => Some(Self::Never),
+            status @ 400..=599 => Some(Self::Refused(status)),
+            _ => None,
+        }
+    }
+}
+
 /// Nanoseconds of a clock that all processes of the machine share.
 pub(crate) fn now() -> u64 {
     let time = clock_gettime(ClockId::Monotonic);
@@ -51,6 +88,14 @@ pub(crate) fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_is_read_as_it_was_written() {
+        for trouble in [Trouble::Refused(529), Trouble::Cut, Trouble::Closed, Trouble::Never] {
+            assert_eq!(Trouble::from_value(trouble.to_value().as_bytes()), Some(trouble));
+        }
+        assert_eq!([Trouble::from_value(b"n=1,e=2,d=3"), Trouble::from_value(b"f=99")], [None, None]);
+    }
 
     #[test]
     fn a_plan_is_read_as_it_was_written() {

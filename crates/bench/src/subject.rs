@@ -220,7 +220,7 @@ pub(crate) fn bodies(gateway: SocketAddr) -> Result<Value, Fault> {
 }
 
 /// The sum of a counter over all of its labels; `None`: it is not on the page.
-fn counted(page: &str, name: &str) -> Option<u64> {
+pub(crate) fn counted(page: &str, name: &str) -> Option<u64> {
     let samples = page.lines().filter_map(|line| {
         let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
         rest.rsplit_once(' ')?.1.trim().parse::<f64>().ok()

@@ -8,8 +8,14 @@ use std::time::Duration;
 
 use crate::{Fault, Places, shell};
 
-/// What was counted when somebody last looked, a line a piece: name, instructions, allocations of one.
+/// What was counted when somebody last looked, a line a piece: name, instructions, allocations of one; behind
+/// [`CALLS`], name, system calls for the data, all system calls of one.
 const BASELINE: &str = "crates/bench/guard.txt";
+/// What the names of loads begin with whose system calls are counted.
+const CALLS: &str = "calls-";
+/// All calls of a load: with those by which threads wait and wake each other, which depends on who is running just
+/// then, and those of the start.
+const MORE_CALLS: f64 = 1.30;
 /// A piece may cost so much more than that before it is a failure.
 const MORE: f64 = 1.10;
 /// Allocations are few: less than this is no change.
@@ -26,6 +32,14 @@ struct Cost {
     allocations: f64,
 }
 
+/// System calls of a request or of an event.
+#[derive(Debug, Clone, PartialEq)]
+struct Calls {
+    name: String,
+    data: f64,
+    all: f64,
+}
+
 /// `cargo xtask guard [--write]`
 pub(crate) fn guard<'a>(mut words: impl Iterator<Item = &'a str>, usage: &str) -> Result<ExitCode, Fault> {
     let write = match words.next() {
@@ -35,10 +49,17 @@ pub(crate) fn guard<'a>(mut words: impl Iterator<Item = &'a str>, usage: &str) -
     };
     let places = Places::find()?;
     if write {
-        let text: String = count(&places)?.iter().fold(String::new(), |mut text, cost| {
+        let mut text: String = count(&places)?.iter().fold(String::new(), |mut text, cost| {
             let _ = writeln!(text, "{} {:.0} {:.2}", cost.name, cost.instructions, cost.allocations);
             text
         });
+        let (calls, fault) = calls(&places)?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        for Calls { name, data, all } in calls {
+            let _ = writeln!(text, "{CALLS}{name} {data:.2} {all:.2}");
+        }
         std::fs::write(places.root.join(BASELINE), &text).map_err(|why| format!("`{BASELINE}`: {why}"))?;
         print!("{text}");
         return Ok(ExitCode::SUCCESS);
@@ -51,7 +72,9 @@ pub(crate) fn guard<'a>(mut words: impl Iterator<Item = &'a str>, usage: &str) -
 /// Counts, prints the table, and says what costs too much.
 pub(crate) fn check(places: &Places) -> Result<Vec<String>, Fault> {
     let text = std::fs::read_to_string(places.root.join(BASELINE)).map_err(|why| format!("`{BASELINE}`: {why}"))?;
-    let known = text.lines().map(line).collect::<Result<Vec<_>, _>>()?;
+    let (calls_known, known): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with(CALLS));
+    let known = known.into_iter().map(line).collect::<Result<Vec<_>, _>>()?;
+    let calls_known = calls_known.into_iter().map(calls_line).collect::<Result<Vec<_>, _>>()?;
     let counted = count(places)?;
     println!("{:<18}{:>14}{:>9}{:>12}", "one of", "instructions", "before", "allocations");
     for cost in &counted {
@@ -60,19 +83,66 @@ pub(crate) fn check(places: &Places) -> Result<Vec<String>, Fault> {
         println!("{:<18}{:>14.0}{before:>9}{:>12.2}", cost.name, cost.instructions, cost.allocations);
     }
     let mut faults = judge(&known, &counted);
-    faults.extend(calls(places)?);
+    let (calls_counted, fault) = calls(places)?;
+    println!("{:<18}{:>14}{:>9}{:>12}{:>9}", "calls of one", "for its data", "before", "all", "before");
+    for now in &calls_counted {
+        let before = calls_known.iter().find(|known| known.name == now.name);
+        let before =
+            before.map_or(["new".into(), "new".into()], |known| [known.data, known.all].map(|n| format!("{n:.2}")));
+        println!("{:<18}{:>14.2}{:>9}{:>12.2}{:>9}", now.name, now.data, before[0], now.all, before[1]);
+    }
+    faults.extend(fault);
+    faults.extend(judge_calls(&calls_known, &calls_counted));
     Ok(faults)
 }
 
-/// Counts the system calls of a request and of an event with the real program, and says what is too much.
-fn calls(places: &Places) -> Result<Option<Fault>, Fault> {
+/// Counts the system calls of a request and of an event with the real program, and says what must not be, whatever they
+/// were before.
+fn calls(places: &Places) -> Result<(Vec<Calls>, Option<Fault>), Fault> {
     // How it is optimized makes no difference to what is counted here.
     shell::build(places, &["--package", "cco"])?;
     let mut run = Command::new(places.target.join("release/bench"));
     run.arg("calls").arg("--cco").arg(places.target.join("debug/cco")).arg("--out").arg(places.target.join("calls"));
     let ended = shell::run(&mut run, CALLS_LIMIT)?;
     let why = || ended.lines.iter().find_map(|line| line.strip_prefix("bench: ")).unwrap_or("`bench calls` failed");
-    Ok((!ended.status.success()).then(|| why().to_owned()))
+    let fault = (!ended.status.success()).then(|| why().to_owned());
+    Ok((ended.lines.iter().filter_map(|line| calls_row(line)).collect(), fault))
+}
+
+/// A row of the table that `bench calls` prints: name, calls for the data, changes of what is waited for, all calls,
+/// delays.
+fn calls_row(row: &str) -> Option<Calls> {
+    let words: Vec<&str> = row.split_ascii_whitespace().collect();
+    let [name, data, _, all, ..] = words[..] else { return None };
+    Some(Calls { name: name.into(), data: data.parse().ok()?, all: all.parse().ok()? })
+}
+
+/// The same as the baseline has it.
+fn calls_line(text: &str) -> Result<Calls, Fault> {
+    let Cost { name, instructions: data, allocations: all } = line(text)?;
+    Ok(Calls { name: name.trim_start_matches(CALLS).into(), data, all })
+}
+
+/// What takes more calls than it did, and what is not counted any more.
+fn judge_calls(known: &[Calls], counted: &[Calls]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for before in known {
+        let Some(now) = counted.iter().find(|now| now.name == before.name) else {
+            faults.push(format!("`{CALLS}{}` is in `{BASELINE}` and is not counted", before.name));
+            continue;
+        };
+        for (of, was, is, more) in
+            [("data", before.data, now.data, MORE), ("everything", before.all, now.all, MORE_CALLS)]
+        {
+            if is > was * more {
+                faults.push(format!("one {} takes {is:.2} calls for {of}, and took {was:.2}", now.name));
+            }
+        }
+    }
+    for now in counted.iter().filter(|now| !known.iter().any(|known| known.name == now.name)) {
+        faults.push(format!("`{CALLS}{}` is not in `{BASELINE}`: `cargo xtask guard --write`", now.name));
+    }
+    faults
 }
 
 fn change(now: &Cost, before: &Cost) -> f64 {
@@ -181,5 +251,25 @@ mod tests {
         let faults = judge(&[cost("a", 1.0, 0.0)], &[cost("b", 1.0, 0.0)]);
         assert!(faults[0].contains("`a` is in") && faults[1].contains("`b` is not in"), "{faults:?}");
         assert!(line("a 1 2").is_ok() && line("a 1").is_err() && line("a x 2").is_err());
+    }
+
+    #[test]
+    fn calls_have_a_margin_for_their_data_and_a_wider_one_for_all() {
+        let calls = |data: f64, all: f64| Calls { name: "event".into(), data, all };
+        let known = [calls_line("calls-event 2.00 10.00").unwrap()];
+        assert_eq!(known, [calls(2.0, 10.0)]);
+        assert_eq!(judge_calls(&known, &[calls(2.19, 12.9)]), Vec::<String>::new());
+        let faults = judge_calls(&known, &[calls(2.3, 13.1)]);
+        assert!(faults[0].contains("2.30 calls for data") && faults[1].contains("13.10 calls for every"), "{faults:?}");
+        assert!(judge_calls(&known, &[])[0].contains("is not counted"));
+        assert!(judge_calls(&[], &known)[0].contains("is not in"));
+    }
+
+    #[test]
+    fn the_table_of_calls_is_read_and_its_head_is_not() {
+        let row = calls_row("event         2.00      0.00    9.50      0.40      1.20");
+        assert_eq!(row, Some(Calls { name: "event".into(), data: 2.0, all: 9.5 }));
+        assert_eq!(calls_row("one           data  interest     all delay p50    p99 ms"), None);
+        assert_eq!(calls_row("bench: one event takes 3 calls"), None);
     }
 }
