@@ -15,7 +15,7 @@ use crate::records;
 use crate::rows::{ALONE, LOADS, Load};
 use crate::soak;
 use crate::subject::{Places, Site, Subject, bodies, ensure_nginx, start};
-use crate::table::table;
+use crate::table::{CANNOT_JUDGE, NOT_MEASURED, table};
 
 /// The core of mock and load, and that of the gateway under test.
 const THEIRS: &str = "0";
@@ -119,9 +119,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
             FOREIGN * 100.0
         );
     }
-    let faulty = rows.iter().filter(|row| row["errors"].as_u64() > Some(0) || row["incomplete"].as_u64() > Some(0));
-    for row in faulty {
-        println!("errors: {} {}: {}", row["load"], row["subject"], row["first_error"]);
+    let noisy = named(&data, CANNOT_JUDGE);
+    if !noisy.is_empty() {
+        println!("{CANNOT_JUDGE}, since equals differed too much: {}", noisy.join("; "));
     }
     for row in rows.iter().filter(|row| row["bodies"].is_object()) {
         let bodies = &row["bodies"];
@@ -147,9 +147,34 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     fs::write(&file, serde_json::to_string_pretty(&all)?)?;
     println!("all figures: {}", file.display());
     // Everything is measured and written first; whoever runs this in a script learns of it all the same.
-    let missed =
+    let mut missed =
         missed(all["rows"].as_array().map_or(&[], Vec::as_slice), all["records"].as_array().map_or(&[], Vec::as_slice));
+    missed.extend(named(&all["table"], NOT_MEASURED).iter().map(|title| format!("{title}: {NOT_MEASURED}")));
     if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
+}
+
+/// The figures of which the table says this.
+fn named<'a>(table: &'a Value, verdict: &str) -> Vec<&'a str> {
+    let lines = table.as_array().into_iter().flatten().filter(|line| line["verdict"] == verdict);
+    lines.filter_map(|line| line["figure"].as_str()).collect()
+}
+
+/// Why what was measured cannot count.
+fn fault(row: &Value) -> Option<String> {
+    // Only loads have requests; starts and waits have values or fail.
+    let n = |name: &str| row[name].as_u64();
+    let requests = n("requests")?;
+    let is_watched = row["subject"] != Subject::Direct.name();
+    let why = match (n("errors"), n("incomplete")) {
+        (Some(errors @ 1..), _) => format!("{errors} errors, the first one: {}", row["first_error"]),
+        (_, Some(incomplete @ 1..)) => format!("{incomplete} streams were incomplete"),
+        _ if requests + n("events").unwrap_or(0) == 0 => "nothing was answered".to_owned(),
+        _ if is_watched && !row["cpu_us"].as_f64().is_some_and(|n| n > 0.0) => {
+            "a watched process has ended, or used no CPU".to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!("{}, {}, round {}: {why}", row["load"], row["subject"], row["round"]))
 }
 
 /// What is not as it must be: bodies that were not kept, records that were refused, questions that took too long.
@@ -168,7 +193,7 @@ fn missed(rows: &[Value], of_records: &[Value]) -> Vec<String> {
             format!("`cco {}` took {ms:.0} ms, the limit is {limit:.0} ms", row["command"].as_str().unwrap_or_default())
         })
     });
-    skipped.chain(of_records).collect()
+    rows.iter().filter_map(fault).chain(skipped).chain(of_records).collect()
 }
 
 /// Starts a mock; its address is the first line that it prints.
@@ -351,6 +376,28 @@ fn machine() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_ended_or_failed_is_missed_by_its_name() {
+        let row = |cpu: Value, requests: u64, errors: u64, incomplete: u64| {
+            json!({ "load": "small", "subject": "cco", "round": 2, "cpu_us": cpu, "requests": requests, "events": 0,
+                    "errors": errors, "incomplete": incomplete, "first_error": "refused" })
+        };
+        assert_eq!(missed(&[row(json!(5.0), 9, 0, 0)], &[]), [""; 0]);
+        for (bad, why) in [
+            (row(json!(5.0), 9, 1, 0), "1 errors"),
+            (row(json!(5.0), 9, 0, 3), "3 streams"),
+            (row(json!(5.0), 0, 0, 0), "nothing was answered"),
+            (row(json!(0.0), 9, 0, 0), "has ended"),
+            (row(Value::Null, 9, 0, 0), "has ended"),
+        ] {
+            let missed = missed(&[bad], &[]);
+            assert!(missed[0].starts_with("\"small\", \"cco\", round 2: ") && missed[0].contains(why), "{missed:?}");
+        }
+        let mut direct = row(json!(0.0), 9, 0, 0);
+        direct["subject"] = "direct".into();
+        assert_eq!(fault(&direct), None);
+    }
 
     #[test]
     fn what_was_skipped_or_took_too_long_is_missed_and_nothing_else() {
