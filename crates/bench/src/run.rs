@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +13,7 @@ use crate::process::{Running, used};
 use crate::records;
 use crate::rows::{ALONE, LOADS, Load};
 use crate::soak;
-use crate::subject::{Places, Site, Subject, bodies, ensure_nginx, start};
+use crate::subject::{Peers, Places, Site, Subject, bodies, ensure_nginx, start};
 use crate::table::{CANNOT_JUDGE, NOT_MEASURED, table};
 
 /// The core of mock and load, and that of the gateway under test.
@@ -36,12 +35,8 @@ pub(crate) struct Options {
     /// Only these loads
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
-    /// Folder into which npm has installed Portkey's gateway: measures it too
-    #[arg(long, requires = "litellm")]
-    portkey: Option<PathBuf>,
-    /// Virtual environment with LiteLLM's proxy: measures it too
-    #[arg(long, requires = "portkey")]
-    litellm: Option<PathBuf>,
+    #[command(flatten)]
+    peers: Peers,
     /// How often a measurement is repeated at most while other programs use the machine
     #[arg(long, default_value_t = 4)]
     patience: u32,
@@ -54,7 +49,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 
 /// Measures, prints the table and writes all of it as JSON.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
-    let places = options.site.places(options.portkey.clone().zip(options.litellm.clone()))?;
+    let places = options.site.places(Some(options.peers.clone()))?;
     let nginx = ensure_nginx();
     match &nginx {
         Ok(version) => println!("{version}"),
@@ -71,8 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let mut rows = Vec::new();
     for round in 0..rounds {
         for load in LOADS.iter().filter(|load| wanted(load.name)) {
-            for subject in load.subjects.iter().copied().filter(|s| nginx.is_ok() || !s.is_nginx()) {
-                if subject.is_peer() && places.peers.is_none() {
+            for subject in load.subjects.iter().copied() {
+                if subject.is_peer() && places.peers.folder(subject).is_none() {
                     continue;
                 }
                 let (mock, address) = match subject {
@@ -83,31 +78,40 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
                 let (mock, address) = (mock, *address);
                 let (quick, patience) = (options.quick, options.patience);
                 let bench = Bench { me: &me, quick, patience, places: &places, mock, address };
-                let mut row = bench.measured(load, subject)?;
+                let measured = match &nginx {
+                    Err(why) if subject.is_nginx() => Err(why.as_str().into()),
+                    _ => bench.measured(load, subject),
+                };
+                let mut row = kept(measured, load.name, subject.name());
                 row["round"] = round.into();
-                println!("{}", in_short(&row));
+                if row["not_run"].is_null() {
+                    println!("{}", in_short(&row));
+                }
                 rows.push(row);
             }
         }
         let [waits, waves] = ALONE;
         if wanted(waits) {
-            let mut row = records::waits(&places)?;
+            let mut row = kept(records::waits(&places), waits, Subject::Cco.name());
             row["round"] = round.into();
             rows.push(row);
         }
         // Minutes, and no round is unlike another.
         if round == 0 && wanted(waves) && !options.quick {
-            let mut row = soak::waves(&me, &places, free.1)?;
+            let mut row = kept(soak::waves(&me, &places, free.1), waves, Subject::Cco.name());
             row["round"] = round.into();
             rows.push(row);
         }
     }
     let (mut of_records, [journal, queries]) = (Vec::new(), records::NAMES);
     if wanted(journal) {
-        of_records.push(records::journal(&places)?);
+        of_records.push(kept(records::journal(&places), journal, Subject::Cco.name()));
     }
     if wanted(queries) {
-        of_records.extend(records::queries(&places, options.quick)?);
+        match records::queries(&places, options.quick) {
+            Ok(rows) => of_records.extend(rows),
+            why => of_records.push(kept(why.map(Value::from), queries, Subject::Cco.name())),
+        }
     }
     let (text, data) = table(&rows);
     println!("\n{text}");
@@ -153,6 +157,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
 }
 
+/// What was measured, or the row that says why it was not: the rest is measured all the same.
+fn kept(measured: Result<Value, Fault>, load: &str, subject: &str) -> Value {
+    measured.unwrap_or_else(|why| {
+        println!("{load:>8} {subject:<20} not run: {why}");
+        json!({ "load": load, "subject": subject, "not_run": why.to_string() })
+    })
+}
+
 /// The figures of which the table says this.
 fn named<'a>(table: &'a Value, verdict: &str) -> Vec<&'a str> {
     let lines = table.as_array().into_iter().flatten().filter(|line| line["verdict"] == verdict);
@@ -161,6 +173,9 @@ fn named<'a>(table: &'a Value, verdict: &str) -> Vec<&'a str> {
 
 /// Why what was measured cannot count.
 fn fault(row: &Value) -> Option<String> {
+    if let Some(why) = row["not_run"].as_str() {
+        return Some(format!("{}, {}, round {}: not run: {why}", row["load"], row["subject"], row["round"]));
+    }
     // Only loads have requests; starts and waits have values or fail.
     let n = |name: &str| row[name].as_u64();
     let requests = n("requests")?;
@@ -185,6 +200,9 @@ fn missed(rows: &[Value], of_records: &[Value]) -> Vec<String> {
         (!all_kept).then(|| format!("{}, round {}: {skipped} bodies were skipped", row["load"], row["round"]))
     });
     let of_records = of_records.iter().filter_map(|row| {
+        if let Some(why) = row["not_run"].as_str() {
+            return Some(format!("{}: not run: {why}", row["load"]));
+        }
         if let Some(refused @ 1..) = row["refused"].as_u64() {
             return Some(format!("journal: {refused} records were refused"));
         }
@@ -397,6 +415,18 @@ mod tests {
         let mut direct = row(json!(0.0), 9, 0, 0);
         direct["subject"] = "direct".into();
         assert_eq!(fault(&direct), None);
+    }
+
+    #[test]
+    fn what_did_not_start_is_a_row_and_is_missed() {
+        let mut row = kept(Err("it does not answer".into()), "small", "Portkey");
+        row["round"] = 0.into();
+        let missed = missed(&[row.clone()], &[kept(Err("no room".into()), "journal", "cco")]);
+        assert_eq!(
+            missed,
+            [r#""small", "Portkey", round 0: not run: it does not answer"#, r#""journal": not run: no room"#]
+        );
+        assert_eq!(table(&[row]).1.as_array().map(Vec::len), Some(4), "three of ours, and that one");
     }
 
     #[test]
