@@ -7,6 +7,7 @@ use ledger::calendar::civil;
 use serde_json::Value;
 
 use crate::Fault;
+use crate::table::CANNOT_JUDGE;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -69,12 +70,12 @@ const LEFT: f64 = 460.0;
 const LINE: f64 = 24.0;
 /// Bars end here, however far beyond the limit they are.
 const MOST: f64 = 4.0;
-/// Milliseconds at the left and the right of the latencies, which grow tenfold from mark to mark.
+/// Microseconds at the left and the right of the latencies, which grow tenfold from mark to mark.
 const FROM_US: f64 = 10.0;
 const TO_US: f64 = 100_000.0;
 
 const STYLE: &str = "text{font:13px sans-serif;fill:#555}.name{text-anchor:end}.met{fill:#3a8f5c}.under{fill:#c99a2e}\
-    .over{fill:#b8503f}.goal{stroke:#3a8f5c}.limit{stroke:#b8503f}.mark{stroke:#999;stroke-dasharray:2 3}\
+    .over{fill:#b8503f}.noisy{fill:#999}.goal{stroke:#3a8f5c}.limit{stroke:#b8503f}.mark{stroke:#999;stroke-dasharray:2 3}\
     .direct{stroke:#999}.nginx{stroke:#3a6ea5}.cco{stroke:#b8503f}polyline,circle{fill:none;stroke-width:2}";
 
 /// The picture of a whole measurement.
@@ -88,7 +89,7 @@ pub(crate) fn svg(measured: &Value) -> String {
     title(
         &mut drawn,
         44.0,
-        "each figure divided by its goal: green is met, yellow is below what must not be exceeded (the red mark), red above",
+        "each figure divided by its goal: green is met, yellow is below what must not be exceeded (the red mark), red above, grey too noisy to judge",
     );
     // Other gateways have no goal of ours.
     for line in measured["table"].as_array().into_iter().flatten().filter(|line| line["goal"].is_number()) {
@@ -125,6 +126,8 @@ fn bar(drawn: &mut String, y: f64, line: &Value) {
     let wide = |n: f64| (n / goal).clamp(0.0, MOST) / MOST * (WIDTH - LEFT - 90.0);
     let kind = if word(line, "verdict").starts_with("goal met") {
         "met"
+    } else if word(line, "verdict") == CANNOT_JUDGE {
+        "noisy"
     } else if got <= limit {
         "under"
     } else {

@@ -69,8 +69,18 @@ pub(crate) fn machine_busy() -> u64 {
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Starts `command`, pinned to the cores given (all of them where there is none).
+    /// Starts `command`, pinned to the cores given (all of them where there is none). Its stdout is the caller's to read.
     pub(crate) fn start(command: &[String], cores: Option<&str>, stderr: Stdio) -> std::io::Result<Self> {
+        Self::start_to(command, cores, Stdio::piped(), stderr)
+    }
+
+    /// The same, with its stdout to wherever: a pipe that nobody reads would stop it after 64 KB.
+    pub(crate) fn start_to(
+        command: &[String],
+        cores: Option<&str>,
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> std::io::Result<Self> {
         let (program, args) = command.split_first().expect("a command has a program");
         let mut it = match cores {
             Some(cores) => {
@@ -80,7 +90,7 @@ impl Running {
             }
             None => Command::new(program),
         };
-        let child = it.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
+        let child = it.args(args).stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn()?;
         Ok(Self(child))
     }
 

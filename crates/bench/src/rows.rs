@@ -185,17 +185,21 @@ const fn peer(title: &'static str, of: Subject) -> Figure {
 }
 
 fn per(row: &Value, of: &str) -> Option<f64> {
-    let n = row[of].as_f64().filter(|n| *n > 0.0)?;
-    Some(row["cpu_us"].as_f64()? / n)
+    Some(positive(&row["cpu_us"])? / positive(&row[of])?)
+}
+
+/// What is nothing, or less, was not measured: all figures are of something that takes time or room.
+fn positive(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|n| *n > 0.0)
 }
 
 const CPU_PER_REQUEST: (&str, fn(&Value) -> Option<f64>) = ("µs", |row| per(row, "requests"));
 const CPU_PER_EVENT: (&str, fn(&Value) -> Option<f64>) = ("µs", |row| per(row, "events"));
-const LATENCY: (&str, fn(&Value) -> Option<f64>) = ("µs", |row| row["latency_us"]["p50"].as_f64());
-const DELAY: (&str, fn(&Value) -> Option<f64>) = ("µs", |row| row["delay_us"]["p50"].as_f64());
-const PEAK: (&str, fn(&Value) -> Option<f64>) = ("MB", |row| Some(row["rss_kb"]["peak"].as_f64()? / 1024.0));
-const IDLE: (&str, fn(&Value) -> Option<f64>) = ("MB", |row| Some(row["idle_kb"].as_f64()? / 1024.0));
-const START: (&str, fn(&Value) -> Option<f64>) = ("ms", |row| row["start_ms"].as_f64());
+const LATENCY: (&str, fn(&Value) -> Option<f64>) = ("µs", |row| positive(&row["latency_us"]["p50"]));
+const DELAY: (&str, fn(&Value) -> Option<f64>) = ("µs", |row| positive(&row["delay_us"]["p50"]));
+const PEAK: (&str, fn(&Value) -> Option<f64>) = ("MB", |row| Some(positive(&row["rss_kb"]["peak"])? / 1024.0));
+const IDLE: (&str, fn(&Value) -> Option<f64>) = ("MB", |row| Some(positive(&row["idle_kb"])? / 1024.0));
+const START: (&str, fn(&Value) -> Option<f64>) = ("ms", |row| positive(&row["start_ms"]));
 
 pub(crate) const FIGURES: &[Figure] = &[
     to_nginx("CPU per small request", "small", CPU_PER_REQUEST, Compare::Ratio, (1.0, 1.25)),
@@ -268,11 +272,11 @@ pub(crate) const FIGURES: &[Figure] = &[
         "memory after three waves of 9,000 idle streams, to one",
         "waves",
         "×",
-        |row| row["growth"].as_f64(),
+        |row| positive(&row["growth"]),
         (1.0, 1.15),
     ),
-    alone("wait for the journal, p50", "waits", "µs", |row| row["p50_us"].as_f64(), (30.0, 100.0)),
-    alone("wait for the journal, p99", "waits", "µs", |row| row["p99_us"].as_f64(), (1000.0, 5000.0)),
+    alone("wait for the journal, p50", "waits", "µs", |row| positive(&row["p50_us"]), (30.0, 100.0)),
+    alone("wait for the journal, p99", "waits", "µs", |row| positive(&row["p99_us"]), (1000.0, 5000.0)),
     to_nginx("start to first answer", "start", START, Compare::Figure, (20.0, 60.0)),
     Figure {
         title: "CPU per request, two workers to one",
@@ -304,6 +308,15 @@ mod tests {
             }
             assert!(figure.compare != Compare::Added || load.subjects.contains(&Direct), "{}", figure.title);
             assert!(figure.goal <= figure.limit);
+        }
+    }
+
+    #[test]
+    fn what_is_nothing_was_not_measured() {
+        let row = |cpu: Value, requests: u64| serde_json::json!({ "cpu_us": cpu, "requests": requests });
+        assert_eq!(per(&row(30.into(), 2), "requests"), Some(15.0));
+        for none in [row(0.into(), 2), row(Value::Null, 2), row(30.into(), 0), row((-1).into(), 2)] {
+            assert_eq!(per(&none, "requests"), None, "{none}");
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +13,8 @@ use crate::process::{Running, used};
 use crate::records;
 use crate::rows::{ALONE, LOADS, Load};
 use crate::soak;
-use crate::subject::{Places, Site, Subject, bodies, ensure_nginx, start};
-use crate::table::table;
+use crate::subject::{Peers, Places, Site, Subject, bodies, ensure_nginx, start};
+use crate::table::{CANNOT_JUDGE, NOT_MEASURED, table};
 
 /// The core of mock and load, and that of the gateway under test.
 const THEIRS: &str = "0";
@@ -36,12 +35,8 @@ pub(crate) struct Options {
     /// Only these loads
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
-    /// Folder into which npm has installed Portkey's gateway: measures it too
-    #[arg(long, requires = "litellm")]
-    portkey: Option<PathBuf>,
-    /// Virtual environment with LiteLLM's proxy: measures it too
-    #[arg(long, requires = "portkey")]
-    litellm: Option<PathBuf>,
+    #[command(flatten)]
+    peers: Peers,
     /// How often a measurement is repeated at most while other programs use the machine
     #[arg(long, default_value_t = 4)]
     patience: u32,
@@ -54,7 +49,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 
 /// Measures, prints the table and writes all of it as JSON.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
-    let places = options.site.places(options.portkey.clone().zip(options.litellm.clone()))?;
+    let places = options.site.places(Some(options.peers.clone()))?;
     let nginx = ensure_nginx();
     match &nginx {
         Ok(version) => println!("{version}"),
@@ -71,8 +66,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let mut rows = Vec::new();
     for round in 0..rounds {
         for load in LOADS.iter().filter(|load| wanted(load.name)) {
-            for subject in load.subjects.iter().copied().filter(|s| nginx.is_ok() || !s.is_nginx()) {
-                if subject.is_peer() && places.peers.is_none() {
+            for subject in load.subjects.iter().copied() {
+                if subject.is_peer() && places.peers.folder(subject).is_none() {
                     continue;
                 }
                 let (mock, address) = match subject {
@@ -83,31 +78,40 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
                 let (mock, address) = (mock, *address);
                 let (quick, patience) = (options.quick, options.patience);
                 let bench = Bench { me: &me, quick, patience, places: &places, mock, address };
-                let mut row = bench.measured(load, subject)?;
+                let measured = match &nginx {
+                    Err(why) if subject.is_nginx() => Err(why.as_str().into()),
+                    _ => bench.measured(load, subject),
+                };
+                let mut row = kept(measured, load.name, subject.name());
                 row["round"] = round.into();
-                println!("{}", in_short(&row));
+                if row["not_run"].is_null() {
+                    println!("{}", in_short(&row));
+                }
                 rows.push(row);
             }
         }
         let [waits, waves] = ALONE;
         if wanted(waits) {
-            let mut row = records::waits(&places)?;
+            let mut row = kept(records::waits(&places), waits, Subject::Cco.name());
             row["round"] = round.into();
             rows.push(row);
         }
         // Minutes, and no round is unlike another.
         if round == 0 && wanted(waves) && !options.quick {
-            let mut row = soak::waves(&me, &places, free.1)?;
+            let mut row = kept(soak::waves(&me, &places, free.1), waves, Subject::Cco.name());
             row["round"] = round.into();
             rows.push(row);
         }
     }
     let (mut of_records, [journal, queries]) = (Vec::new(), records::NAMES);
     if wanted(journal) {
-        of_records.push(records::journal(&places)?);
+        of_records.push(kept(records::journal(&places), journal, Subject::Cco.name()));
     }
     if wanted(queries) {
-        of_records.extend(records::queries(&places, options.quick)?);
+        match records::queries(&places, options.quick) {
+            Ok(rows) => of_records.extend(rows),
+            why => of_records.push(kept(why.map(Value::from), queries, Subject::Cco.name())),
+        }
     }
     let (text, data) = table(&rows);
     println!("\n{text}");
@@ -119,9 +123,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
             FOREIGN * 100.0
         );
     }
-    let faulty = rows.iter().filter(|row| row["errors"].as_u64() > Some(0) || row["incomplete"].as_u64() > Some(0));
-    for row in faulty {
-        println!("errors: {} {}: {}", row["load"], row["subject"], row["first_error"]);
+    let noisy = named(&data, CANNOT_JUDGE);
+    if !noisy.is_empty() {
+        println!("{CANNOT_JUDGE}, since equals differed too much: {}", noisy.join("; "));
     }
     for row in rows.iter().filter(|row| row["bodies"].is_object()) {
         let bodies = &row["bodies"];
@@ -147,9 +151,45 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     fs::write(&file, serde_json::to_string_pretty(&all)?)?;
     println!("all figures: {}", file.display());
     // Everything is measured and written first; whoever runs this in a script learns of it all the same.
-    let missed =
+    let mut missed =
         missed(all["rows"].as_array().map_or(&[], Vec::as_slice), all["records"].as_array().map_or(&[], Vec::as_slice));
+    missed.extend(named(&all["table"], NOT_MEASURED).iter().map(|title| format!("{title}: {NOT_MEASURED}")));
     if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
+}
+
+/// What was measured, or the row that says why it was not: the rest is measured all the same.
+fn kept(measured: Result<Value, Fault>, load: &str, subject: &str) -> Value {
+    measured.unwrap_or_else(|why| {
+        println!("{load:>8} {subject:<20} not run: {why}");
+        json!({ "load": load, "subject": subject, "not_run": why.to_string() })
+    })
+}
+
+/// The figures of which the table says this.
+fn named<'a>(table: &'a Value, verdict: &str) -> Vec<&'a str> {
+    let lines = table.as_array().into_iter().flatten().filter(|line| line["verdict"] == verdict);
+    lines.filter_map(|line| line["figure"].as_str()).collect()
+}
+
+/// Why what was measured cannot count.
+fn fault(row: &Value) -> Option<String> {
+    if let Some(why) = row["not_run"].as_str() {
+        return Some(format!("{}, {}, round {}: not run: {why}", row["load"], row["subject"], row["round"]));
+    }
+    // Only loads have requests; starts and waits have values or fail.
+    let n = |name: &str| row[name].as_u64();
+    let requests = n("requests")?;
+    let is_watched = row["subject"] != Subject::Direct.name();
+    let why = match (n("errors"), n("incomplete")) {
+        (Some(errors @ 1..), _) => format!("{errors} errors, the first one: {}", row["first_error"]),
+        (_, Some(incomplete @ 1..)) => format!("{incomplete} streams were incomplete"),
+        _ if requests + n("events").unwrap_or(0) == 0 => "nothing was answered".to_owned(),
+        _ if is_watched && !row["cpu_us"].as_f64().is_some_and(|n| n > 0.0) => {
+            "a watched process has ended, or used no CPU".to_owned()
+        }
+        _ => return None,
+    };
+    Some(format!("{}, {}, round {}: {why}", row["load"], row["subject"], row["round"]))
 }
 
 /// What is not as it must be: bodies that were not kept, records that were refused, questions that took too long.
@@ -160,6 +200,9 @@ fn missed(rows: &[Value], of_records: &[Value]) -> Vec<String> {
         (!all_kept).then(|| format!("{}, round {}: {skipped} bodies were skipped", row["load"], row["round"]))
     });
     let of_records = of_records.iter().filter_map(|row| {
+        if let Some(why) = row["not_run"].as_str() {
+            return Some(format!("{}: not run: {why}", row["load"]));
+        }
         if let Some(refused @ 1..) = row["refused"].as_u64() {
             return Some(format!("journal: {refused} records were refused"));
         }
@@ -168,7 +211,7 @@ fn missed(rows: &[Value], of_records: &[Value]) -> Vec<String> {
             format!("`cco {}` took {ms:.0} ms, the limit is {limit:.0} ms", row["command"].as_str().unwrap_or_default())
         })
     });
-    skipped.chain(of_records).collect()
+    rows.iter().filter_map(fault).chain(skipped).chain(of_records).collect()
 }
 
 /// Starts a mock; its address is the first line that it prints.
@@ -351,6 +394,40 @@ fn machine() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_ended_or_failed_is_missed_by_its_name() {
+        let row = |cpu: Value, requests: u64, errors: u64, incomplete: u64| {
+            json!({ "load": "small", "subject": "cco", "round": 2, "cpu_us": cpu, "requests": requests, "events": 0,
+                    "errors": errors, "incomplete": incomplete, "first_error": "refused" })
+        };
+        assert_eq!(missed(&[row(json!(5.0), 9, 0, 0)], &[]), [""; 0]);
+        for (bad, why) in [
+            (row(json!(5.0), 9, 1, 0), "1 errors"),
+            (row(json!(5.0), 9, 0, 3), "3 streams"),
+            (row(json!(5.0), 0, 0, 0), "nothing was answered"),
+            (row(json!(0.0), 9, 0, 0), "has ended"),
+            (row(Value::Null, 9, 0, 0), "has ended"),
+        ] {
+            let missed = missed(&[bad], &[]);
+            assert!(missed[0].starts_with("\"small\", \"cco\", round 2: ") && missed[0].contains(why), "{missed:?}");
+        }
+        let mut direct = row(json!(0.0), 9, 0, 0);
+        direct["subject"] = "direct".into();
+        assert_eq!(fault(&direct), None);
+    }
+
+    #[test]
+    fn what_did_not_start_is_a_row_and_is_missed() {
+        let mut row = kept(Err("it does not answer".into()), "small", "Portkey");
+        row["round"] = 0.into();
+        let missed = missed(&[row.clone()], &[kept(Err("no room".into()), "journal", "cco")]);
+        assert_eq!(
+            missed,
+            [r#""small", "Portkey", round 0: not run: it does not answer"#, r#""journal": not run: no room"#]
+        );
+        assert_eq!(table(&[row]).1.as_array().map(Vec::len), Some(4), "three of ours, and that one");
+    }
 
     #[test]
     fn what_was_skipped_or_took_too_long_is_missed_and_nothing_else() {

@@ -131,10 +131,10 @@ pub(crate) struct Site {
 
 impl Site {
     /// Where things lie, with a folder for the gateways that is there. nginx changes its folder, so both are absolute.
-    pub(crate) fn places(&self, peers: Option<(PathBuf, PathBuf)>) -> Result<Places, Fault> {
+    pub(crate) fn places(&self, peers: Option<Peers>) -> Result<Places, Fault> {
         let scratch = self.out.join("scratch");
         fs::create_dir_all(&scratch)?;
-        Ok(Places { cco: self.cco.canonicalize()?, scratch: scratch.canonicalize()?, peers })
+        Ok(Places { cco: self.cco.canonicalize()?, scratch: scratch.canonicalize()?, peers: peers.unwrap_or_default() })
     }
 }
 
@@ -144,8 +144,29 @@ pub(crate) struct Places {
     pub(crate) cco: PathBuf,
     /// A folder that may be written, by nginx too.
     pub(crate) scratch: PathBuf,
-    /// The folders into which Portkey (npm) and LiteLLM (a virtual environment) are installed; `None`: not measured.
-    pub(crate) peers: Option<(PathBuf, PathBuf)>,
+    pub(crate) peers: Peers,
+}
+
+/// Where other gateways are installed; each is measured where its folder is given.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Peers {
+    /// Folder into which npm has installed Portkey's gateway: measures it too
+    #[arg(long)]
+    portkey: Option<PathBuf>,
+    /// Virtual environment with LiteLLM's proxy: measures it too
+    #[arg(long)]
+    litellm: Option<PathBuf>,
+}
+
+impl Peers {
+    /// The folder of this one; `None`: nobody asked for it, or it is none of them.
+    pub(crate) fn folder(&self, subject: Subject) -> Option<&Path> {
+        match subject {
+            Subject::Portkey => self.portkey.as_deref(),
+            Subject::LiteLlm => self.litellm.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 impl Places {
@@ -192,7 +213,12 @@ pub(crate) fn start(subject: Subject, places: &Places, mock: SocketAddr, core: &
     // As users do it: the log goes to a file.
     let log = File::create(places.scratch.join("gateway.log"))?;
     let begun = Instant::now();
-    let mut process = Running::start(&command, subject.is_pinned().then_some(core), Stdio::from(log))?;
+    let mut process = Running::start_to(
+        &command,
+        subject.is_pinned().then_some(core),
+        Stdio::from(log.try_clone()?),
+        Stdio::from(log),
+    )?;
     let answered = poll(patience, Duration::from_micros(200), || {
         let answered = answers(address, &headers);
         (answered || !matches!(process.0.try_wait(), Ok(None))).then_some(answered)
@@ -319,11 +345,11 @@ fn peer_command(
     listen: SocketAddr,
     mock: SocketAddr,
 ) -> std::io::Result<Vec<String>> {
-    let (node, python) = places.peers.as_ref().ok_or_else(|| std::io::Error::other("no other gateway is installed"))?;
+    let folder = places.peers.folder(subject).ok_or_else(|| std::io::Error::other("it is not installed"))?;
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
     let port = listen.port().to_string();
     if subject == Subject::Portkey {
-        let server = path(node.join("node_modules/@portkey-ai/gateway/build/start-server.js"));
+        let server = path(folder.join("node_modules/@portkey-ai/gateway/build/start-server.js"));
         return Ok(vec!["node".into(), server, "--headless".into(), format!("--port={port}")]);
     }
     let file = places.scratch.join("litellm.json");
@@ -333,7 +359,7 @@ fn peer_command(
     fs::write(&file, config.to_string())?;
     let mut command: Vec<String> =
         ["env", "LITELLM_TELEMETRY=False", "LITELLM_LOCAL_MODEL_COST_MAP=True"].map(String::from).into();
-    command.push(path(python.join("bin/litellm")));
+    command.push(path(folder.join("bin/litellm")));
     command.extend(["--config".into(), path(file), "--host".into(), "127.0.0.1".into(), "--port".into(), port]);
     Ok(command)
 }
@@ -375,7 +401,7 @@ pub(crate) fn ensure_nginx() -> Result<String, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("nginx is not installed (Debian: `apt-get install nginx-light`)".into());
     }
-    println!("installing nginx-light");
+    println!("nginx is not installed: installing it with `apt-get install nginx-light`, as root");
     let installed = Command::new("apt-get")
         .args(["install", "--yes", "--no-install-recommends", "nginx-light"])
         // It is not to be started as a service.

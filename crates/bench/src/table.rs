@@ -20,9 +20,7 @@ impl Spread {
         values.retain(|n| n.is_finite());
         values.sort_by(f64::total_cmp);
         let (low, high) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-        Some(Self { median, low, high })
+        Some(Self { median: middle(&values)?, low, high })
     }
 
     fn json(self) -> Value {
@@ -30,17 +28,33 @@ impl Spread {
     }
 }
 
+/// The median of what is sorted.
+fn middle(sorted: &[f64]) -> Option<f64> {
+    let n = sorted.len() / 2;
+    let high = *sorted.get(n)?;
+    Some(if sorted.len() % 2 == 1 { high } else { (sorted[n - 1] + high) / 2.0 })
+}
+
 /// One line of the table, computed.
 #[derive(Debug)]
 pub(crate) struct Line {
     figure: &'static Figure,
-    of: Spread,
+    of: Option<Spread>,
     to: Option<Spread>,
     direct: Option<Spread>,
     ratio: Option<Spread>,
     /// The second measurement of nginx divided by the first.
     equals: Option<Spread>,
+    /// How far these two are apart in the middle round, whichever is the larger.
+    noise: Option<f64>,
 }
+
+/// Where equals differ by more than this, a ratio to them says nothing.
+const TOO_NOISY: f64 = 1.2;
+/// Said of what was asked for and has no value: the run fails.
+pub(crate) const NOT_MEASURED: &str = "not measured";
+/// Said of what can be judged neither as met nor as missed.
+pub(crate) const CANNOT_JUDGE: &str = "too noisy to judge";
 
 /// Values by round of one subject.
 fn values(rows: &[Value], figure: &Figure, subject: Subject) -> BTreeMap<u64, f64> {
@@ -54,6 +68,12 @@ impl Line {
     fn of(figure: &'static Figure, rows: &[Value]) -> Option<Self> {
         let get = |subject| values(rows, figure, subject);
         let (of, first, again, direct) = (get(figure.of), get(figure.to), get(figure.again), get(Subject::Direct));
+        // What nobody asked for is not missed; another gateway is asked for by itself.
+        let is_its =
+            |row: &Value| row["load"] == figure.load && (!figure.of.is_peer() || row["subject"] == figure.of.name());
+        if !rows.iter().any(is_its) {
+            return None;
+        }
         let base = |round: &u64| match figure.compare {
             Compare::Added => direct.get(round).copied(),
             Compare::Ratio | Compare::Figure | Compare::More => Some(0.0),
@@ -61,44 +81,56 @@ impl Line {
         let ratio = of.iter().filter_map(|(round, n)| {
             let base = base(round)?;
             let to = (first.get(round)? + again.get(round)?) / 2.0;
-            Some(if figure.compare == Compare::More { n - to } else { (n - base) / (to - base) })
+            if figure.compare == Compare::More {
+                return Some(n - to);
+            }
+            // Who is as quick as no gateway at all was not measured well enough.
+            (*n > base && to > base).then(|| (n - base) / (to - base))
         });
+        let ratio: Vec<f64> = ratio.collect();
         let equals = first.iter().filter_map(|(round, n)| {
-            let base = base(round)?;
-            Some((again.get(round)? - base) / (n - base))
+            let (base, again) = (base(round)?, *again.get(round)?);
+            Some(if *n > base && again > base { (again - base) / (n - base) } else { f64::INFINITY })
         });
+        let equals: Vec<f64> = equals.collect();
+        let mut apart: Vec<f64> = equals.iter().map(|e| e.max(1.0 / e)).collect();
+        apart.sort_by(f64::total_cmp);
         let spread = |of: &BTreeMap<u64, f64>| Spread::of(of.values().copied().collect());
         let both = first.values().chain(again.values()).copied().collect();
         Some(Self {
             figure,
-            of: spread(&of)?,
+            of: spread(&of),
             to: Spread::of(both),
             // Where no process is watched there is no CPU to compare with.
             direct: spread(&direct).filter(|direct| direct.median > 0.0),
-            ratio: Spread::of(ratio.collect()),
-            equals: Spread::of(equals.collect()),
+            // A round that has none is not left out in silence.
+            ratio: Spread::of(ratio.clone()).filter(|_| ratio.len() == of.len()),
+            equals: Spread::of(equals),
+            noise: middle(&apart),
         })
     }
 
     /// What is held against the goal.
     fn judged(&self) -> Option<f64> {
         match self.figure.compare {
-            Compare::Figure => Some(self.of.median),
+            Compare::Figure => self.of.map(|of| of.median),
             Compare::Ratio | Compare::Added | Compare::More => self.ratio.map(|ratio| ratio.median),
         }
     }
 
     /// A goal is missed only beyond what equals differ by.
     fn verdict(&self) -> &'static str {
-        let Some(got) = self.judged() else { return "nothing to compare with" };
-        let noise = match (self.figure.compare, self.equals) {
-            (Compare::Figure | Compare::More, _) | (_, None) => 1.0,
-            (_, Some(equals)) if equals.low > 0.0 => equals.high.max(1.0 / equals.low).max(1.0),
-            (_, Some(equals)) => equals.high.max(1.0),
+        let Some(got) = self.judged() else { return NOT_MEASURED };
+        let noise = match self.figure.compare {
+            Compare::Figure | Compare::More => 1.0,
+            Compare::Ratio | Compare::Added => self.noise.unwrap_or(1.0),
         };
         let (goal, limit) = (self.figure.goal, self.figure.limit);
         if goal.is_infinite() {
             return "for comparison";
+        }
+        if noise > TOO_NOISY {
+            return CANNOT_JUDGE;
         }
         if got <= goal {
             "goal met"
@@ -122,12 +154,13 @@ impl Line {
             "unit": self.figure.unit,
             "goal": self.figure.goal,
             "limit": self.figure.limit,
-            "value": self.of.json(),
+            "value": self.of.map(Spread::json),
             "value_of_other": self.to.map(Spread::json),
             "direct": self.direct.map(Spread::json),
             "ratio": self.ratio.map(Spread::json),
             "judged": self.judged(),
             "equals": self.equals.map(Spread::json),
+            "noise": self.noise,
             "verdict": self.verdict(),
         })
     }
@@ -143,7 +176,7 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
     for line in &lines {
         let figure = line.figure;
         let number = |spread: Option<Spread>| {
-            spread.map_or("not run".to_owned(), |s| format!("{} {}", short(s.median), figure.unit))
+            spread.map_or(NOT_MEASURED.to_owned(), |s| format!("{} {}", short(s.median), figure.unit))
         };
         let ratio = |spread: Option<Spread>| {
             spread.map_or("–".to_owned(), |s| format!("{:.2} [{:.2}–{:.2}]", s.median, s.low, s.high))
@@ -161,7 +194,7 @@ pub(crate) fn table(rows: &[Value]) -> (String, Value) {
                 None if ALONE.contains(&figure.load) => "–".into(),
                 to => format!("{}: {}", figure.to.name(), number(to)),
             },
-            number(Some(line.of)),
+            number(line.of),
             ratio(line.ratio),
             ratio(line.equals),
             line.verdict().into(),
@@ -226,11 +259,36 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_in_the_table() {
+    fn more_rounds_make_no_goal_easier_and_equals_that_differ_are_not_judged() {
+        let rows = |again: [f64; 3]| -> Vec<Value> {
+            let of = |round: usize| [("nginx", 20.0), ("cco", 28.0), ("nginx again", again[round])];
+            let row = |round: usize, (subject, cpu): (&str, f64)| json!({ "load": "small", "subject": subject, "round": round, "cpu_us": cpu, "requests": 1 });
+            (0..3).flat_map(|round| of(round).map(|it| row(round, it))).collect()
+        };
+        let verdict = |again| Line::of(&FIGURES[0], &rows(again)).unwrap().verdict();
+        assert_eq!(verdict([20.0, 20.0, 40.0]), "OVER THE LIMIT", "one bad round is no excuse");
+        assert_eq!(verdict([20.0, 36.0, 11.0]), CANNOT_JUDGE);
+    }
+
+    #[test]
+    fn who_adds_nothing_or_ended_was_not_measured_and_stands_in_the_table() {
+        let row = |subject: &str, p50: f64| json!({ "load": "one", "subject": subject, "round": 0, "latency_us": { "p50": p50 } });
+        let with = |nginx: f64| [row("nginx", nginx), row("cco", 90.0), row("direct", 80.0), row("nginx again", nginx)];
+        let verdict = |rows: &[Value]| table(rows).1[0]["verdict"].clone();
+        assert_eq!(verdict(&with(100.0)), "goal met");
+        assert_eq!(verdict(&with(70.0)), NOT_MEASURED);
+        let ended = [json!({ "load": "small", "subject": "cco", "round": 0, "requests": 0, "cpu_us": 0.0 })];
+        let (text, data) = table(&ended);
+        assert_eq!((data.as_array().unwrap().len(), &data[0]["verdict"]), (3, &json!(NOT_MEASURED)));
+        assert!(text.contains(NOT_MEASURED));
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_in_the_table() {
         let (text, data) = table(&rows([20.0; 3]));
-        assert_eq!(data.as_array().unwrap().len(), 1);
+        assert_eq!(data.as_array().unwrap().len(), 3);
         assert!(text.contains("CPU per small request") && !text.contains("200 KB"));
         let without: Vec<Value> = rows([20.0; 3]).into_iter().filter(|row| row["subject"] == "cco").collect();
-        assert!(table(&without).0.contains("not run"));
+        assert!(table(&without).0.contains(NOT_MEASURED));
     }
 }
