@@ -116,10 +116,31 @@ struct Schedule {
     next: u64,
 }
 
+/// Open files beside the connections.
+const SPARE: u64 = 32;
+
+/// What of the options would measure nothing.
+fn wrong(options: &Options) -> Option<&'static str> {
+    match options {
+        Options { rate: Some(rate), .. } if !(*rate > 0.0 && rate.is_finite()) => Some("--rate is above 0"),
+        Options { conns: 0, .. } => Some("--conns is at least 1"),
+        Options { time: 0, .. } => Some("--time is at least 1"),
+        _ => None,
+    }
+}
+
 /// Runs one measurement and prints it.
 pub(crate) async fn run(options: Options) -> Result<(), Fault> {
     if !options.target.ip().is_loopback() {
         return Err("only loopback addresses are loaded".into());
+    }
+    if let Some(wrong) = wrong(&options) {
+        return Err(wrong.into());
+    }
+    if gateway::net::raise_nofile_limit() <= options.conns as u64 + SPARE {
+        return Err(
+            format!("this machine allows too few open files for {} connections (ulimit -n)", options.conns).into()
+        );
     }
     if options.unique && options.body < LEAST_UNIQUE {
         return Err(format!("--unique needs bodies of {LEAST_UNIQUE} bytes at least (--body)").into());

@@ -37,6 +37,7 @@ pub(crate) struct Options {
 /// Serves until it is killed. The first line on stdout is the address.
 pub(crate) async fn serve(options: Options) -> Result<(), Fault> {
     let tls = options.tls.as_deref().map(acceptor).transpose()?;
+    gateway::net::raise_nofile_limit();
     let listener = TcpListener::bind(options.listen).await?;
     println!("{}", listener.local_addr()?);
     loop {

@@ -94,7 +94,7 @@ pub(crate) const LOADS: &[Load] = &[
         what: "2,000 requests/s of 4 KB, each unlike all others, open loop",
         flags: Some("--conns 64 --rate 2000 --body 4000 --unique"),
         warmup: 0,
-        subjects: &[Nginx, Cco, CcoBodies, NginxAgain],
+        subjects: &[Nginx, Cco, CcoBodies, CcoAgain, NginxAgain],
     },
     Load {
         name: "lag",
@@ -216,6 +216,12 @@ pub(crate) const FIGURES: &[Figure] = &[
     Figure {
         of: CcoBodies,
         ..to_nginx("… more than nginx's, bodies kept", "bodies", CPU_PER_REQUEST, Compare::More, (40.0, 60.0))
+    },
+    Figure {
+        of: CcoBodies,
+        to: Cco,
+        again: CcoAgain,
+        ..to_nginx("… more than without them", "bodies", CPU_PER_REQUEST, Compare::More, (f64::INFINITY, f64::INFINITY))
     },
     to_nginx("CPU per request of 200 KB", "large", CPU_PER_REQUEST, Compare::Ratio, (0.75, 1.1)),
     to_nginx("CPU per event, as fast as they come", "fast", CPU_PER_EVENT, Compare::Ratio, (1.0, 1.3)),
