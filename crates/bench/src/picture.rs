@@ -29,6 +29,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
     let measured: Value = serde_json::from_slice(&std::fs::read(&options.measured)?)?;
     std::fs::write(&options.out, svg(&measured))?;
     if let Some(page) = &options.page {
+        if measured["quick"] == true || measured["only"].as_array().is_some_and(|only| !only.is_empty()) {
+            return Err("a page is written from a whole measurement: without --quick and --only".into());
+        }
         let text = std::fs::read_to_string(page)?;
         let text = written(&text, &measured).ok_or_else(|| format!("`{}` has no marks {MARKS:?}", page.display()))?;
         std::fs::write(page, text)?;

@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// About a minute, for a first look
     #[arg(long)]
     quick: bool,
+    /// Measure nothing: the options are looked at
+    #[arg(long, hide = true)]
+    only_look: bool,
     /// Only these loads
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
@@ -49,6 +52,9 @@ fn names() -> impl Iterator<Item = &'static str> {
 
 /// Measures, prints the table and writes all of it as JSON.
 pub(crate) fn run(options: &Options) -> Result<(), Fault> {
+    if options.only_look {
+        return Ok(());
+    }
     let places = options.site.places(Some(options.peers.clone()))?;
     let nginx = ensure_nginx();
     match &nginx {
@@ -142,6 +148,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Fault> {
         "nginx": nginx.unwrap_or_else(|why| why),
         "rounds": rounds,
         "quick": options.quick,
+        "only": options.only,
         "table": data,
         "text": text,
         "rows": rows,

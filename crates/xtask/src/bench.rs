@@ -16,8 +16,16 @@ pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode
     let bench = places.target.join("release/bench");
     let mut run = Command::new(&bench);
     run.arg("run");
-    let mut is_slow = false;
-    if !said("--help") {
+    let (mut is_slow, mut missing) = (false, Vec::new());
+    // Ours: the runner does not know it.
+    let own: Vec<&str> = words.iter().copied().filter(|word| *word != "--peers").collect();
+    if !said("--help") && !said("-h") {
+        // What is wrong with the words is said before minutes of building.
+        let mut look = Command::new(&bench);
+        look.args(["run", "--only-look", "--cco", ".", "--out", "."]).args(&own);
+        if !look.status().map_err(|e| format!("cannot run `bench`: {e}"))?.success() {
+            return Ok(ExitCode::FAILURE);
+        }
         // What a decision costs is measured without a gateway around it.
         shell::build(&places, &["--release", "--package", "gateway", "--example", "route"])?;
         let route = Command::new(places.target.join("release/examples/route")).arg(ROUTE_LIMIT).status();
@@ -33,16 +41,21 @@ pub(crate) fn bench<'a>(words: impl Iterator<Item = &'a str>) -> Result<ExitCode
     }
     if said("--peers") {
         for kit in [&setup::PORTKEY, &setup::LITELLM] {
-            setup::ensure(kit, &places)?;
-            run.arg(format!("--{}", kit.name)).arg(kit.home(&places));
+            match setup::ensure(kit, &places) {
+                Ok(_) => _ = run.arg(format!("--{}", kit.name)).arg(kit.home(&places)),
+                Err(why) => missing.push(format!("{} is not measured: {why}", kit.name)),
+            }
         }
     }
     // Its output is for the user's eyes, line by line, and nothing of it is counted here.
-    run.args(words.iter().filter(|word| **word != "--peers"));
+    run.args(own);
     let status = run.status().map_err(|e| format!("cannot run `bench`: {e}"))?;
     // Everything is measured first.
     if is_slow {
         return Err(format!("a decision of the router takes longer than {ROUTE_LIMIT} ns"));
+    }
+    if !missing.is_empty() {
+        return Err(missing.join("\n"));
     }
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
