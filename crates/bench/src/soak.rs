@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Memory that does not fall for so long has settled.
 const STILL: Duration = Duration::from_secs(8);
 /// Connections to the upstream that stay open for the next request, files.
-const SPARE: usize = 100;
+const SPARE: usize = 160;
 /// Milliseconds after which an event that comes shows that its stream is not served. Not a matter of speed.
 const UNSERVED: f64 = 5000.0;
 /// What may be kept of 64 bodies of 20 MB, in KiB.

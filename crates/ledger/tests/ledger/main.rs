@@ -476,8 +476,9 @@ async fn a_store_that_is_removed_or_replaced_while_it_is_used_costs_nothing_that
             ledger.finish(record(n)).await.unwrap();
         }
         if replaced {
-            // It is opened anew, and says itself what it has.
-            until("all is loaded", || home.stored().len() == 6).await;
+            // It is opened anew, and says itself what it has. Not looked into from here: of two files by one name that are
+            // open in one process, SQLite takes what lies beside them for the same.
+            until("all is loaded", || ledger.health().loaded.new == 6).await;
         } else {
             until("it is told", || ledger.health().store == Some(StoreError::Gone(home.db()))).await;
             std::fs::rename(&copy, home.db()).unwrap();
