@@ -54,6 +54,10 @@ pub(crate) struct Options {
     /// Milliseconds over which the connections begin
     #[arg(long, default_value_t = 0)]
     ramp: u64,
+    /// Milliseconds that all connections together may take until each has the beginning of an answer, before anything
+    /// counts; 0: nothing waits for them
+    #[arg(long, default_value_t = 0)]
+    gather: u64,
     /// Milliseconds before anything counts
     #[arg(long, default_value_t = 500)]
     warmup: u64,
@@ -75,6 +79,8 @@ pub(crate) struct Options {
 #[derive(Debug, Default)]
 struct Seen {
     counts: bool,
+    /// Connections over which an answer began, or that never read one.
+    opened: usize,
     /// Requests that were begun and answers that came whole, whether they count or not.
     sent: u64,
     whole: u64,
@@ -158,13 +164,18 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
                 let _stream = stalled(&options, &seen).await;
                 return std::future::pending().await;
             }
+            let mut is_first = true;
             loop {
-                if let Err(e) = connection(&options, &seen, schedule.as_ref(), &request).await {
+                if let Err(e) = connection(&options, &seen, schedule.as_ref(), &request, &mut is_first).await {
                     seen.borrow_mut().failed(&e);
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         });
+    }
+    let begun = now();
+    while seen.borrow().opened < options.conns && now() < begun + options.gather * 1_000_000 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tokio::time::sleep(Duration::from_millis(options.warmup)).await;
     seen.borrow_mut().counts = true;
@@ -255,7 +266,10 @@ async fn stalled(options: &Options, seen: &RefCell<Seen>) -> io::Result<TcpStrea
     let mut stream = TcpStream::connect(options.target).await?;
     let endless = Options { events: 1_000_000, delay: 0, stalled: 0, ..options.clone() };
     stream.write_all(&request(&endless)).await?;
-    seen.borrow_mut().sent += 1;
+    let mut told = seen.borrow_mut();
+    told.sent += 1;
+    told.opened += 1;
+    drop(told);
     Ok(stream)
 }
 
@@ -265,6 +279,7 @@ async fn connection(
     seen: &RefCell<Seen>,
     schedule: Option<&Rc<RefCell<Schedule>>>,
     request: &[u8],
+    is_first: &mut bool,
 ) -> io::Result<()> {
     let mut stream = TcpStream::connect(options.target).await?;
     stream.set_nodelay(true)?;
@@ -284,7 +299,7 @@ async fn connection(
         };
         seen.borrow_mut().sent += 1;
         stream.write_all(request).await?;
-        let events = ask(&mut stream, &mut input, &mut stamps, seen).await?;
+        let events = ask(&mut stream, &mut input, &mut stamps, seen, is_first).await?;
         let mut seen = seen.borrow_mut();
         seen.answered(from);
         if events != u64::from(options.events) {
@@ -346,6 +361,7 @@ async fn ask(
     input: &mut BytesMut,
     stamps: &mut Stamps,
     seen: &RefCell<Seen>,
+    is_first: &mut bool,
 ) -> io::Result<u64> {
     let other = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
     let mut scan = Scan::default();
@@ -358,6 +374,7 @@ async fn ask(
     if head.status != 200 {
         return Err(io::Error::other(format!("status {}", head.status)));
     }
+    seen.borrow_mut().opened += usize::from(std::mem::take(is_first));
     let (mut body, mut events) = (BodyDecoder::new(head.framing), 0);
     loop {
         match body.next(input).map_err(|e| other(&e))? {

@@ -12,7 +12,7 @@ use http1::{BodyDecoder, Limits, RequestHead, Scan, Step, write};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_rustls::TlsAcceptor;
 
@@ -23,6 +23,8 @@ use crate::plan::{HEADER, Plan, Trouble, now};
 pub(crate) const SEEN_PATH: &str = "/bench/seen";
 /// Requests that came whole.
 static SEEN: AtomicU64 = AtomicU64::new(0);
+/// Connections that may wait while this process is given no core: thousands come at once.
+const BACKLOG: u32 = 4096;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -38,7 +40,10 @@ pub(crate) struct Options {
 pub(crate) async fn serve(options: Options) -> Result<(), Fault> {
     let tls = options.tls.as_deref().map(acceptor).transpose()?;
     gateway::net::raise_nofile_limit();
-    let listener = TcpListener::bind(options.listen).await?;
+    let socket = if options.listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(options.listen)?;
+    let listener = socket.listen(BACKLOG)?;
     println!("{}", listener.local_addr()?);
     loop {
         // A gateway that is killed resets its connections: no fault of the mock's.

@@ -283,7 +283,7 @@ fn cargo(places: &Places, args: &[&str]) -> Command {
 fn whole(mut command: Command) -> Outcome {
     match shell::run(&mut command, LIMIT) {
         Ok(ended) if ended.status.success() => Outcome::Ran(Tally::ONE),
-        Ok(ended) => Outcome::Failed(Tally::default(), ended.status.to_string()),
+        Ok(ended) => Outcome::Failed(Tally::default(), ended.failed(ended.status)),
         Err(fault) => Outcome::Failed(Tally::default(), fault),
     }
 }
@@ -308,7 +308,7 @@ fn counted(mut command: Command, read: fn(&str) -> Option<Tally>, least: AtLeast
         tally.skipped += line.skipped;
     }
     if !ended.status.success() {
-        Outcome::Failed(tally, format!("{}, {} tests failed", ended.status, tally.failed))
+        Outcome::Failed(tally, ended.failed(format_args!("{}, {} tests failed", ended.status, tally.failed)))
     } else if least == AtLeast::One && tally.passed == 0 {
         Outcome::Failed(tally, "no test was run".into())
     } else {

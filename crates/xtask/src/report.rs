@@ -30,7 +30,8 @@ impl Tally {
 pub(crate) enum Outcome {
     /// It ran to its end and counted this; it is good only if nothing in it failed.
     Ran(Tally),
-    /// It could not do its work, or ended badly; what was counted until then, and why.
+    /// It could not do its work, or ended badly; what was counted until then, and why: in one line, behind which others
+    /// may follow that are shown below the table.
     Failed(Tally, Fault),
     /// It was left out on purpose or for lack of an optional tool, and why.
     NotRun(String),
@@ -89,13 +90,20 @@ impl fmt::Display for Report {
             let Tally { passed, failed, skipped } = outcome.tally();
             match outcome {
                 Outcome::NotRun(why) => writeln!(f, "not run: {why}")?,
-                Outcome::Failed(_, why) => writeln!(f, "FAILED: {why}")?,
+                Outcome::Failed(_, why) => writeln!(f, "FAILED: {}", why.lines().next().unwrap_or_default())?,
                 Outcome::Ran(_) if failed > 0 => writeln!(f, "FAILED: {failed} of {}", passed + failed)?,
                 Outcome::Ran(_) if skipped > 0 => writeln!(f, "ok: {passed}, and {skipped} skipped")?,
                 Outcome::Ran(_) => writeln!(f, "ok: {passed}")?,
             }
         }
         writeln!(f, "{:<24} {all:>8.1}   100%", "all")?;
+        for Line { part, outcome, .. } in &self.lines {
+            if let Outcome::Failed(_, why) = outcome
+                && let Some((_, more)) = why.split_once('\n')
+            {
+                writeln!(f, "\n{part} said last:\n{more}")?;
+            }
+        }
         // Alone on a line and in this form, because test runners' readers look for it.
         let Tally { passed, failed, skipped } = self.total();
         writeln!(f, "\n{passed} passed, {failed} failed, {skipped} skipped")
@@ -118,6 +126,13 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("50%  FAILED: no node"), "{text}");
         assert!(text.ends_with("\n1 passed, 1 failed, 0 skipped\n"), "{text}");
+    }
+
+    #[test]
+    fn what_a_failed_part_said_last_stands_below_the_table() {
+        let text = report(vec![Outcome::Failed(Tally::default(), "exit status: 1\none\ntwo".into())]).to_string();
+        assert!(text.contains("FAILED: exit status: 1\nall"), "{text}");
+        assert!(text.contains("100%\n\npart said last:\none\ntwo\n\n0 passed, 1 failed"), "{text}");
     }
 
     #[test]

@@ -19,6 +19,20 @@ pub(crate) struct Ended {
     pub(crate) lines: Vec<String>,
 }
 
+/// Lines that are repeated where a command failed, and how much of each.
+const LAST_LINES: usize = 20;
+const LAST_CHARS: usize = 400;
+
+impl Ended {
+    /// Why it failed, and behind that what it said last: whoever sees the end of a long log alone must see the cause.
+    pub(crate) fn failed(&self, why: impl std::fmt::Display) -> Fault {
+        let said: Vec<&String> = self.lines.iter().filter(|line| !line.trim().is_empty()).collect();
+        said[said.len().saturating_sub(LAST_LINES)..]
+            .iter()
+            .fold(why.to_string(), |told, line| told + "\n  " + &line.chars().take(LAST_CHARS).collect::<String>())
+    }
+}
+
 /// The cargo that runs us, or the one in the path.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -149,6 +163,16 @@ mod tests {
         lines.sort();
         assert_eq!(lines, ["err", "out"]);
         assert_eq!(ended.status.code(), Some(3));
+    }
+
+    #[test]
+    fn why_a_command_failed_is_told_with_what_it_said_last() {
+        let ended = run(&mut sh("seq 1 50; echo; echo last; exit 1"), Duration::from_secs(30)).unwrap();
+        let told = ended.failed("why");
+        assert_eq!(told.lines().next(), Some("why"));
+        assert_eq!(told.lines().nth(1), Some("  32"));
+        assert_eq!(told.lines().last(), Some("  last"));
+        assert_eq!(told.lines().count(), 1 + LAST_LINES);
     }
 
     #[test]

@@ -14,8 +14,9 @@ use super::dial::RECEIVE_BUFFER;
 /// `net.core.wmem_max`.)
 pub const SEND_BUFFER: usize = 256 * 1024;
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+/// Connections that wait to be accepted; one more is not answered, and its client asks again a second later, then three,
+/// then seven. (Linux allows no more than `net.core.somaxconn`, which is this by default.)
+const BACKLOG: i32 = 4096;
 
 /// What clients connect to.
 pub type Listener = TcpListener;
