@@ -184,7 +184,12 @@ impl Routing {
 
     /// This moment, for whatever has to do with targets.
     pub fn now(&self) -> Time {
-        Time::from_ms(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.time(Instant::now())
+    }
+
+    /// A moment, for the same.
+    pub fn time(&self, at: Instant) -> Time {
+        Time::from_ms(u64::try_from((at - self.began).as_millis()).unwrap_or(u64::MAX))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The ledger as a gateway holds it: the journal, the store, and the threads between them.
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -172,7 +173,7 @@ impl Ledger {
     }
 
     /// Hands in what became of an exchange: see [`Journal::finish`].
-    pub fn finish(&self, record: Record) -> Ack {
+    pub fn finish(&self, record: impl BorrowMut<Record>) -> Ack {
         self.journal.finish(record)
     }
 

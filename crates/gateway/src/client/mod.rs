@@ -129,7 +129,7 @@ impl<S: Io> Client<S> {
     /// The next request's head.
     pub async fn next_head(&mut self) -> Result<RequestHead, NoRequest> {
         let mut scan = Scan::default();
-        let mut deadline = Instant::now() + if self.inbox.is_empty() { IDLE_TIME } else { HEAD_TIME };
+        let mut deadline = None;
         std::future::poll_fn(|cx| {
             loop {
                 match RequestHead::take(&mut self.inbox, &mut scan, &LIMITS) {
@@ -141,7 +141,7 @@ impl<S: Io> Client<S> {
                 match self.inbox.poll_fill(&mut self.io, cx) {
                     Poll::Ready(Ok(n)) if n > 0 => {
                         if !begun {
-                            deadline = Instant::now() + HEAD_TIME;
+                            deadline = None;
                         }
                         continue;
                     }
@@ -151,7 +151,10 @@ impl<S: Io> Client<S> {
                 if !begun && self.poll_drain(cx).is_ready() || self.poll_cut(cx).is_ready() {
                     return Poll::Ready(Err(NoRequest::Closed));
                 }
-                return match self.alarm.poll(deadline, cx) {
+                // Most heads come whole: nobody asks for the time before it is clear that one has to be waited for.
+                let deadline =
+                    deadline.get_or_insert_with(|| Instant::now() + if begun { HEAD_TIME } else { IDLE_TIME });
+                return match self.alarm.poll(*deadline, cx) {
                     Poll::Ready(()) if begun => Poll::Ready(Err(NoRequest::Slow)),
                     Poll::Ready(()) => Poll::Ready(Err(NoRequest::Closed)),
                     Poll::Pending => Poll::Pending,

@@ -306,13 +306,13 @@ impl Pass<'_> {
     }
 
     /// What the head of an answer said about rate limits.
-    pub fn heed(&self, now: Time, signals: &Signals) {
+    pub fn heed(&self, now: impl FnOnce() -> Time, signals: &Signals) {
         // What one caller may ask says nothing about another.
         if self.slot != Slot::Client
             && (signals.requests.is_some() || signals.tokens.iter().any(Option::is_some))
             && let Some(mut table) = self.health.table(self.provider)
         {
-            table.heed(now, self.id, signals);
+            table.heed(now(), self.id, signals);
         }
     }
 }

@@ -135,7 +135,7 @@ fn rate_limits_close_a_target_before_it_has_to_refuse() {
         ..Signals::default()
     };
     let pass = health.enter(at(0), &HERE, 0, Entry::IfWell).unwrap();
-    pass.heed(at(0), &spent);
+    pass.heed(|| at(0), &spent);
     assert_eq!(health.look(at(0), &HERE, 400).look, Look::Well);
     assert_eq!(health.look(at(0), &HERE, 700).look, Look::Spent(at(30)));
     assert_eq!(health.look(at(0), &HERE, 0).left, Some(16));
@@ -143,7 +143,7 @@ fn rate_limits_close_a_target_before_it_has_to_refuse() {
     assert_eq!(health.look(at(0), &HERE, 0).look, Look::Spent(at(1)), "the last request of this second is out");
     assert!(health.enter(at(0), &HERE, 0, Entry::IfWell).is_none());
     let client = place(Slot::Client, "m", Operation::Generation);
-    health.enter(at(0), &client, 0, Entry::IfWell).unwrap().heed(at(0), &spent);
+    health.enter(at(0), &client, 0, Entry::IfWell).unwrap().heed(|| at(0), &spent);
     assert_eq!(health.look(at(0), &client, 700).look, Look::Well, "another caller has other limits");
 }
 

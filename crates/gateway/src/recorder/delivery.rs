@@ -27,7 +27,7 @@ struct State {
 
 struct Waiting {
     recorder: Arc<Recorder>,
-    record: Record,
+    record: Box<Record>,
     billed_as: Arc<str>,
 }
 
@@ -92,7 +92,12 @@ impl Delivery {
     }
 
     /// Settles the record now if somebody is there, or if nobody will be.
-    pub(super) fn settle(&self, recorder: &Arc<Recorder>, record: Record, billed_as: &Arc<str>) -> Option<Settling> {
+    pub(super) fn settle(
+        &self,
+        recorder: &Arc<Recorder>,
+        record: Box<Record>,
+        billed_as: &Arc<str>,
+    ) -> Option<Settling> {
         let mut state = self.lock();
         let waiting = Waiting { recorder: recorder.clone(), record, billed_as: billed_as.clone() };
         if state.present || state.over {

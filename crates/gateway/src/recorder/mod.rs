@@ -40,7 +40,7 @@ pub trait Book: Send + Sync {
     fn start(&self, record: &mut Record) -> Ack;
 
     /// An exchange ended.
-    fn finish(&self, record: Record) -> Ack;
+    fn finish(&self, record: Box<Record>) -> Ack;
 }
 
 impl Book for Ledger {
@@ -48,7 +48,7 @@ impl Book for Ledger {
         Self::start(self, record)
     }
 
-    fn finish(&self, record: Record) -> Ack {
+    fn finish(&self, record: Box<Record>) -> Ack {
         Self::finish(self, record)
     }
 }
@@ -255,7 +255,7 @@ impl Recorder {
     }
 
     /// Prices a record and hands it to the journal.
-    fn settle(&self, mut record: Record, billed_as: &str) -> Option<Settling> {
+    fn settle(&self, mut record: Box<Record>, billed_as: &str) -> Option<Settling> {
         record.doubt();
         // Prices are found by the names as they were said.
         self.price(&mut record, billed_as);
@@ -358,7 +358,7 @@ impl Recorder {
 /// A record in the making. It is settled once, whatever happens: what nobody settles is settled when it is dropped.
 pub struct Draft {
     recorder: Arc<Recorder>,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     /// Under which name the price table knows the provider.
     billed_as: Arc<str>,
     /// To whom the answer goes, where that may be another one than who asked.
@@ -374,7 +374,7 @@ impl fmt::Debug for Draft {
 impl Draft {
     /// Of an exchange that begins.
     pub fn new(recorder: Arc<Recorder>, start: Start) -> Self {
-        let record = Some(Record::new(start, Outcome::Interrupted));
+        let record = Some(Box::new(Record::new(start, Outcome::Interrupted)));
         Self { recorder, record, billed_as: Arc::default(), delivery: None }
     }
 
@@ -390,7 +390,7 @@ impl Draft {
 
     /// What is known so far; `None` once it is settled.
     pub fn record(&mut self) -> Option<&mut Record> {
-        self.record.as_mut()
+        self.record.as_deref_mut()
     }
 
     /// Takes out of the names that the client chose what must not be kept.

@@ -37,6 +37,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long a relay may be without what.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// When it begins.
+    pub from: Instant,
     /// Silence towards the client after which we put in a ping.
     pub ping: Duration,
     /// Silence of the upstream, and of a client that takes nothing, after which we end.
@@ -78,6 +80,8 @@ pub struct Seen<'a> {
     pub payload: u64,
     /// When its first token came.
     pub first_token: Option<Instant>,
+    /// When its end came.
+    pub at: Instant,
 }
 
 impl Paused {
@@ -95,8 +99,8 @@ pub trait Settle {
     /// Bytes of the body: the upstream's as they came, or the client's where they are translated.
     fn keep(&mut self, piece: &[u8]);
 
-    /// Its first content came.
-    fn begins(&mut self) {}
+    /// Its first content came, at this moment.
+    fn begins(&mut self, _: Instant) {}
 
     /// Takes the outcome over. The gate, if there is one, ends by itself within a bounded time.
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate>;
@@ -118,6 +122,8 @@ pub struct Relay<'a, S> {
     first_token: Option<Instant>,
     fresh: Vec<Bytes>,
     ready: Vec<Bytes>,
+    /// The time, where it was asked for since this task was woken: what is done at one go is done at one moment.
+    now: Option<Instant>,
     last_read: Instant,
     last_sent: Instant,
     ended: Option<Ended>,
@@ -173,7 +179,7 @@ impl<'a, S: Io> Relay<'a, S> {
         request_id: &'a str,
         settle: &'a mut dyn Settle,
     ) -> Self {
-        let now = Instant::now();
+        let now = limits.from;
         let (fresh, ready) = (Vec::new(), Vec::new());
         let (last_read, last_sent) = (now, now);
         let (ended, aborted, payload) = (None, false, 0);
@@ -191,6 +197,7 @@ impl<'a, S: Io> Relay<'a, S> {
             first_token,
             fresh,
             ready,
+            now: Some(now),
             last_read,
             last_sent,
             ended,
@@ -244,6 +251,8 @@ impl<'a, S: Io> Relay<'a, S> {
             if std::mem::take(&mut first) {
                 // What came with the head goes out with the head.
                 let _ = self.poll_source(cx);
+            } else {
+                self.now = None;
             }
             self.poll(cx)
         })
@@ -254,6 +263,11 @@ impl<'a, S: Io> Relay<'a, S> {
         });
         let ended = self.settled.unwrap_or(ended);
         Report { ended, aborted: self.aborted, payload: self.payload, paused }
+    }
+
+    /// This moment.
+    fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -271,7 +285,7 @@ impl<'a, S: Io> Relay<'a, S> {
                 Poll::Pending => true,
             };
             if self.client.out.written() != before {
-                self.last_sent = Instant::now();
+                self.last_sent = self.now();
             }
             if !blocked {
                 if let Some(ended) = self.ended.take() {
@@ -294,7 +308,7 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             if self.ended.is_none() && self.client.poll_cut(cx).is_ready() {
                 self.fail(ErrorKind::Unavailable, "the gateway is shutting down: try again", Ended::Shutdown);
-                self.given_up = Some(Instant::now() + LAST_WORD);
+                self.given_up = Some(self.now() + LAST_WORD);
                 continue;
             }
             let idle = if blocked { self.last_sent } else { self.last_read } + self.limits.idle;
@@ -307,9 +321,10 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             // A busy task may be told that its timer pends although its time is over: the clock knows better.
             let late = self.client.alarm.poll(deadline, cx).is_ready();
-            let now = Instant::now();
+            let now = self.now();
             if !late && now < deadline {
                 if more {
+                    self.now = None;
                     continue;
                 }
                 return Poll::Pending;
@@ -345,7 +360,7 @@ impl<'a, S: Io> Relay<'a, S> {
         match self.source.poll_read(&mut self.fresh, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(end)) => {
-                self.last_read = Instant::now();
+                self.last_read = self.now();
                 self.deliver();
                 if end && self.ended.is_none() {
                     self.finish();
@@ -421,8 +436,9 @@ impl<'a, S: Io> Relay<'a, S> {
         }
         let (progress, has_content) = self.view.progress();
         if self.first_token.is_none() && has_content {
-            self.first_token = Some(Instant::now());
-            self.settle.begins();
+            let now = self.now();
+            self.first_token = Some(now);
+            self.settle.begins(now);
         }
         // The client knows the end when it has this event, whatever the connection does afterwards.
         match progress {
@@ -457,8 +473,8 @@ impl<'a, S: Io> Relay<'a, S> {
             _ => ended,
         };
         self.settled = Some(ended.clone());
-        let (payload, first_token) = (self.payload, self.first_token);
-        self.gate = self.settle.settle(Seen { ended, metered, payload, first_token });
+        let (payload, first_token, at) = (self.payload, self.first_token, self.now());
+        self.gate = self.settle.settle(Seen { ended, metered, payload, first_token, at });
     }
 
     /// Bytes of the upstream's go into the archive as they came. What is translated goes there as its client gets it.

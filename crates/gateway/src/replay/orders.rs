@@ -56,8 +56,8 @@ impl Book for Records {
         Ack::known(Ok(Position::default()))
     }
 
-    fn finish(&self, record: Record) -> Ack {
-        self.0.lock().unwrap().push(record);
+    fn finish(&self, record: Box<Record>) -> Ack {
+        self.0.lock().unwrap().push(*record);
         Ack::known(Ok(Position::default()))
     }
 }

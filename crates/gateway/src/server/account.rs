@@ -134,13 +134,13 @@ impl Exchange {
     }
 
     /// What a try came to that ended before its client had anything of it; `None`: it was never accepted.
-    pub(super) fn used(&mut self, metered: Option<Metered>) {
+    pub(super) fn used(&mut self, metered: Option<Box<Metered>>) {
         let Some(metered) = metered else { return };
         self.unanswered = false;
         let is_nothing = matches!(&metered.usage, Counts::Known(usage) if *usage == Usage::default());
         let is_generation = self.operation == inbound::Operation::Generation;
         if let Some(record) = self.record().filter(|_| is_generation && !is_nothing) {
-            measure(record, metered, 200);
+            measure(record, *metered, 200);
         }
     }
 
@@ -173,26 +173,27 @@ impl Exchange {
         });
     }
 
-    /// One try is over.
+    /// One try is over, at this moment.
     pub(super) fn tried(
         &mut self,
         step: &Step<'_, '_, '_>,
         outcome: Outcome,
         status: Option<u16>,
         error: Option<&str>,
+        at: Instant,
     ) {
-        let attempt = self.attempt_of(step, outcome, status);
+        let attempt = self.attempt_of(step, outcome, status, at);
         let Some(record) = self.record() else { return };
         record.attempts.push(Attempt { error: error.map(Box::from), ..attempt });
     }
 
-    fn attempt_of(&self, step: &Step<'_, '_, '_>, outcome: Outcome, status: Option<u16>) -> Attempt {
+    fn attempt_of(&self, step: &Step<'_, '_, '_>, outcome: Outcome, status: Option<u16>, at: Instant) -> Attempt {
         let model = step.target.model;
         Attempt {
             model: (!model.is_empty()).then(|| model.into()),
             status,
             started_us: micros(step.since - self.started),
-            duration_us: micros(step.since.elapsed()),
+            duration_us: micros(at - step.since),
             queued_us: if step.queued >= Duration::from_millis(1) { micros(step.queued) } else { 0 },
             ..Attempt::new(step.provider.name.as_str().into(), outcome)
         }
@@ -200,8 +201,8 @@ impl Exchange {
 
     /// Another try beside this one was quicker. What it has used is paid all the same: it is kept with it, and its cost
     /// is in that of the exchange.
-    pub(super) fn overtaken(&mut self, step: &Step<'_, '_, '_>, status: Option<u16>, used: Option<Metered>) {
-        let mut attempt = self.attempt_of(step, Outcome::HedgeLost, status);
+    pub(super) fn overtaken(&mut self, step: &Step<'_, '_, '_>, status: Option<u16>, used: Option<Box<Metered>>) {
+        let mut attempt = self.attempt_of(step, Outcome::HedgeLost, status, Instant::now());
         let model = used.as_ref().and_then(|used| used.model.clone()).or(attempt.model.clone());
         let (estimated, usage) = match used {
             Some(used) => (used.estimated_output(), Some(used.usage)),
@@ -312,14 +313,14 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Of this head.
-    pub(super) fn of(answer: &ResponseHead) -> Self {
+    /// Of this head, which came at this time.
+    pub(super) fn of(answer: &ResponseHead, unix_ms: i64) -> Self {
         let id = answer.get("request-id").or(answer.get("x-request-id"));
         let id = id.and_then(|id| std::str::from_utf8(id).ok()).map(Box::from);
         let fields = answer.fields().filter_map(|field| Some((std::str::from_utf8(field.name).ok()?, field.value)));
         // Those that are told under other names are kept under the same.
         let limits = Limits::of(fields).or_else(|| {
-            let named = limits::fields(Protocol::AnthropicMessages, answer, now_us() / 1000);
+            let named = limits::fields(Protocol::AnthropicMessages, answer, unix_ms);
             Limits::of(named.iter().map(|(name, value)| (*name, value.as_bytes())))
         });
         Self { status: answer.status, upstream_id: id, limits }
@@ -398,18 +399,18 @@ impl Settle for Closing<'_, '_> {
         }
     }
 
-    fn begins(&mut self) {
+    fn begins(&mut self, at: Instant) {
         if let Some(First { pass, routing, since }) = &mut self.first
             && !pass.is_judged()
         {
-            pass.record(routing.now(), health::Outcome::Good { first: Some(since.elapsed()) });
+            pass.record(routing.time(at), health::Outcome::Good { first: Some(at - *since) });
         }
     }
 
     fn settle(&mut self, seen: Seen<'_>) -> Option<Gate> {
         let (outcome, cause) = outcome(seen.ended, self.status);
         let (status, started) = (self.status, self.started);
-        let took = micros(started.elapsed());
+        let took = micros(seen.at - started);
         let (first_byte, said) = (self.first_byte, self.said.take());
         self.seen = seen.metered.as_ref().map(Measured::of);
         if let Some(metered) = &seen.metered {

@@ -39,7 +39,7 @@ impl Step<'_, '_, '_> {
         // A body that is gone once it is sent goes on a connection that cannot be dead already.
         let mut fresh = streams_up;
         loop {
-            let pooled = if fresh { None } else { worker.pool.take(origin) };
+            let pooled = if fresh { None } else { worker.pool.take(origin, self.since) };
             let connection = match pooled {
                 Some(connection) => connection,
                 None => match self.connect(client).await? {
@@ -48,7 +48,6 @@ impl Step<'_, '_, '_> {
                 },
             };
             let reused = connection.reused;
-            let sent = Instant::now();
             let upload = if streams_up { Upload::new(head.framing) } else { None };
             if upload.is_some() && head.expects_continue {
                 client.out.push(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
@@ -61,7 +60,10 @@ impl Step<'_, '_, '_> {
                     let source = flight.into_body(&answer);
                     return Ok(Try::Answer(Box::new((answer, source))));
                 }
-                Head::Broken(SendError::Closed(_)) if reused && !streams_up && sent.elapsed() < DEAD_ON_ARRIVAL => {
+                // One that was at hand was taken as soon as the attempt began.
+                Head::Broken(SendError::Closed(_))
+                    if reused && !streams_up && self.since.elapsed() < DEAD_ON_ARRIVAL =>
+                {
                     fresh = true;
                 }
                 Head::Broken(e) => {

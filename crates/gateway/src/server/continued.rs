@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use ledger::record::Outcome as Recorded;
+use tokio::time::Instant;
 use wire::meter::Metered;
 use wire::protocol::Protocol;
 
@@ -66,14 +67,14 @@ impl Exchange {
         let pass = routing.health.enter(routing.now(), &place, asked.facts, Entry::IfWell)?;
         self.attempts += 1;
         let plan = Plan::of(target, changes);
-        let mut step = self.at(worker, &asked, provider, &target, &request, &plan);
+        let mut step = self.at(worker, &asked, (provider, &target), &request, &plan, Instant::now());
         // Held back until it has content: an error is none of the client's business, who is told of the break.
         (step.has_next, step.has_failed) = (true, true);
         let kept = RefCell::new(Kept::default());
         let judged = kept_alive(client, &step, &kept, &pass, worker.gateway.ping).await;
         let judged = match judged {
             Ok(Judged::Passes(passing)) if passing.answer.status == 200 && matches!(passing.view, View::Events(_)) => {
-                self.tried(&step, Recorded::Success, Some(200), None);
+                self.tried(&step, Recorded::Success, Some(200), None, Instant::now());
                 let (source, view, beginning) = passing.stream();
                 (won.source, won.pass) = (source, pass);
                 let View::Events(events) = view else { return None };
@@ -87,7 +88,8 @@ impl Exchange {
             // It is not what it should be, and nobody gets it.
             Ok(Judged::Passes(passing)) => {
                 let status = passing.answer.status;
-                self.tried(&step, Recorded::UpstreamError, Some(status), Some("it does not go on with the answer"));
+                let why = Some("it does not go on with the answer");
+                self.tried(&step, Recorded::UpstreamError, Some(status), why, Instant::now());
                 return None;
             }
             judged => judged,

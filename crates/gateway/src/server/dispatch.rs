@@ -60,7 +60,7 @@ pub(super) struct Won<'g> {
     pub(super) source: UpstreamBody,
     pub(super) view: View,
     /// The answer where it was translated as a whole, and what it came to.
-    pub(super) whole: Option<(Bytes, Metered)>,
+    pub(super) whole: Option<Box<(Bytes, Metered)>>,
     /// The room of that.
     pub(super) _room: Option<Claim>,
     /// What of the request a translation did not carry.
@@ -214,21 +214,27 @@ impl Exchange {
             let has_next = at < plan.targets.len();
             let wait = if has_next { provider.timeouts.head.min(TURN) } else { provider.timeouts.head };
             let came = Instant::now();
-            let Some(turn) = self.turn(client, provider, wait).await? else {
-                full.get_or_insert(provider);
-                continue;
+            let (turn, since) = match provider.cap.try_enter() {
+                Some(turn) => (turn, came),
+                None => match self.turn(client, provider, came + wait).await? {
+                    Some(turn) => (turn, Instant::now()),
+                    None => {
+                        full.get_or_insert(provider);
+                        continue;
+                    }
+                },
             };
             // A second one beside it is asked for streams alone: what comes whole would be paid twice.
             let hedge_after = routing.hedge_after.filter(|_| self.stream && asked.body.is_some());
             let payers = hedge_after.and_then(|_| payer.clone());
             self.goes_to(provider, &target, payer);
-            let mut step = self.at(worker, asked, provider, &target, &request, &plan);
+            let mut step = self.at(worker, asked, (provider, &target), &request, &plan, since);
             (step.queued, step.payer) = (step.since - came, payers);
             let replaces_subscription = step.tried.replaces_subscription;
             let mut turn = Some(turn);
             loop {
                 let place = target.place(asked.facts);
-                let Some(pass) = routing.health.enter(routing.now(), &place, asked.facts, entry) else {
+                let Some(pass) = routing.health.enter(routing.time(step.since), &place, asked.facts, entry) else {
                     break;
                 };
                 step.trial = Trial::default();
@@ -327,15 +333,15 @@ impl Exchange {
         Ok(Dispatched::Lost(Box::new(Lost { provider, what, final_word })))
     }
 
-    /// An attempt at a target that is about to begin.
+    /// An attempt at a target that begins at this moment.
     pub(super) fn at<'s, 'f, 'g>(
         &self,
         worker: &'g Worker,
         asked: &'s Asked<'s, 'f>,
-        provider: &'g Provider,
-        target: &'s Target<'s>,
+        (provider, target): (&'g Provider, &'s Target<'s>),
         request: &'s Outgoing,
         plan: &Plan<'_>,
+        since: Instant,
     ) -> Step<'s, 'f, 'g> {
         let owner = if target.slot == Slot::Client { Owner::Client } else { Owner::Ours };
         let replaces_subscription = worker.gateway.routing.rules.replaces_subscriptions() && owner == Owner::Client;
@@ -354,7 +360,7 @@ impl Exchange {
             has_next: false,
             has_failed: false,
             tried: Tried { owner, stream: self.stream, repeatable, again: 0, limit, replaces_subscription },
-            since: Instant::now(),
+            since,
             queued: Duration::ZERO,
             payer: None,
             id: Id(self.key),
@@ -368,10 +374,9 @@ impl Exchange {
         &self,
         client: &mut Client<S>,
         provider: &'g Provider,
-        wait: Duration,
+        deadline: Instant,
     ) -> Result<Option<Turn<'g>>, Failure> {
         let mut entering = std::pin::pin!(provider.cap.enter());
-        let deadline = Instant::now() + wait;
         match client.watch(deadline, |cx| entering.as_mut().poll(cx)).await {
             Ok(turn) => Ok(turn.ok()),
             Err(Interrupted::Deadline) => {

@@ -338,11 +338,13 @@ impl Exchange {
         // Down.
         let (answer, provider) = (&won.answer, won.provider);
         self.status = answer.status;
-        self.first_byte = Some(self.started.elapsed());
+        let from = Instant::now();
+        self.first_byte = Some(from - self.started);
         if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(answer) {
             return self.batch_object(client, head, worker, provider, won.answer, won.source).await;
         }
-        if let Some((body, metered)) = won.whole.take() {
+        if let Some(whole) = won.whole.take() {
+            let (body, metered) = *whole;
             gateway.recorder.live().whole(Id(self.key), &body);
             if let Some(mut tape) = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.answer)) {
                 tape.keep(&body);
@@ -355,6 +357,7 @@ impl Exchange {
         let told = Told { keep_alive, lost: &lost, ..self.told(&provider.name, won.final_word) };
         client.out.push(answer_head(answer, &won.view, framed, &told, head.method() == "HEAD"));
         let limits = Limits {
+            from,
             ping: gateway.ping,
             idle: idle.unwrap_or(provider.timeouts.idle),
             end: self.started + max_stream.unwrap_or(provider.timeouts.max_stream),
@@ -404,6 +407,7 @@ impl Exchange {
                 Some((view, beginning)) => (view, Some(beginning)),
                 None => (view, None),
             };
+            let limits = Limits { from: Instant::now(), ..limits };
             let relay = Relay::new(client, &mut won.source, framed, view, limits, &self.id, &mut closing);
             let mut relay = relay.after(so_far.0, so_far.1);
             match beginning {

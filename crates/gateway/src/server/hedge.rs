@@ -192,9 +192,11 @@ fn failed(judged: &Judgement) -> bool {
 fn left(judged: Judgement, why: Interrupted) -> Judgement {
     match judged {
         Ok(Judged::Fails(fault)) => Ok(Judged::Fails(fault)),
-        Ok(Judged::Passes(passing)) => {
-            Err(Stopped { why: why.into(), status: Some(passing.answer.status), used: passing.view.metered() })
-        }
+        Ok(Judged::Passes(passing)) => Err(Stopped {
+            why: why.into(),
+            status: Some(passing.answer.status),
+            used: passing.view.metered().map(Box::new),
+        }),
         Err(stopped) => Err(Stopped { why: why.into(), ..stopped }),
     }
 }
@@ -278,7 +280,7 @@ impl Exchange {
             return Ok((self.concluded(step, kept, judged, pass, turn)?, hedge.at));
         };
         self.attempts += 1;
-        let mut other = self.at(step.worker, step.asked, provider, &target, &request, hedge.plan);
+        let mut other = self.at(step.worker, step.asked, (provider, &target), &request, hedge.plan, Instant::now());
         (other.has_next, other.has_failed, other.payer) = (true, true, payer);
         let second = Runner::new(client, &other, kept, &other_pass);
         let Race { first, second, end } = race(client, first, second, step).await;
@@ -363,7 +365,7 @@ impl Exchange {
     /// One of two was stopped because the other one answers.
     fn lost(&mut self, step: &Step<'_, '_, '_>, judged: Judgement) {
         let (status, used) = match judged {
-            Ok(Judged::Passes(passing)) => (Some(passing.answer.status), passing.view.metered()),
+            Ok(Judged::Passes(passing)) => (Some(passing.answer.status), passing.view.metered().map(Box::new)),
             Ok(Judged::Fails(fault)) => (fault.status, fault.used),
             Err(stopped) => (stopped.status, stopped.used),
         };

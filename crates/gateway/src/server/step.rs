@@ -110,7 +110,7 @@ pub(super) struct Passing {
     source: UpstreamBody,
     said: Said,
     pub(super) view: View,
-    whole: Option<(Bytes, Metered)>,
+    whole: Option<Box<(Bytes, Metered)>>,
     /// The room of that.
     room: Option<Claim>,
     beginning: Beginning,
@@ -129,7 +129,7 @@ pub(super) struct Fault {
     /// What it says of its target, where that is not what the failure says.
     of_target: Option<Outcome>,
     /// What it came to until it failed, where the upstream had accepted it.
-    pub(super) used: Option<Metered>,
+    pub(super) used: Option<Box<Metered>>,
 }
 
 impl Fault {
@@ -145,7 +145,7 @@ impl Fault {
         Self { error: Some(error.into()), ..self }
     }
 
-    fn used(self, used: Option<Metered>) -> Self {
+    fn used(self, used: Option<Box<Metered>>) -> Self {
         Self { used, ..self }
     }
 }
@@ -168,7 +168,7 @@ pub(super) struct Stopped {
     pub(super) why: Failure,
     pub(super) status: Option<u16>,
     /// What it had come to, where the upstream had accepted it.
-    pub(super) used: Option<Metered>,
+    pub(super) used: Option<Box<Metered>>,
 }
 
 impl From<Failure> for Stopped {
@@ -193,8 +193,8 @@ pub(super) fn no_room() -> Refusal {
 }
 
 /// Of an answer that was accepted and of which nothing else is known.
-fn unknown() -> Option<Metered> {
-    Some(Meter::default().metered())
+fn unknown() -> Option<Box<Metered>> {
+    Some(Box::new(Meter::default().metered()))
 }
 
 /// The time in milliseconds since 1970.
@@ -272,6 +272,7 @@ impl Exchange {
         turn: &mut Option<Turn<'g>>,
     ) -> Result<Came<'g>, Failure> {
         let routing = &step.worker.gateway.routing;
+        let now = Instant::now();
         self.begin_try();
         self.unanswered = step.trial.unanswered.get();
         self.is_simulated(step.trial.simulated.get());
@@ -281,9 +282,9 @@ impl Exchange {
                 self.unanswered = false;
                 let status = answer.status;
                 let outcome = if status >= 400 { Recorded::UpstreamError } else { Recorded::Success };
-                self.tried(step, outcome, Some(status), None);
+                self.tried(step, outcome, Some(status), None, now);
                 if let Some(of_target) = of_target {
-                    pass.record(routing.now(), of_target);
+                    pass.record(routing.time(now), of_target);
                 }
                 Ok(Came::Won(Box::new(Won {
                     provider: step.provider,
@@ -307,7 +308,7 @@ impl Exchange {
             Ok(Judged::Fails(fault)) => {
                 let Fault { failure, what, outcome, status, error, of_target, used } = *fault;
                 self.used(used);
-                self.tried(step, outcome, status, error.as_deref());
+                self.tried(step, outcome, status, error.as_deref(), now);
                 let of_target = of_target.unwrap_or_else(|| Outcome::of(&failure, step.owner()));
                 if let Outcome::KeyRefused(why) = of_target
                     && self.operation != Operation::CountTokens
@@ -323,7 +324,7 @@ impl Exchange {
                         }
                     }
                 }
-                pass.record(routing.now(), of_target);
+                pass.record(routing.time(now), of_target);
                 Ok(Came::Failed(failure, what))
             }
             Err(Stopped { why, status, used }) => {
@@ -335,7 +336,7 @@ impl Exchange {
                         kind => (account::refused(kind), Some(&*refusal.message)),
                     },
                 };
-                self.tried(step, outcome, status, cause);
+                self.tried(step, outcome, status, cause, now);
                 Err(why)
             }
         }
@@ -360,10 +361,11 @@ impl Step<'_, '_, '_> {
         };
         // A body that goes up while it arrives may have been read to its end by now.
         client.unread &= source.sending().0.is_uploading();
-        let signals = Signals::read(answer.fields(), unix_ms());
-        pass.heed(worker.gateway.routing.now(), &signals);
+        let unix_ms = unix_ms();
+        let signals = Signals::read(answer.fields(), unix_ms);
+        pass.heed(|| worker.gateway.routing.now(), &signals);
         self.trial.simulated.set(is_simulated(provider, &answer));
-        let said = Said::of(&answer);
+        let said = Said::of(&answer, unix_ms);
         let status = answer.status;
         let heard = Heard { answer, source, signals, said };
         // What was refused has used nothing.
@@ -472,9 +474,9 @@ impl Step<'_, '_, '_> {
         if view.can_wait() && self.has_next && self.tried.repeatable {
             let begun = &self.trial.begun;
             let opened = open(client, &mut source, &mut view, self.idle, gateway.routing.commit_after, begun).await;
-            let used = view.metered();
+            let used = |view: &View| view.metered().map(Box::new);
             let fault = match opened {
-                Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used }),
+                Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used: used(&view) }),
                 Ok((Opened::Good, held)) => {
                     beginning = held;
                     None
@@ -500,7 +502,7 @@ impl Step<'_, '_, '_> {
                 }
             };
             if let Some(fault) = fault {
-                return Ok(fault.status(status).used(used).into());
+                return Ok(fault.status(status).used(used(&view)).into());
             }
         }
         // A stream that is not held back is known to be good, and how fast it was, when its first content comes.
@@ -547,7 +549,7 @@ impl Step<'_, '_, '_> {
                 let fields = translated::fields(to, &answer);
                 let answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
                 let of_target = Some(Outcome::Good { first: self.tried.stream.then(|| self.since.elapsed()) });
-                let (view, whole, beginning) = (View::Plain, Some((body, metered)), Beginning::default());
+                let (view, whole, beginning) = (View::Plain, Some(Box::new((body, metered))), Beginning::default());
                 let room = Some(room);
                 let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
                 Ok(Judged::Passes(Box::new(passing)))

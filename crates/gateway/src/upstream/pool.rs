@@ -40,11 +40,10 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// The connection to this origin that was used last and is still open and quiet.
-    pub fn take(&self, origin: &Origin) -> Option<Connection> {
+    /// The connection to this origin that was used last and is still open and quiet now.
+    pub fn take(&self, origin: &Origin, now: Instant) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(origin)?;
-        let now = Instant::now();
         while let Some((mut connection, since)) = list.pop() {
             // One that sent something nobody asked for may have meant it for somebody else's request.
             if now - since < IDLE && is_quiet(&mut connection.inbox, &mut connection.io) {

@@ -164,8 +164,8 @@ impl Book for Notebook {
         Ack::known(Ok(Position::default()))
     }
 
-    fn finish(&self, record: Record) -> Ack {
-        self.finished.lock().unwrap().push(record);
+    fn finish(&self, record: Box<Record>) -> Ack {
+        self.finished.lock().unwrap().push(*record);
         Ack::known(Ok(Position::default()))
     }
 }

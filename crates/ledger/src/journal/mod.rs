@@ -12,6 +12,7 @@ mod shared;
 mod sync;
 mod writer;
 
+use std::borrow::BorrowMut;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -154,9 +155,10 @@ impl Journal {
     }
 
     /// Hands in what became of an exchange. Its last bytes go out when the acknowledgement has come, or was waited for.
-    pub fn finish(&self, mut record: Record) -> Ack {
+    pub fn finish(&self, mut record: impl BorrowMut<Record>) -> Ack {
+        let record = record.borrow_mut();
         record.bound();
-        self.queue.submit(Kind::Record, record.id, |out| entry::put_record(out, &record))
+        self.queue.submit(Kind::Record, record.id, |out| entry::put_record(out, record))
     }
 
     /// Whether entries can be written at the moment: what `audit.onFailure: refuse` asks before it takes a request.

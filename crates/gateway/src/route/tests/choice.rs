@@ -76,7 +76,7 @@ fn a_pool_of_keys_is_used_by_what_is_left_of_each() {
         let full_in = Duration::from_secs(60);
         let requests = Some(crate::signals::Quota { limit: 100, remaining, full_in });
         let signals = crate::signals::Signals { requests, ..Default::default() };
-        world.health.enter(world.now, &place, 0, Entry::IfWell).unwrap().heed(world.now, &signals);
+        world.health.enter(world.now, &place, 0, Entry::IfWell).unwrap().heed(|| world.now, &signals);
     };
     heed(0, 20);
     heed(1, 0);
