@@ -296,9 +296,35 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// Whether a text stands for itself between the quotes of a string: it has no quote, no backslash and no control
+/// character. (U+007F counts as one: JSON takes it as it is, a terminal does not.)
+pub fn is_plain(text: &str) -> bool {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    // The highest bit of a byte that is zero, or that is below 0x20; perhaps of others above the first of them.
+    let zero = |eight: u64| eight.wrapping_sub(each(1)) & !eight;
+    let special = |eight: u64| {
+        let control = eight.wrapping_sub(each(0x20)) & !eight;
+        (control | zero(eight ^ each(b'"')) | zero(eight ^ each(b'\\')) | zero(eight ^ each(0x7f))) & each(0x80)
+    };
+    let bytes = text.as_bytes();
+    match bytes.last_chunk() {
+        // Eight at a time and without a stop; the last eight may have been among those before.
+        Some(last) => {
+            let eights = bytes.as_chunks().0.iter().chain([last]);
+            eights.fold(0, |found, eight| found | special(u64::from_le_bytes(*eight))) == 0
+        }
+        None => !bytes.iter().any(|byte| matches!(byte, ..0x20 | b'"' | b'\\' | 0x7f)),
+    }
+}
+
 /// Writes the inside of a string, without quotes.
 pub fn escape(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
+    if is_plain(text) {
+        return out.extend_from_slice(bytes);
+    }
     let mut from = 0;
     for (at, byte) in bytes.iter().enumerate() {
         let short = match byte {
@@ -504,6 +530,20 @@ pub fn members<'a>(json: &'a Json<'_>) -> Vec<(Cow<'a, str>, &'a RawValue)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_plain_text_is_one_that_is_written_as_it_is(text in "[ -~\u{1e}-\u{24}\u{7e}-\u{81}é]{0,40}", odd in "[\u{0}-\u{22}\\\\\u{7f}]?", at in 0usize..40) {
+            let at = text.floor_char_boundary(at.min(text.len()));
+            for text in [text.clone(), format!("{}{odd}{}", &text[..at], &text[at..])] {
+                let is_special = |c: char| c < ' ' || matches!(c, '"' | '\\' | '\u{7f}');
+                prop_assert_eq!(is_plain(&text), !text.contains(is_special), "{:?}", &text);
+                let mut out = Vec::new();
+                string(&mut out, &text);
+                prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+            }
+        }
+    }
 
     #[test]
     fn json_keeps_the_form_of_numbers_and_the_order_of_keys() {

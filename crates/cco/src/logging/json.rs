@@ -11,6 +11,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use wire::json::is_plain;
 
 /// Time, level and fields in the order of the event, then where it comes from.
 #[derive(Debug)]
@@ -89,8 +90,8 @@ struct Escape<'a, W>(&'a mut W);
 
 impl<W: Write> Write for Escape<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Most texts need nothing: all of it is looked at without a stop, many bytes at a time.
-        if !text.bytes().fold(false, |found, byte| found | is_special(byte)) {
+        // Most texts need nothing.
+        if is_plain(text) {
             return self.0.write_str(text);
         }
         let mut rest = text;

@@ -4,6 +4,7 @@
 //! written for every exchange.
 
 use serde::{Deserialize, Serialize};
+use wire::json::is_plain;
 use wire::usage::{CacheWrite, ServiceTier, Speed, Tokens, Usage};
 
 use crate::money::NanoUsd;
@@ -104,15 +105,13 @@ impl Value for NanoUsd {
 
 impl Value for str {
     fn write(&self, out: &mut Vec<u8>) {
-        let special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-        // Most texts need nothing: all of it is looked at without a stop, many bytes at a time.
-        if self.bytes().fold(false, |found, byte| found | special(byte)) {
-            rare(self, out);
-        } else {
-            out.push(b'"');
-            out.extend_from_slice(self.as_bytes());
-            out.push(b'"');
+        if !is_plain(self) {
+            return rare(self, out);
         }
+        out.reserve(self.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(self.as_bytes());
+        out.push(b'"');
     }
 }
 
