@@ -75,7 +75,7 @@ pub struct Seen<'a> {
     /// How it ends.
     pub ended: &'a Ended,
     /// What it came to, where it could be read.
-    pub metered: Option<Metered>,
+    pub metered: Option<Box<Metered>>,
     /// Bytes of the upstream's body so far.
     pub payload: u64,
     /// When its first token came.

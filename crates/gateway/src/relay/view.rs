@@ -93,14 +93,14 @@ impl View {
     }
 
     /// What the answer has come to; `None`: nobody looks.
-    pub fn metered(&self) -> Option<Metered> {
-        match self {
-            Self::Plain => None,
-            Self::Whole(whole) => Some(whole.metered()),
-            Self::Events(events) | Self::Coded(events, _) => Some(events.metered()),
-            Self::Translated(streaming, ..) => Some(streaming.metered()),
-            Self::Joined(joined) => Some(joined.metered()),
-        }
+    pub fn metered(&self) -> Option<Box<Metered>> {
+        Some(Box::new(match self {
+            Self::Plain => return None,
+            Self::Whole(whole) => whole.metered(),
+            Self::Events(events) | Self::Coded(events, _) => events.metered(),
+            Self::Translated(streaming, ..) => streaming.metered(),
+            Self::Joined(joined) => joined.metered(),
+        }))
     }
 
     /// How far the answer has come, and whether the model has said something.

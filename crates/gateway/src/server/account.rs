@@ -140,7 +140,7 @@ impl Exchange {
         let is_nothing = matches!(&metered.usage, Counts::Known(usage) if *usage == Usage::default());
         let is_generation = self.operation == inbound::Operation::Generation;
         if let Some(record) = self.record().filter(|_| is_generation && !is_nothing) {
-            measure(record, *metered, 200);
+            measure(record, metered, 200);
         }
     }
 
@@ -152,7 +152,7 @@ impl Exchange {
         record.bytes_out = bytes;
         said.told(record);
         record.first_byte_us = first_byte.map(micros);
-        measure(record, metered, status);
+        measure(record, Box::new(metered), status);
     }
 
     /// The answer broke off, and somebody may go on with it: the try that it was ended here.
@@ -249,7 +249,7 @@ impl Exchange {
         } else {
             meter::whole(body)
         };
-        measure(record, metered, status);
+        measure(record, Box::new(metered), status);
     }
 
     /// Ends the record of an exchange that has no answer of an upstream's.
@@ -412,7 +412,7 @@ impl Settle for Closing<'_, '_> {
         let (status, started) = (self.status, self.started);
         let took = micros(seen.at - started);
         let (first_byte, said) = (self.first_byte, self.said.take());
-        self.seen = seen.metered.as_ref().map(Measured::of);
+        self.seen = seen.metered.as_deref().map(Measured::of);
         if let Some(metered) = &seen.metered {
             left_out(self.id, &metered.lost);
         }
@@ -451,7 +451,7 @@ fn named(kind: &str) -> &str {
 }
 
 /// What an answer came to, as its record keeps it: the upstream's word apart from our own count.
-fn measure(record: &mut Record, metered: Metered, status: u16) {
+fn measure(record: &mut Record, metered: Box<Metered>, status: u16) {
     if metered.model.is_some() {
         record.parties.model = metered.model.clone();
     }

@@ -387,7 +387,8 @@ impl Exchange {
             let facts = Facts::of(head, text, protocol, self.operation, routing.rules.guess());
             let asked = Asked { head, asks, body: Some(&body), facts: &facts, means: &means, purse: &purse, chance };
             let (so_far, Paused { why, seam, view, .. }) = (paused.so_far(), *paused);
-            let broken = Broken { seam, before: view.metered().unwrap_or_else(|| Meter::default().metered()) };
+            let broken =
+                Broken { seam, before: view.metered().map_or_else(|| Meter::default().metered(), |metered| *metered) };
             let joined = Box::pin(self.go_on(client, worker, &asked, rule, &mut won, broken)).await;
             let draft = self.draft.as_mut();
             let is_over = joined.is_none();

@@ -192,11 +192,9 @@ fn failed(judged: &Judgement) -> bool {
 fn left(judged: Judgement, why: Interrupted) -> Judgement {
     match judged {
         Ok(Judged::Fails(fault)) => Ok(Judged::Fails(fault)),
-        Ok(Judged::Passes(passing)) => Err(Stopped {
-            why: why.into(),
-            status: Some(passing.answer.status),
-            used: passing.view.metered().map(Box::new),
-        }),
+        Ok(Judged::Passes(passing)) => {
+            Err(Stopped { why: why.into(), status: Some(passing.answer.status), used: passing.view.metered() })
+        }
         Err(stopped) => Err(Stopped { why: why.into(), ..stopped }),
     }
 }
@@ -365,7 +363,7 @@ impl Exchange {
     /// One of two was stopped because the other one answers.
     fn lost(&mut self, step: &Step<'_, '_, '_>, judged: Judgement) {
         let (status, used) = match judged {
-            Ok(Judged::Passes(passing)) => (Some(passing.answer.status), passing.view.metered().map(Box::new)),
+            Ok(Judged::Passes(passing)) => (Some(passing.answer.status), passing.view.metered()),
             Ok(Judged::Fails(fault)) => (fault.status, fault.used),
             Err(stopped) => (stopped.status, stopped.used),
         };

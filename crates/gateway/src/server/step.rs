@@ -370,27 +370,44 @@ impl Step<'_, '_, '_> {
         let heard = Heard { answer, source, signals, said };
         // What was refused has used nothing.
         self.trial.unanswered.set(self.trial.unanswered.get() && status < 300);
-        match &self.request.answer {
-            _ if status >= 400 => self.refused(client, kept, heard).await,
-            _ if status >= 300 && status != 304 => Ok(redirected(provider, status).into()),
+        // What is not the way of nearly all requests is in memory of its own: the others do not carry its room about.
+        let (heard, view) = match &self.request.answer {
+            _ if status >= 400 => return Box::pin(self.refused(client, kept, heard)).await,
+            _ if status >= 300 && status != 304 => return Ok(redirected(provider, status).into()),
             _ if self.is_page(&heard.answer) => {
                 self.trial.unanswered.set(false);
-                Ok(page(provider, status).into())
+                return Ok(page(provider, status).into());
             }
             None => {
                 let view = view(self.operation, head, &heard.answer, self.tried.stream, &worker.gateway.kept)
                     .speaking(self.asked.asks.protocol);
-                self.opened(client, heard, view).await
+                (heard, view)
             }
             Some(to) => match translated::view(to, &heard.answer) {
                 Some(view) => {
                     let answer =
                         translated::head(status, to.content_type(), &translated::fields(to, &heard.answer), None);
-                    self.opened(client, Heard { answer, ..heard }, view).await
+                    (Heard { answer, ..heard }, view)
                 }
-                None => self.translated_whole(client, to, heard).await,
+                None => return Box::pin(self.translated_whole(client, to, heard)).await,
             },
+        };
+        let view = view.tapped(worker.gateway.recorder.live(), self.id, self.asked.asks.protocol);
+        if view.can_wait() && self.has_next && self.tried.repeatable {
+            return Box::pin(self.held_back(client, heard, view)).await;
         }
+        Ok(self.passes(heard, view, Beginning::default()))
+    }
+
+    /// An answer that its client gets. A stream that is not held back is known to be good, and how fast it was, when its
+    /// first content comes.
+    fn passes(&self, heard: Heard, view: View, beginning: Beginning) -> Judged {
+        let Heard { answer, source, said, .. } = heard;
+        let was_held = beginning.is_something();
+        let first = beginning.first_content().map(|at| at.duration_since(self.since));
+        let of_target = (was_held || !view.can_wait()).then_some(Outcome::Good { first });
+        let (whole, room) = (None, None);
+        Judged::Passes(Box::new(Passing { answer, source, said, view, whole, room, beginning, of_target }))
     }
 
     /// Whether a page for people came in place of an answer, from a proxy or a wrong address. Where nobody else can be
@@ -464,54 +481,41 @@ impl Step<'_, '_, '_> {
         Ok(Judged::Passes(Box::new(passing)))
     }
 
-    /// An answer that was accepted. Where another target is left, it is held back until it is clear what it begins with.
-    async fn opened<S: Io>(&self, client: &mut Client<S>, heard: Heard, view: View) -> Result<Judged, Stopped> {
-        let gateway = &self.worker.gateway;
-        let mut view = view.tapped(gateway.recorder.live(), self.id, self.asked.asks.protocol);
-        let Heard { answer, mut source, signals, said } = heard;
-        let status = said.status;
-        let mut beginning = Beginning::default();
-        if view.can_wait() && self.has_next && self.tried.repeatable {
-            let begun = &self.trial.begun;
-            let opened = open(client, &mut source, &mut view, self.idle, gateway.routing.commit_after, begun).await;
-            let used = |view: &View| view.metered().map(Box::new);
-            let fault = match opened {
-                Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used: used(&view) }),
-                Ok((Opened::Good, held)) => {
-                    beginning = held;
-                    None
-                }
-                Ok((Opened::Failed(data), held)) => {
-                    let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
-                    let answer = match &self.request.answer {
-                        Some(to) => {
-                            let error = translation::upstream_error(0, &data, signals.retry_after);
-                            self.told(to, &answer, error, self.asked.asks.id, said.clone())
-                        }
-                        None => Box::new(Collected { head: answer.clone(), body: held.bytes(), said: said.clone() }),
-                    };
-                    let fault = Fault::new(failure, What::Answer(answer), Recorded::UpstreamError);
-                    Some(fault.error("its stream began with an error"))
-                }
-                Ok((Opened::Empty(why), _)) => {
-                    Some(Fault::new(Why::Empty, self.gave_nothing(&why), Recorded::Truncated).error(why))
-                }
-                Ok((Opened::Silent, _)) => {
-                    let fault = Fault::new(Why::Late, self.was_silent(), Recorded::Timeout);
-                    Some(fault.error("it sent nothing for too long"))
-                }
-            };
-            if let Some(fault) = fault {
-                return Ok(fault.status(status).used(used(&view)).into());
+    /// A stream that was accepted while another target is left: it is held back until it is clear what it begins with.
+    async fn held_back<S: Io>(
+        &self,
+        client: &mut Client<S>,
+        mut heard: Heard,
+        mut view: View,
+    ) -> Result<Judged, Stopped> {
+        let (status, commit_after) = (heard.said.status, self.worker.gateway.routing.commit_after);
+        let begun = &self.trial.begun;
+        let opened = open(client, &mut heard.source, &mut view, self.idle, commit_after, begun).await;
+        let fault = match opened {
+            Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used: view.metered() }),
+            Ok((Opened::Good, beginning)) => return Ok(self.passes(heard, view, beginning)),
+            Ok((Opened::Failed(data), held)) => {
+                let Heard { answer, signals, said, .. } = heard;
+                let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
+                let answer = match &self.request.answer {
+                    Some(to) => {
+                        let error = translation::upstream_error(0, &data, signals.retry_after);
+                        self.told(to, &answer, error, self.asked.asks.id, said)
+                    }
+                    None => Box::new(Collected { head: answer, body: held.bytes(), said }),
+                };
+                let fault = Fault::new(failure, What::Answer(answer), Recorded::UpstreamError);
+                fault.error("its stream began with an error")
             }
-        }
-        // A stream that is not held back is known to be good, and how fast it was, when its first content comes.
-        let was_held = beginning.is_something();
-        let first = beginning.first_content().map(|at| at.duration_since(self.since));
-        let of_target = (was_held || !view.can_wait()).then_some(Outcome::Good { first });
-        let (whole, room) = (None, None);
-        let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
-        Ok(Judged::Passes(Box::new(passing)))
+            Ok((Opened::Empty(why), _)) => {
+                Fault::new(Why::Empty, self.gave_nothing(&why), Recorded::Truncated).error(why)
+            }
+            Ok((Opened::Silent, _)) => {
+                let fault = Fault::new(Why::Late, self.was_silent(), Recorded::Timeout);
+                fault.error("it sent nothing for too long")
+            }
+        };
+        Ok(fault.status(status).used(view.metered()).into())
     }
 
     /// An answer in another protocol that does not stream: it is translated once it is whole.
