@@ -380,6 +380,11 @@ impl RequestHead {
         target.split_once('?').map_or(target, |(path, _)| path)
     }
 
+    /// Bytes of it, as it came.
+    pub fn size(&self) -> usize {
+        self.fields.buf.len()
+    }
+
     /// The `Host` field, of which there is exactly one.
     pub fn host(&self) -> &str {
         text(self.host.get(&self.fields.buf))

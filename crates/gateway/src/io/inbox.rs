@@ -16,8 +16,9 @@ const READ: usize = 16 * 1024;
 const SMALL: usize = 2 * 1024;
 /// What it grows to while reads keep filling it: fewer system calls for large bodies.
 const READ_MAX: usize = 256 * 1024;
-/// Buffers that a thread keeps for its next reader.
-const SPARES: usize = 8;
+/// Buffers that a thread keeps for its next reader: half a megabyte. The one that was given back last is taken first,
+/// while it is still in the processor's cache.
+const SPARES: usize = 32;
 
 thread_local! {
     /// Empty buffers of exactly the first size, so that the thousands of connections that wait own none.
@@ -59,8 +60,16 @@ impl DerefMut for Inbox {
 }
 
 impl Inbox {
-    /// Reads once. `Ok(0)` is the end of the stream, now and for ever.
+    /// Reads once. `Ok(0)` is the end of the stream, now and for ever. Pending: it owns no memory.
     pub fn poll_fill<R: AsyncRead + Unpin>(&mut self, io: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let filled = self.poll_read(io, cx);
+        if filled.is_pending() && self.bytes.is_empty() && !self.give_back() {
+            self.bytes = BytesMut::new();
+        }
+        filled
+    }
+
+    fn poll_read<R: AsyncRead + Unpin>(&mut self, io: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
@@ -72,11 +81,7 @@ impl Inbox {
             self.bytes.reserve(self.room);
         }
         let room = self.bytes.capacity() - self.bytes.len();
-        let Poll::Ready(read) = poll_read_buf(Pin::new(io), cx, &mut self.bytes) else {
-            self.rest();
-            return Poll::Pending;
-        };
-        let n = read?;
+        let n = ready!(poll_read_buf(Pin::new(io), cx, &mut self.bytes))?;
         self.eof = n == 0;
         if n == room && self.room < READ_MAX {
             self.room *= 2;
@@ -88,14 +93,22 @@ impl Inbox {
         Poll::Ready(Ok(n))
     }
 
-    /// As [`poll_fill`](Self::poll_fill), but stops at `limit` unread bytes: pending until some are taken out.
+    /// As [`poll_fill`](Self::poll_fill), but stops at `limit` unread bytes: pending until some are taken out. Memory of
+    /// which slices are still held stays here until they are let go of, and is then read into again.
     pub fn poll_fill_to<R: AsyncRead + Unpin>(
         &mut self,
         limit: usize,
         io: &mut R,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.bytes.len() >= limit { Poll::Pending } else { self.poll_fill(io, cx) }
+        if self.bytes.len() >= limit {
+            return Poll::Pending;
+        }
+        let filled = self.poll_read(io, cx);
+        if filled.is_pending() && self.bytes.is_empty() {
+            self.give_back();
+        }
+        filled
     }
 
     /// Reads into room for `bytes` in all, for a body whose length is known.
@@ -113,19 +126,20 @@ impl Inbox {
         taken
     }
 
-    /// Gives the memory back if nothing is in it.
-    fn rest(&mut self) {
-        if !self.bytes.is_empty() {
-            return;
+    /// Gives the memory back if nobody holds a slice of it.
+    fn give_back(&mut self) -> bool {
+        if !self.bytes.try_reclaim(READ) {
+            return false;
         }
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.try_reclaim(READ) && bytes.capacity() <= 2 * READ {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() <= 2 * READ {
             SPARE.with_borrow_mut(|spares| {
                 if spares.len() < SPARES {
                     spares.push(bytes);
                 }
             });
         }
+        true
     }
 
     /// Whether the other side has closed its direction.

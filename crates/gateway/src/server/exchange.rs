@@ -433,6 +433,8 @@ impl Exchange {
             routing.affinity.measure(routing.now(), session, there, &seen);
         }
         if !report.aborted {
+            // It holds the memory that the next answer over this connection is read into.
+            drop(won.answer);
             won.source.release(&worker.pool, &provider.base.origin);
         } else if framed == Framed::Close {
             client.reset();

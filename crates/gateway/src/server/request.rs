@@ -217,7 +217,8 @@ pub(super) fn prepare(
         }
         None => None,
     };
-    let mut out = BytesMut::with_capacity(2048);
+    // As long as the client's, with another name, another key and what rules add.
+    let mut out = BytesMut::with_capacity(head.size() + 384);
     write::request_line(&mut out, head.method(), &provider.target(way, head.target()));
     write::field(&mut out, b"host", provider.base.origin.host_header().as_bytes());
     let unpacked = body.as_ref().is_some_and(|(_, unpacked)| *unpacked);
