@@ -15,8 +15,8 @@ use crate::net::DialError;
 use crate::provider::Provider;
 use crate::retry;
 use crate::server::exchange::Failure;
-use crate::server::step::Step;
-use crate::upstream::{Connection, Flight, SendError, Sender, Upload, UploadError, UpstreamBody};
+use crate::server::step::{Passing, Step};
+use crate::upstream::{Connection, Flight, SendError, Sender, Upload, UploadError};
 
 /// A pooled connection that ends this soon after a request was put on it was dead before: the request may go again.
 const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ const DEAD_ON_ARRIVAL: Duration = Duration::from_secs(1);
 /// What one try came to.
 pub(super) enum Try {
     /// The head of an answer, whatever it says, and its body.
-    Answer(Box<(ResponseHead, UpstreamBody)>),
+    Answer(Box<Passing>),
     /// There is none: what the client would be told, and what the record says.
     Failed(retry::Failure, Refusal, String),
 }
@@ -58,7 +58,7 @@ impl Step<'_, '_, '_> {
             match answer_head(client, &mut flight, *patience).await? {
                 Head::Came(answer) => {
                     let source = flight.into_body(&answer);
-                    return Ok(Try::Answer(Box::new((answer, source))));
+                    return Ok(Try::Answer(Box::new(Passing::new(answer, source))));
                 }
                 // One that was at hand was taken as soon as the attempt began.
                 Head::Broken(SendError::Closed(_))

@@ -23,7 +23,7 @@ use crate::server::step::Judged;
 /// Whether an answer could be gone on with if it broke off: plain text of a model that takes the beginning of its turn.
 pub(super) fn can_go_on(won: &Won<'_>, facts: &Facts<'_>, body: Option<&HeldBody>) -> bool {
     let is_plain = |body: &HeldBody| body.text.as_ptr() == body.bytes.as_ptr();
-    let is_stream = won.answer.status == 200 && matches!(won.view, View::Events(_));
+    let is_stream = won.passing.answer.status == 200 && matches!(won.passing.view, View::Events(_));
     facts.protocol == Protocol::AnthropicMessages
         && is_stream
         && body.is_some_and(is_plain)
@@ -76,7 +76,7 @@ impl Exchange {
             Ok(Judged::Passes(passing)) if passing.answer.status == 200 && matches!(passing.view, View::Events(_)) => {
                 self.tried(&step, Recorded::Success, Some(200), None, Instant::now());
                 let (source, view, beginning) = passing.stream();
-                (won.source, won.pass) = (source, pass);
+                (won.passing.source, won.pass) = (source, pass);
                 let View::Events(events) = view else { return None };
                 let events: Events = *events;
                 let joined = Joined::new(broken.before, broken.seam, events);

@@ -9,17 +9,15 @@ use ledger::record::{Fingerprint, Id};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use wire::loss::Losses;
-use wire::meter::Metered;
 
 use crate::cap::Turn;
-use crate::client::inbound::{Claim, HeldBody, Operation};
+use crate::client::inbound::{HeldBody, Operation};
 use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal, Retry};
 use crate::gateway::{Gateway, Worker};
 use crate::health::{Entry, Pass, Slot};
 use crate::io::Io;
 use crate::provider::Provider;
-use crate::relay::{Beginning, View};
 use crate::retry::{Failure as Why, Kept, Merit, Owner, Tried, UsedUp, Verdict, judge, same_target_limit};
 use crate::route::{Cause, Changes, Facts, Plan, Purse, Target};
 use crate::server::account::Said;
@@ -27,10 +25,9 @@ use crate::server::caller::Means;
 use crate::server::exchange::{Exchange, Failure};
 use crate::server::hedge::Hedge;
 use crate::server::request::{Outgoing, Unfit, credential, prepare};
-use crate::server::step::{Came, Step, Trial};
+use crate::server::step::{Came, Passing, Step, Trial};
 use crate::server::translated::{self, Asks};
 use crate::translation::Answer;
-use crate::upstream::UpstreamBody;
 
 /// No request waits longer for its turn at a provider while there is another one to ask.
 const TURN: Duration = Duration::from_secs(10);
@@ -54,19 +51,9 @@ pub(super) struct Asked<'a, 'f> {
 pub(super) struct Won<'g> {
     pub(super) provider: &'g Provider,
     pub(super) slot: Slot,
-    pub(super) answer: ResponseHead,
-    /// What the upstream's own head said.
-    pub(super) said: Said,
-    pub(super) source: UpstreamBody,
-    pub(super) view: View,
-    /// The answer where it was translated as a whole, and what it came to.
-    pub(super) whole: Option<Box<(Bytes, Metered)>>,
-    /// The room of that.
-    pub(super) _room: Option<Claim>,
+    pub(super) passing: Box<Passing>,
     /// What of the request a translation did not carry.
     pub(super) lost: Losses,
-    /// What was read and held back.
-    pub(super) beginning: Beginning,
     pub(super) pass: Pass<'g>,
     /// When the attempt began.
     pub(super) since: Instant,
@@ -115,7 +102,7 @@ impl<'g> Dispatched<'g> {
     /// Who answered, and with which status.
     pub(super) fn status(&self) -> Option<(&'g Provider, u16)> {
         match self {
-            Self::Won(won) => Some((won.provider, won.answer.status)),
+            Self::Won(won) => Some((won.provider, won.passing.answer.status)),
             Self::Lost(lost) => match &lost.what {
                 What::Answer(answer) => Some((lost.provider, answer.said.status)),
                 What::Refusal(_) => None,
@@ -254,7 +241,7 @@ impl Exchange {
                 let (failure, what) = match came {
                     Came::Won(won) => {
                         if let Some(session) = plan.session
-                            && won.answer.status < 400
+                            && won.passing.answer.status < 400
                         {
                             routing.affinity.remember(routing.now(), session, won.provider.place, won.slot);
                         }

@@ -336,26 +336,28 @@ impl Exchange {
         drop(fitted);
 
         // Down.
-        let (answer, provider) = (&won.answer, won.provider);
+        let (answer, provider) = (&won.passing.answer, won.provider);
         self.status = answer.status;
         let from = Instant::now();
         self.first_byte = Some(from - self.started);
         if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(answer) {
-            return self.batch_object(client, head, worker, provider, won.answer, won.source).await;
+            return self.batch_object(client, head, worker, provider, won.passing.answer, won.passing.source).await;
         }
-        if let Some(whole) = won.whole.take() {
+        if let Some(whole) = won.passing.whole.take() {
             let (body, metered) = *whole;
             gateway.recorder.live().whole(Id(self.key), &body);
-            if let Some(mut tape) = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.answer)) {
+            if let Some(mut tape) =
+                bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.passing.answer))
+            {
                 tape.keep(&body);
             }
             return Box::pin(self.whole(client, head, worker, *won, body, metered)).await;
         }
-        let framed = framed(head, answer, &won.view);
+        let framed = framed(head, answer, &won.passing.view);
         let keep_alive = keeps(client, head, worker) && framed != Framed::Close;
         let lost = won.lost.to_string();
         let told = Told { keep_alive, lost: &lost, ..self.told(&provider.name, won.final_word) };
-        client.out.push(answer_head(answer, &won.view, framed, &told, head.method() == "HEAD"));
+        client.out.push(answer_head(answer, &won.passing.view, framed, &told, head.method() == "HEAD"));
         let limits = Limits {
             from,
             ping: gateway.ping,
@@ -365,15 +367,16 @@ impl Exchange {
         let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, answer));
         let (status, started, first_byte) = (self.status, self.started, self.first_byte);
         let draft = self.draft.as_mut();
-        let said = Some(std::mem::take(&mut won.said));
+        let said = Some(std::mem::take(&mut won.passing.said));
         let first = Some(First { pass: &mut won.pass, routing, since: won.since });
         let mut closing =
             Closing { id: &self.id, draft, status, started, first_byte, said, tape, first, seen: None, is_over: false };
-        if let (View::Events(events), true) = (&mut won.view, rest.is_some()) {
-            events.follow(&won.beginning);
+        if let (View::Events(events), true) = (&mut won.passing.view, rest.is_some()) {
+            events.follow(&won.passing.beginning);
         }
-        let (view, beginning) = (std::mem::replace(&mut won.view, View::Plain), std::mem::take(&mut won.beginning));
-        let mut relay = Relay::new(client, &mut won.source, framed, view, limits, &self.id, &mut closing);
+        let (view, beginning) =
+            (std::mem::replace(&mut won.passing.view, View::Plain), std::mem::take(&mut won.passing.beginning));
+        let mut relay = Relay::new(client, &mut won.passing.source, framed, view, limits, &self.id, &mut closing);
         relay.begin_with(beginning);
         let mut report = relay.run().await;
         let mut seen = closing.seen.take().unwrap_or_default();
@@ -409,7 +412,7 @@ impl Exchange {
                 None => (view, None),
             };
             let limits = Limits { from: Instant::now(), ..limits };
-            let relay = Relay::new(client, &mut won.source, framed, view, limits, &self.id, &mut closing);
+            let relay = Relay::new(client, &mut won.passing.source, framed, view, limits, &self.id, &mut closing);
             let mut relay = relay.after(so_far.0, so_far.1);
             match beginning {
                 Some(beginning) => relay.join(&beginning),
@@ -434,8 +437,8 @@ impl Exchange {
         }
         if !report.aborted {
             // It holds the memory that the next answer over this connection is read into.
-            drop(won.answer);
-            won.source.release(&worker.pool, &provider.base.origin);
+            drop(won.passing.answer);
+            won.passing.source.release(&worker.pool, &provider.base.origin);
         } else if framed == Framed::Close {
             client.reset();
         }

@@ -90,30 +90,26 @@ pub(super) enum Came<'g> {
     Failed(Why, What),
 }
 
-/// An answer whose head is there.
-struct Heard {
-    answer: ResponseHead,
-    source: UpstreamBody,
-    signals: Signals,
-    said: Said,
-}
-
 /// An attempt before it is recorded.
 pub(super) enum Judged {
     Passes(Box<Passing>),
     Fails(Box<Fault>),
 }
 
-/// An answer that its client gets.
+/// An answer on its way, from its head on. It stays where it is until its client has it.
+#[derive(Debug)]
 pub(super) struct Passing {
     pub(super) answer: ResponseHead,
-    source: UpstreamBody,
-    said: Said,
+    pub(super) source: UpstreamBody,
+    /// What the upstream's own head said.
+    pub(super) said: Said,
     pub(super) view: View,
-    whole: Option<Box<(Bytes, Metered)>>,
+    /// The answer where it was translated as a whole, and what it came to.
+    pub(super) whole: Option<Box<(Bytes, Metered)>>,
     /// The room of that.
     room: Option<Claim>,
-    beginning: Beginning,
+    /// What was read and held back.
+    pub(super) beginning: Beginning,
     /// What it says of its target; `None`: that shows when its first content comes.
     of_target: Option<Outcome>,
 }
@@ -151,6 +147,12 @@ impl Fault {
 }
 
 impl Passing {
+    /// An answer of which nobody has looked at more than that its head is there.
+    pub(super) fn new(answer: ResponseHead, source: UpstreamBody) -> Self {
+        let (said, view, beginning) = (Said::default(), View::Plain, Beginning::default());
+        Self { answer, source, said, view, whole: None, room: None, beginning, of_target: None }
+    }
+
     /// Its stream, and what was read of that.
     pub(super) fn stream(self: Box<Self>) -> (UpstreamBody, View, Beginning) {
         (self.source, self.view, self.beginning)
@@ -278,25 +280,18 @@ impl Exchange {
         self.is_simulated(step.trial.simulated.get());
         match judged {
             Ok(Judged::Passes(passing)) => {
-                let Passing { answer, source, said, view, whole, room, beginning, of_target } = *passing;
                 self.unanswered = false;
-                let status = answer.status;
+                let status = passing.answer.status;
                 let outcome = if status >= 400 { Recorded::UpstreamError } else { Recorded::Success };
                 self.tried(step, outcome, Some(status), None, now);
-                if let Some(of_target) = of_target {
+                if let Some(of_target) = passing.of_target {
                     pass.record(routing.time(now), of_target);
                 }
                 Ok(Came::Won(Box::new(Won {
                     provider: step.provider,
                     slot: step.target.slot,
-                    answer,
-                    said,
-                    source,
-                    view,
-                    whole,
-                    _room: room,
+                    passing,
                     lost: step.request.losses.clone(),
-                    beginning,
                     pass,
                     since: step.since,
                     asked_for: (routing.continue_on_break && step.tried.stream)
@@ -352,62 +347,56 @@ impl Step<'_, '_, '_> {
         pass: &Pass<'_>,
     ) -> Result<Judged, Stopped> {
         let (head, worker, provider) = (self.asked.head, self.worker, self.provider);
-        let (answer, mut source) = match self.attempt(client).await? {
-            Try::Answer(came) => *came,
+        let mut passing = match self.attempt(client).await? {
+            Try::Answer(passing) => passing,
             Try::Failed(failure, refusal, why) => {
                 let outcome = if failure == Why::Late { Recorded::Timeout } else { Recorded::UpstreamError };
                 return Ok(Fault::new(failure, What::Refusal(refusal), outcome).error(why).into());
             }
         };
         // A body that goes up while it arrives may have been read to its end by now.
-        client.unread &= source.sending().0.is_uploading();
+        client.unread &= passing.source.sending().0.is_uploading();
         let unix_ms = unix_ms();
-        let signals = Signals::read(answer.fields(), unix_ms);
+        let signals = Signals::read(passing.answer.fields(), unix_ms);
         pass.heed(|| worker.gateway.routing.now(), &signals);
-        self.trial.simulated.set(is_simulated(provider, &answer));
-        let said = Said::of(&answer, unix_ms);
-        let status = answer.status;
-        let heard = Heard { answer, source, signals, said };
+        self.trial.simulated.set(is_simulated(provider, &passing.answer));
+        passing.said = Said::of(&passing.answer, unix_ms);
+        let status = passing.answer.status;
         // What was refused has used nothing.
         self.trial.unanswered.set(self.trial.unanswered.get() && status < 300);
         // What is not the way of nearly all requests is in memory of its own: the others do not carry its room about.
-        let (heard, view) = match &self.request.answer {
-            _ if status >= 400 => return Box::pin(self.refused(client, kept, heard)).await,
+        let view = match &self.request.answer {
+            _ if status >= 400 => return Box::pin(self.refused(client, kept, passing, signals)).await,
             _ if status >= 300 && status != 304 => return Ok(redirected(provider, status).into()),
-            _ if self.is_page(&heard.answer) => {
+            _ if self.is_page(&passing.answer) => {
                 self.trial.unanswered.set(false);
                 return Ok(page(provider, status).into());
             }
-            None => {
-                let view = view(self.operation, head, &heard.answer, self.tried.stream, &worker.gateway.kept)
-                    .speaking(self.asked.asks.protocol);
-                (heard, view)
-            }
-            Some(to) => match translated::view(to, &heard.answer) {
+            None => view(self.operation, head, &passing.answer, self.tried.stream, &worker.gateway.kept)
+                .speaking(self.asked.asks.protocol),
+            Some(to) => match translated::view(to, &passing.answer) {
                 Some(view) => {
-                    let answer =
-                        translated::head(status, to.content_type(), &translated::fields(to, &heard.answer), None);
-                    (Heard { answer, ..heard }, view)
+                    let fields = translated::fields(to, &passing.answer);
+                    passing.answer = translated::head(status, to.content_type(), &fields, None);
+                    view
                 }
-                None => return Box::pin(self.translated_whole(client, to, heard)).await,
+                None => return Box::pin(self.translated_whole(client, to, passing, signals)).await,
             },
         };
-        let view = view.tapped(worker.gateway.recorder.live(), self.id, self.asked.asks.protocol);
-        if view.can_wait() && self.has_next && self.tried.repeatable {
-            return Box::pin(self.held_back(client, heard, view)).await;
+        passing.view = view.tapped(worker.gateway.recorder.live(), self.id, self.asked.asks.protocol);
+        if passing.view.can_wait() && self.has_next && self.tried.repeatable {
+            return Box::pin(self.held_back(client, passing, signals)).await;
         }
-        Ok(self.passes(heard, view, Beginning::default()))
+        Ok(self.passes(passing))
     }
 
     /// An answer that its client gets. A stream that is not held back is known to be good, and how fast it was, when its
     /// first content comes.
-    fn passes(&self, heard: Heard, view: View, beginning: Beginning) -> Judged {
-        let Heard { answer, source, said, .. } = heard;
-        let was_held = beginning.is_something();
-        let first = beginning.first_content().map(|at| at.duration_since(self.since));
-        let of_target = (was_held || !view.can_wait()).then_some(Outcome::Good { first });
-        let (whole, room) = (None, None);
-        Judged::Passes(Box::new(Passing { answer, source, said, view, whole, room, beginning, of_target }))
+    fn passes(&self, mut passing: Box<Passing>) -> Judged {
+        let was_held = passing.beginning.is_something();
+        let first = passing.beginning.first_content().map(|at| at.duration_since(self.since));
+        passing.of_target = (was_held || !passing.view.can_wait()).then_some(Outcome::Good { first });
+        Judged::Passes(passing)
     }
 
     /// Whether a page for people came in place of an answer, from a proxy or a wrong address. Where nobody else can be
@@ -423,12 +412,12 @@ impl Step<'_, '_, '_> {
         &self,
         client: &mut Client<S>,
         kept: &RefCell<Kept<(&Provider, What)>>,
-        heard: Heard,
+        mut passing: Box<Passing>,
+        signals: Signals,
     ) -> Result<Judged, Stopped> {
         let (provider, owner, to) = (self.provider, self.owner(), self.request.answer.as_ref());
-        let Heard { answer, mut source, signals, said } = heard;
         let kept_room = &self.worker.gateway.kept;
-        let status = answer.status;
+        let status = passing.answer.status;
         let fault = |refused, what| Fault::new(Why::Refused(refused), what, Recorded::UpstreamError).status(status);
         let refused = Refused::of(status, &signals, b"");
         let quick = refused.retry_after.is_some_and(|wait| wait <= QUICK);
@@ -439,6 +428,7 @@ impl Step<'_, '_, '_> {
         let follows = (self.has_next || again || replaced) && self.tried.repeatable && may_be_followed(status, owner);
         let has_body = self.asked.head.method() != "HEAD";
         if has_body && (follows || ours || to.is_some()) {
+            let Passing { answer, mut source, said, .. } = *passing;
             let until = Instant::now() + KEPT_WITHIN;
             let collected = collected(client, &mut source, &mut kept_room.share(), KEPT, self.idle, until).await;
             let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: None })?;
@@ -471,38 +461,39 @@ impl Step<'_, '_, '_> {
             let what = What::Refusal(unreadable(provider, status));
             return Ok(Fault { of_target: Some(of_target), ..fault(refused, what) }.into());
         }
-        let view = match to {
-            None => view(self.operation, self.asked.head, &answer, self.tried.stream, kept_room)
-                .speaking(self.asked.asks.protocol),
-            Some(_) => View::Plain,
-        };
-        let (whole, room, beginning, of_target) = (None, None, Beginning::default(), Some(of_target));
-        let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
-        Ok(Judged::Passes(Box::new(passing)))
+        if to.is_none() {
+            passing.view = view(self.operation, self.asked.head, &passing.answer, self.tried.stream, kept_room)
+                .speaking(self.asked.asks.protocol);
+        }
+        passing.of_target = Some(of_target);
+        Ok(Judged::Passes(passing))
     }
 
     /// A stream that was accepted while another target is left: it is held back until it is clear what it begins with.
     async fn held_back<S: Io>(
         &self,
         client: &mut Client<S>,
-        mut heard: Heard,
-        mut view: View,
+        mut passing: Box<Passing>,
+        signals: Signals,
     ) -> Result<Judged, Stopped> {
-        let (status, commit_after) = (heard.said.status, self.worker.gateway.routing.commit_after);
-        let begun = &self.trial.begun;
-        let opened = open(client, &mut heard.source, &mut view, self.idle, commit_after, begun).await;
+        let (status, commit_after) = (passing.said.status, self.worker.gateway.routing.commit_after);
+        let Passing { source, view, .. } = &mut *passing;
+        let opened = open(client, source, view, self.idle, commit_after, &self.trial.begun).await;
         let fault = match opened {
-            Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used: view.metered() }),
-            Ok((Opened::Good, beginning)) => return Ok(self.passes(heard, view, beginning)),
+            Err(why) => return Err(Stopped { why: why.into(), status: Some(status), used: passing.view.metered() }),
+            Ok((Opened::Good, beginning)) => {
+                passing.beginning = beginning;
+                return Ok(self.passes(passing));
+            }
             Ok((Opened::Failed(data), held)) => {
-                let Heard { answer, signals, said, .. } = heard;
                 let failure = Why::FirstEvent(Refused::of_event(&data, &signals));
+                let (head, said) = (passing.answer.clone(), passing.said.clone());
                 let answer = match &self.request.answer {
                     Some(to) => {
                         let error = translation::upstream_error(0, &data, signals.retry_after);
-                        self.told(to, &answer, error, self.asked.asks.id, said)
+                        self.told(to, &head, error, self.asked.asks.id, said)
                     }
-                    None => Box::new(Collected { head: answer, body: held.bytes(), said }),
+                    None => Box::new(Collected { head, body: held.bytes(), said }),
                 };
                 let fault = Fault::new(failure, What::Answer(answer), Recorded::UpstreamError);
                 fault.error("its stream began with an error")
@@ -515,7 +506,7 @@ impl Step<'_, '_, '_> {
                 fault.error("it sent nothing for too long")
             }
         };
-        Ok(fault.status(status).used(view.metered()).into())
+        Ok(fault.status(status).used(passing.view.metered()).into())
     }
 
     /// An answer in another protocol that does not stream: it is translated once it is whole.
@@ -523,12 +514,12 @@ impl Step<'_, '_, '_> {
         &self,
         client: &mut Client<S>,
         to: &Answer,
-        heard: Heard,
+        mut passing: Box<Passing>,
+        signals: Signals,
     ) -> Result<Judged, Stopped> {
-        let Heard { answer, mut source, signals, said } = heard;
-        let status = said.status;
+        let status = passing.said.status;
         let mut room = self.worker.gateway.kept.share();
-        let collected = collected(client, &mut source, &mut room, WHOLE, self.idle, self.end).await;
+        let collected = collected(client, &mut passing.source, &mut room, WHOLE, self.idle, self.end).await;
         let collected = collected.map_err(|why| Stopped { why: why.into(), status: Some(status), used: unknown() })?;
         let body = match collected {
             Ok(body) => body,
@@ -547,23 +538,22 @@ impl Step<'_, '_, '_> {
                 return Ok(fault.error(why).used(unknown()).into());
             }
         };
-        match translated::whole(to, &answer, &body) {
+        match translated::whole(to, &passing.answer, &body) {
             Ok((body, _)) if !room.grow(body.len()) => Ok(crowded(status).into()),
             Ok((body, metered)) => {
-                let fields = translated::fields(to, &answer);
-                let answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
-                let of_target = Some(Outcome::Good { first: self.tried.stream.then(|| self.since.elapsed()) });
-                let (view, whole, beginning) = (View::Plain, Some(Box::new((body, metered))), Beginning::default());
-                let room = Some(room);
-                let passing = Passing { answer, source, said, view, whole, room, beginning, of_target };
-                Ok(Judged::Passes(Box::new(passing)))
+                let fields = translated::fields(to, &passing.answer);
+                passing.answer = translated::head(status, to.content_type(), &fields, Some(body.len()));
+                passing.of_target = Some(Outcome::Good { first: self.tried.stream.then(|| self.since.elapsed()) });
+                (passing.whole, passing.room) = (Some(Box::new((body, metered))), Some(room));
+                Ok(Judged::Passes(passing))
             }
             Err(error) => {
                 // Some say within a good answer that they failed; what cannot be read may have been one.
                 let used = unknown().filter(|_| error.kind == ErrorKind::BadGateway);
                 self.trial.unanswered.set(false);
                 let failure = Why::FirstEvent(Refused::of_error(&error, &signals));
-                let what = What::Answer(self.told(to, &answer, error, self.asked.asks.id, said));
+                let told = self.told(to, &passing.answer, error, self.asked.asks.id, passing.said);
+                let what = What::Answer(told);
                 let fault = Fault::new(failure, what, Recorded::UpstreamError).status(status);
                 Ok(fault.error("its answer is an error").used(used).into())
             }

@@ -25,7 +25,7 @@ use crate::server::dispatch::Won;
 use crate::server::exchange::{Exchange, Failure};
 use crate::server::limits;
 use crate::server::request::{Credential, Fitted, Outgoing};
-use crate::server::step::unix_ms;
+use crate::server::step::{Passing, unix_ms};
 use crate::translation::{self, Answer, Losses, Upstream};
 
 /// Bytes of a whole answer that is translated, and that it may unpack to.
@@ -280,7 +280,8 @@ impl Exchange {
         body: Bytes,
         metered: Metered,
     ) -> Result<(Ended, bool), Failure> {
-        let Won { provider, answer, source, said, mut lost, .. } = won;
+        let Won { provider, passing, mut lost, .. } = won;
+        let Passing { answer, source, said, .. } = *passing;
         source.release(&worker.pool, &provider.base.origin);
         // The head is not sent yet: it names what is lost on the way down as well.
         lost.append(metered.lost.clone());
