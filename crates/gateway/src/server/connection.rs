@@ -88,7 +88,8 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
     let answered = match worker.gateway.edge.check(head, &client.peer) {
         Ok(()) => match Operation::of(head.method(), head.path()) {
             Some(operation) => return exchange(client, head, operation, worker, id).await,
-            None => admin::answer(head, &client.peer, worker).await,
+            // In memory of its own: a connection that is open for hours has no use for it.
+            None => Box::pin(admin::answer(head, &client.peer, worker)).await,
         },
         Err(refusal) => Err(refusal),
     };
@@ -96,7 +97,7 @@ async fn serve<S: Io>(client: &mut Client<S>, head: &RequestHead, worker: &Rc<Wo
     let id = id.to_string();
     let (answer, close) = match answered {
         Ok(Reply::Live(viewer)) => {
-            admin::subscribe(client, head, worker, viewer, &id).await;
+            Box::pin(admin::subscribe(client, head, worker, viewer, &id)).await;
             return false;
         }
         Ok(Reply::Answer(answer)) => {

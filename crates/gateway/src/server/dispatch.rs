@@ -181,7 +181,9 @@ impl Exchange {
             let Some(provider) = gateway.provider(target.provider) else { continue };
             if let Some(body) = asked.body {
                 let way = provider.way(asked.asks.protocol);
-                translated::learn(client, worker, asked.asks, provider, way, &target, body).await?;
+                if way.protocol != asked.asks.protocol {
+                    Box::pin(translated::learn(client, worker, asked.asks, provider, way, &target, body)).await?;
+                }
             }
             let (request, payer) = match ready(provider, asked, self.operation, &target, &plan.changes) {
                 Ok(ready) => ready,

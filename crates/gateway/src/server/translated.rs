@@ -77,9 +77,6 @@ pub(super) async fn learn<S: Io>(
     target: &Target<'_>,
     body: &HeldBody,
 ) -> Result<(), Failure> {
-    if way.protocol == asks.protocol {
-        return Ok(());
-    }
     let is_told = asks.protocol == Protocol::AnthropicMessages || way.reserves_context();
     if is_told && asks.fitted.prompt.get().is_none() {
         // A body that cannot be read is refused by who writes the request.
