@@ -245,7 +245,7 @@ impl<'a, S: Io> Relay<'a, S> {
     }
 
     /// Relays to the end.
-    pub async fn run(mut self) -> Report {
+    pub async fn run(&mut self) -> Report {
         let mut first = true;
         let ended = std::future::poll_fn(|cx| {
             if std::mem::take(&mut first) {
@@ -257,11 +257,12 @@ impl<'a, S: Io> Relay<'a, S> {
             self.poll(cx)
         })
         .await;
-        let paused = self.paused.filter(|_| self.settled.is_none()).map(|(why, seam)| {
-            let (view, first_token, payload) = (self.view, self.first_token, self.payload);
+        let paused = self.paused.take().filter(|_| self.settled.is_none()).map(|(why, seam)| {
+            let view = std::mem::replace(&mut self.view, View::Plain);
+            let (first_token, payload) = (self.first_token, self.payload);
             Box::new(Paused { why, seam, view, first_token, payload })
         });
-        let ended = self.settled.unwrap_or(ended);
+        let ended = self.settled.take().unwrap_or(ended);
         Report { ended, aborted: self.aborted, payload: self.payload, paused }
     }
 

@@ -9,7 +9,6 @@ use ledger::redact;
 use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
-use wire::meter::Meter;
 use wire::protocol::Protocol;
 
 use crate::client::inbound::{HeldBody, NoBody, Operation, protocol, read_held};
@@ -18,19 +17,18 @@ use crate::client::{Client, Interrupted};
 use crate::error::{ErrorKind, Refusal};
 use crate::gateway::{Gateway, Worker};
 use crate::headers::told_fields;
-use crate::health::{Outcome, Slot, Why};
 use crate::io::Io;
 use crate::party::{Guess, Party};
 use crate::provider::Provider;
 use crate::recorder::{Draft, now_us};
-use crate::relay::{Ended, Framed, IDLE, Limits, Paused, Relay, View};
-use crate::retry::{self, Owner, Refused};
-use crate::route::{Cause, Facts, Measured, OwnKey, Purse};
-use crate::server::account::{Closing, First, outcome, refused};
-use crate::server::answer::{Told, answer_head, framed, is_json, keeps};
+use crate::relay::Ended;
+use crate::route::{Cause, Facts, OwnKey, Purse};
+use crate::server::account::{outcome, refused};
+use crate::server::answer::keeps;
 use crate::server::caller::{self, Means, Rules};
-use crate::server::continued::{Broken, can_go_on};
+use crate::server::continued::can_go_on;
 use crate::server::dispatch::{Asked, Dispatched, What};
+use crate::server::down::{Again, Carried};
 use crate::server::replay;
 use crate::server::request::Fitted;
 use crate::server::translated::{Asks, does_not_count};
@@ -77,18 +75,12 @@ pub(super) struct Exchange {
     pub(super) ended: Option<(record::Outcome, Option<Box<str>>)>,
 }
 
-/// What an answer that ended badly after it had begun says of its target.
-fn failed(ended: &Ended, error: Option<&str>, slot: Slot) -> Option<Outcome> {
-    match ended {
-        Ended::Truncated(_) => Some(Outcome::Failed(Why::Broken)),
-        Ended::Timeout(IDLE) => Some(Outcome::Failed(Why::Late)),
-        Ended::UpstreamError => {
-            let refused = Refused::of_word(error?);
-            let owner = if slot == Slot::Client { Owner::Client } else { Owner::Ours };
-            Some(Outcome::of(&retry::Failure::FirstEvent(refused), owner))
-        }
-        _ => None,
-    }
+/// What became of the first half of an exchange.
+enum Up<'g> {
+    /// It has ended, and whether its connection can carry another.
+    Over((Ended, bool)),
+    /// There is an answer.
+    Won(Carried<'g>),
 }
 
 /// Why an exchange has no answer of an upstream's.
@@ -225,13 +217,27 @@ impl Exchange {
         client: &mut Client<S>,
         head: &RequestHead,
         worker: &Rc<Worker>,
-        (means, body): (Means, Option<HeldBody>),
+        admitted: (Means, Option<HeldBody>),
     ) -> Result<(Ended, bool), Failure> {
+        // In memory of its own, which is given back before an answer streams for minutes.
+        match Box::pin(self.up(client, head, worker, admitted)).await? {
+            Up::Over(over) => Ok(over),
+            Up::Won(carried) => self.down(client, head, worker, carried).await,
+        }
+    }
+
+    /// Whom it goes to, and the beginning of an answer.
+    async fn up<'g, S: Io>(
+        &mut self,
+        client: &mut Client<S>,
+        head: &RequestHead,
+        worker: &'g Rc<Worker>,
+        (means, body): (Means, Option<HeldBody>),
+    ) -> Result<Up<'g>, Failure> {
         let gateway = &*worker.gateway;
         let routing = &gateway.routing;
         self.know_caller(&client.peer, &means);
 
-        // Whom it goes to.
         let key_id = means.own.as_ref().map(|own| Fingerprint::of(own.key.expose()));
         let text = body.as_ref().map(|body| (&body.text[..], &body.envelope));
         let mut facts = Facts::of(head, text, self.protocol, self.operation, routing.rules.guess());
@@ -259,7 +265,7 @@ impl Exchange {
             let lists = |provider: &Provider| provider.way(self.protocol).protocol == self.protocol;
             let providers = &gateway.providers;
             if !providers.is_empty() && !providers.iter().any(lists) {
-                return self.models(client, head, worker).await;
+                return self.models(client, head, worker).await.map(Up::Over);
             }
         }
         let view = gateway.view(chance);
@@ -272,7 +278,7 @@ impl Exchange {
                 .unwrap_or_else(|| routing.rules.refusal(&facts, &purse, &view));
             // Somebody has a list, but none of those that this request may go to.
             if self.operation == Operation::Models && head.method() == "GET" && refusal.code.is_some() {
-                return self.models(client, head, worker).await;
+                return self.models(client, head, worker).await.map(Up::Over);
             }
             return Err(refusal.into());
         };
@@ -281,7 +287,7 @@ impl Exchange {
             record.parties.provider = Some(routing.rules.name(first.provider).into());
         }
 
-        // Up, and the beginning of an answer. From here on a crash leaves a trace.
+        // From here on a crash leaves a trace.
         if let Some(record) = self.record() {
             gateway.recorder.begin(record).await?;
         }
@@ -302,18 +308,17 @@ impl Exchange {
             && let Some(provider) = gateway.provider(first.provider)
             && provider.way(protocol).protocol != protocol
         {
-            return self.count(client, head, worker, provider, body).await;
+            return self.count(client, head, worker, provider, body).await.map(Up::Over);
         }
         let asked = Asked { head, asks, body: body.as_ref(), facts: &facts, means: &means, purse: &purse, chance };
-        // In memory of its own, which is given back before an answer streams for minutes.
-        let dispatched = Box::pin(self.dispatch(client, worker, &asked, plan)).await?;
+        let dispatched = self.dispatch(client, worker, &asked, plan).await?;
         if let (Operation::CountTokens, Some(body), Some((provider, status))) =
             (self.operation, &body, dispatched.status())
             && does_not_count(provider, status)
         {
-            return self.count(client, head, worker, provider, body).await;
+            return self.count(client, head, worker, provider, body).await.map(Up::Over);
         }
-        let mut won = match dispatched {
+        let won = match dispatched {
             Dispatched::Won(won) => won,
             Dispatched::Lost(lost) => {
                 if let (What::Answer(answer), Some((bodies, owner))) = (&lost.what, bodies.zip(owner))
@@ -321,128 +326,23 @@ impl Exchange {
                 {
                     tape.keep(&answer.body);
                 }
-                return self.hand_over(client, head, worker, *lost).await;
+                return self.hand_over(client, head, worker, *lost).await.map(Up::Over);
             }
             Dispatched::Idle(provider, answer, lost) => {
                 let (told, fields) = ((&*provider.name, &*lost), [answer.own_id()]);
                 let (kind, body) = ((answer.content_type(), &fields[..]), answer.nothing().into());
-                return self.answer_translated(client, head, worker, told, kind, body).await;
+                return self.answer_translated(client, head, worker, told, kind, body).await.map(Up::Over);
             }
         };
+        let session = session.map(|session| (session, prompt_bytes));
         // What an answer could be gone on with is kept until it has ended.
         let goes_on = routing.continue_on_break && can_go_on(&won, &facts, body.as_ref());
         drop(facts);
-        let rest = body.filter(|_| goes_on);
-        drop(fitted);
-
-        // Down.
-        let (answer, provider) = (&won.passing.answer, won.provider);
-        self.status = answer.status;
-        let from = Instant::now();
-        self.first_byte = Some(from - self.started);
-        if self.operation == Operation::Batches && head.method() != "HEAD" && is_json(answer) {
-            return self.batch_object(client, head, worker, provider, won.passing.answer, won.passing.source).await;
-        }
-        if let Some(whole) = won.passing.whole.take() {
-            let (body, metered) = *whole;
-            gateway.recorder.live().whole(Id(self.key), &body);
-            if let Some(mut tape) =
-                bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, &won.passing.answer))
-            {
-                tape.keep(&body);
-            }
-            return Box::pin(self.whole(client, head, worker, *won, body, metered)).await;
-        }
-        let framed = framed(head, answer, &won.passing.view);
-        let keep_alive = keeps(client, head, worker) && framed != Framed::Close;
-        let lost = won.lost.to_string();
-        let told = Told { keep_alive, lost: &lost, ..self.told(&provider.name, won.final_word) };
-        client.out.push(answer_head(answer, &won.passing.view, framed, &told, head.method() == "HEAD"));
-        let limits = Limits {
-            from,
-            ping: gateway.ping,
-            idle: idle.unwrap_or(provider.timeouts.idle),
-            end: self.started + max_stream.unwrap_or(provider.timeouts.max_stream),
-        };
-        let tape = bodies.zip(owner).and_then(|(bodies, owner)| bodies.answer(owner, answer));
-        let (status, started, first_byte) = (self.status, self.started, self.first_byte);
-        let draft = self.draft.as_mut();
-        let said = Some(std::mem::take(&mut won.passing.said));
-        let first = Some(First { pass: &mut won.pass, routing, since: won.since });
-        let mut closing =
-            Closing { id: &self.id, draft, status, started, first_byte, said, tape, first, seen: None, is_over: false };
-        if let (View::Events(events), true) = (&mut won.passing.view, rest.is_some()) {
-            events.follow(&won.passing.beginning);
-        }
-        let (view, beginning) =
-            (std::mem::replace(&mut won.passing.view, View::Plain), std::mem::take(&mut won.passing.beginning));
-        let mut relay = Relay::new(client, &mut won.passing.source, framed, view, limits, &self.id, &mut closing);
-        relay.begin_with(beginning);
-        let mut report = relay.run().await;
-        let mut seen = closing.seen.take().unwrap_or_default();
-        if let (Some(paused), Some(body)) = (report.paused.take(), rest) {
-            let Closing { tape, said, .. } = closing;
-            self.broke_off(&paused.why);
-            won.pass.record(routing.now(), Outcome::Failed(Why::Broken));
-            let fitted = Fitted::default();
-            let asks = Asks { protocol, id: &id, on_loss: gateway.on_loss, home: own_home, fitted: &fitted };
-            let text = Some((&body.text[..], &body.envelope));
-            let facts = Facts::of(head, text, protocol, self.operation, routing.rules.guess());
-            let asked = Asked { head, asks, body: Some(&body), facts: &facts, means: &means, purse: &purse, chance };
-            let (so_far, Paused { why, seam, view, .. }) = (paused.so_far(), *paused);
-            let broken =
-                Broken { seam, before: view.metered().map_or_else(|| Meter::default().metered(), |metered| *metered) };
-            let joined = Box::pin(self.go_on(client, worker, &asked, rule, &mut won, broken)).await;
-            let draft = self.draft.as_mut();
-            let is_over = joined.is_none();
-            let mut closing = Closing {
-                id: &self.id,
-                draft,
-                status,
-                started,
-                first_byte,
-                said,
-                tape,
-                first: None,
-                seen: None,
-                is_over,
-            };
-            let (view, beginning) = match joined {
-                Some((view, beginning)) => (view, Some(beginning)),
-                None => (view, None),
-            };
-            let limits = Limits { from: Instant::now(), ..limits };
-            let relay = Relay::new(client, &mut won.passing.source, framed, view, limits, &self.id, &mut closing);
-            let mut relay = relay.after(so_far.0, so_far.1);
-            match beginning {
-                Some(beginning) => relay.join(&beginning),
-                None => relay.break_off(why),
-            }
-            report = relay.run().await;
-            seen = closing.seen.take().unwrap_or_default();
-        }
-        gateway.counters.relayed(report.payload);
-        if let Some(failed) = failed(&report.ended, seen.error.as_deref(), won.slot) {
-            won.pass.record(routing.now(), failed);
-        } else if report.ended == Ended::Complete && !won.pass.is_judged() {
-            won.pass.record(routing.now(), Outcome::Good { first: None });
-        }
-        if let Some(session) = session
-            && seen.prompt > 0
-            && self.operation == Operation::Generation
-        {
-            let there = (provider.place, won.slot);
-            let seen = Measured { prompt: (prompt_bytes, seen.prompt), warm: seen.warm, keeps: seen.keeps };
-            routing.affinity.measure(routing.now(), session, there, &seen);
-        }
-        if !report.aborted {
-            // It holds the memory that the next answer over this connection is read into.
-            drop(won.passing.answer);
-            won.passing.source.release(&worker.pool, &provider.base.origin);
-        } else if framed == Framed::Close {
-            client.reset();
-        }
-        Ok((report.ended, keep_alive && !report.aborted))
+        let again = body.filter(|_| goes_on).map(|body| {
+            let home = own_home;
+            Box::new(Again { body, means, purse, home, chance, rule })
+        });
+        Ok(Up::Won(Carried { won, owner, idle, max_stream, session, again }))
     }
 
     /// Who asks and what it may spend, and what is asked. A body that another attempt may need is held; any other goes

@@ -7,6 +7,7 @@ pub mod caller;
 pub mod connection;
 mod continued;
 mod dispatch;
+mod down;
 mod exchange;
 mod hedge;
 mod limits;
