@@ -56,7 +56,7 @@ impl Book for Gone {
         Ack::known(Ok(Position::default()))
     }
 
-    fn finish(&self, _: Record) -> Ack {
+    fn finish(&self, _: Box<Record>) -> Ack {
         Ack::known(Ok(Position::default()))
     }
 }

@@ -220,7 +220,7 @@ impl Exchange {
         admitted: (Means, Option<HeldBody>),
     ) -> Result<(Ended, bool), Failure> {
         // In memory of its own, which is given back before an answer streams for minutes.
-        match Box::pin(self.up(client, head, worker, admitted)).await? {
+        match Box::into_pin(Box::write(Box::new_uninit(), self.up(client, head, worker, admitted))).await? {
             Up::Over(over) => Ok(over),
             Up::Won(carried) => self.down(client, head, worker, carried).await,
         }

@@ -188,7 +188,6 @@ fn failed(judged: &Judgement) -> bool {
 }
 
 /// An attempt that was under way when nobody waited for it any more.
-#[expect(clippy::result_large_err, reason = "it is moved once, and not on the way of a request that goes well")]
 fn left(judged: Judgement, why: Interrupted) -> Judgement {
     match judged {
         Ok(Judged::Fails(fault)) => Ok(Judged::Fails(fault)),
