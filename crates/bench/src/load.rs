@@ -161,8 +161,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
             let begin = options.ramp * n as u64 / options.conns as u64;
             tokio::time::sleep(Duration::from_millis(begin)).await;
             if n < options.stalled {
-                let _stream = stalled(&options, &seen).await;
-                return std::future::pending().await;
+                match stalled(&options, &seen).await {
+                    Ok(_stream) => return std::future::pending().await,
+                    Err(e) => return seen.borrow_mut().failed(&e),
+                }
             }
             let mut is_first = true;
             loop {
@@ -218,6 +220,7 @@ fn report(seen: &mut Seen, took: u64, after: Used, before: Used, peak: u64, fore
         "seconds": took as f64 / 1e9,
         "sent": seen.sent,
         "whole": seen.whole,
+        "opened": seen.opened,
         "requests": seen.requests,
         "events": seen.events,
         "errors": seen.errors,

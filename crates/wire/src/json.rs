@@ -319,10 +319,14 @@ pub fn is_plain(text: &str) -> bool {
     }
 }
 
+/// Bytes of a text that is probably plain.
+const SHORT: usize = 64;
+
 /// Writes the inside of a string, without quotes.
 pub fn escape(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    if is_plain(text) {
+    // Long ones nearly always have ends of lines.
+    if bytes.len() <= SHORT && is_plain(text) {
         return out.extend_from_slice(bytes);
     }
     let mut from = 0;

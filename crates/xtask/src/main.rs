@@ -44,7 +44,7 @@ Commands:
   verification          write docs/GATEWAY_STREAMING_VERIFICATION.md anew
     --measure PROGRAM   after that program has driven itself for half a minute
   soak                  load one gateway with what is hard to bear, and look at what it keeps and records
-    --seconds N         so long each of the eight phases [default: 20]
+    --seconds N         so long each phase, once its streams are open [default: 20]
   guard                 count instructions, allocations and system calls of the hot pieces (valgrind, strace) and compare
     --write             write down what is counted now
   bench                 measure cco beside nginx; on a machine that does nothing else (`bench --help` for all options)

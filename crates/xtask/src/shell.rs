@@ -1,5 +1,6 @@
 //! Runs one command: shows its output as it comes, keeps it, and ends the command when its time is up.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -10,7 +11,7 @@ use crate::{Fault, Places};
 
 /// A build of everything on a small machine, with all that makes a program smaller and faster.
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
-/// More lines than this are shown but not kept.
+/// Of more lines than this the first are shown but not kept.
 const KEPT_LINES: usize = 200_000;
 
 /// What a command said before it ended by itself.
@@ -21,7 +22,7 @@ pub(crate) struct Ended {
 
 /// Lines that are repeated where a command failed, and how much of each.
 const LAST_LINES: usize = 20;
-const LAST_CHARS: usize = 400;
+const LAST_CHARS: usize = 2000;
 
 impl Ended {
     /// Why it failed, and behind that what it said last: whoever sees the end of a long log alone must see the cause.
@@ -109,14 +110,15 @@ fn follow(child: &mut Child, limit: Duration) -> Result<Ended, Fault> {
         send_lines(err, tx.clone());
     }
     drop(tx);
-    let mut lines = Vec::new();
+    let mut lines = VecDeque::new();
     loop {
         match rx.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 println!("{line}");
-                if lines.len() < KEPT_LINES {
-                    lines.push(line);
+                if lines.len() == KEPT_LINES {
+                    lines.pop_front();
                 }
+                lines.push_back(line);
             }
             Err(RecvTimeoutError::Timeout) => return Err(format!("was ended after {} s", limit.as_secs())),
             // Both pipes are closed: the command has ended or is about to.
@@ -124,7 +126,7 @@ fn follow(child: &mut Child, limit: Duration) -> Result<Ended, Fault> {
         }
     }
     let status = child.wait().map_err(|e| format!("cannot be waited for: {e}"))?;
-    Ok(Ended { status, lines })
+    Ok(Ended { status, lines: lines.into() })
 }
 
 /// Hands on `from` line by line until it ends or nobody listens.

@@ -16,8 +16,8 @@ const READ: usize = 16 * 1024;
 const SMALL: usize = 2 * 1024;
 /// What it grows to while reads keep filling it: fewer system calls for large bodies.
 const READ_MAX: usize = 256 * 1024;
-/// Buffers that a thread keeps for its next reader: half a megabyte. The one that was given back last is taken first,
-/// while it is still in the processor's cache.
+/// Buffers of the first size that a thread keeps for its next reader: half a megabyte. The one that was given back last is
+/// taken first, while it is still in the processor's cache.
 const SPARES: usize = 32;
 
 thread_local! {
@@ -29,7 +29,8 @@ fn spare() -> BytesMut {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ))
 }
 
-/// A read buffer that owns memory only while it holds bytes. What is split off it is the received memory itself.
+/// A read buffer that owns memory only while it holds bytes or, where it is told so, while others hold slices of it. What is
+/// split off it is the received memory itself.
 #[derive(Debug)]
 pub struct Inbox {
     bytes: BytesMut,
@@ -60,7 +61,7 @@ impl DerefMut for Inbox {
 }
 
 impl Inbox {
-    /// Reads once. `Ok(0)` is the end of the stream, now and for ever. Pending: it owns no memory.
+    /// Reads once. `Ok(0)` is the end of the stream, now and for ever. Pending: it owns no memory but that of what is unread.
     pub fn poll_fill<R: AsyncRead + Unpin>(&mut self, io: &mut R, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let filled = self.poll_read(io, cx);
         if filled.is_pending() && self.bytes.is_empty() && !self.give_back() {
@@ -126,13 +127,15 @@ impl Inbox {
         taken
     }
 
-    /// Gives the memory back if nobody holds a slice of it.
+    /// Lets go of the memory if it can be read into from its beginning, or has as much left as a buffer of the first size:
+    /// one of just that size waits for its next reader. `false`: others hold slices of it.
     fn give_back(&mut self) -> bool {
         if !self.bytes.try_reclaim(READ) {
             return false;
         }
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes.capacity() <= 2 * READ {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        // What is left of a larger one would keep all of that.
+        if bytes.capacity() == READ && !bytes.try_reclaim(READ + 1) {
             SPARE.with_borrow_mut(|spares| {
                 if spares.len() < SPARES {
                     spares.push(bytes);
@@ -207,6 +210,45 @@ mod tests {
         assert_eq!(inbox.bytes.capacity(), 0);
         drop(far);
         assert!(!is_quiet(&mut inbox, &mut near) && inbox.is_eof());
+    }
+
+    #[tokio::test]
+    async fn memory_of_which_slices_are_held_is_read_into_again_once_they_are_let_go_of() {
+        let (mut near, mut far) = tokio::io::duplex(64 * 1024);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut inbox = Inbox::default();
+        far.write_all(b"head").await.unwrap();
+        inbox.fill(&mut near).await.unwrap();
+        let (at, head) = (inbox.as_ptr(), inbox.split_to(4).freeze());
+        assert!(inbox.poll_fill_to(READ, &mut near, &mut cx).is_pending());
+        assert_eq!(inbox.bytes.as_ptr(), at.wrapping_add(4), "it stays while the head is held");
+        drop(head);
+        assert!(inbox.poll_fill_to(READ, &mut near, &mut cx).is_pending());
+        assert_eq!(inbox.bytes.capacity(), 0, "and then waits for the next reader");
+        far.write_all(b"next").await.unwrap();
+        inbox.fill(&mut near).await.unwrap();
+        assert_eq!(inbox.as_ptr(), at);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_large_buffer_waits_for_nobody() {
+        SPARE.with_borrow_mut(Vec::clear);
+        let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
+        let mut inbox = Inbox::default();
+        let large = 4 * READ;
+        inbox.expect(large);
+        far.write_all(&vec![1; large - READ - 1]).await.unwrap();
+        while inbox.len() < large - READ - 1 {
+            inbox.fill(&mut near).await.unwrap();
+        }
+        for held in [true, false] {
+            let slice = inbox.split().freeze();
+            let slice = held.then_some(slice);
+            assert!(is_quiet(&mut inbox, &mut near));
+            assert_eq!(inbox.bytes.capacity(), 0);
+            assert_eq!(SPARE.with_borrow(Vec::len), 0, "held: {held}");
+            drop(slice);
+        }
     }
 
     #[tokio::test]

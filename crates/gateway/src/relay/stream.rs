@@ -34,7 +34,7 @@ pub enum Framed {
 /// word behind it.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// How long a relay may be without what.
+/// When a relay begins, and how long it may be without what.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// When it begins.
@@ -244,7 +244,7 @@ impl<'a, S: Io> Relay<'a, S> {
         self.pass_on();
     }
 
-    /// Relays to the end.
+    /// Relays to the end. It is run once.
     pub async fn run(&mut self) -> Report {
         let mut first = true;
         let ended = std::future::poll_fn(|cx| {
@@ -322,6 +322,9 @@ impl<'a, S: Io> Relay<'a, S> {
             }
             // A busy task may be told that its timer pends although its time is over: the clock knows better.
             let late = self.client.alarm.poll(deadline, cx).is_ready();
+            if late {
+                self.now = None;
+            }
             let now = self.now();
             if !late && now < deadline {
                 if more {

@@ -1,4 +1,5 @@
-//! The life of one request, from its head to the last byte of its answer, read from top to bottom.
+//! The first half of an exchange: from a request's head to the head of its answer, read from top to bottom. The second
+//! is [`down`](super::down).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -219,7 +220,8 @@ impl Exchange {
         worker: &Rc<Worker>,
         admitted: (Means, Option<HeldBody>),
     ) -> Result<(Ended, bool), Failure> {
-        // In memory of its own, which is given back before an answer streams for minutes.
+        // In memory of its own, which is given back before an answer streams for minutes. It is asked for before the future
+        // is made, which is then made there: `Box::pin` would copy it, and it is some kilobytes.
         match Box::into_pin(Box::write(Box::new_uninit(), self.up(client, head, worker, admitted))).await? {
             Up::Over(over) => Ok(over),
             Up::Won(carried) => self.down(client, head, worker, carried).await,

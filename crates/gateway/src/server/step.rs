@@ -60,6 +60,7 @@ pub(super) struct Step<'s, 'f, 'g> {
     /// Whether there were attempts before.
     pub(super) has_failed: bool,
     pub(super) tried: Tried,
+    /// When it begins: now, for a pooled connection is judged by it.
     pub(super) since: Instant,
     /// How long it waited for its turn before.
     pub(super) queued: Duration,
