@@ -586,7 +586,7 @@ mod tests {
 
     #[test]
     fn memory_that_leaks_is_told_from_memory_that_varies() {
-        let grows = |mb: &[u64], streams| super::grows(&mb.iter().map(|mb| mb * 1024).collect::<Vec<_>>(), streams);
+        let grows = |mb: &[u64], streams| grows(&mb.iter().map(|mb| mb * 1024).collect::<Vec<_>>(), streams);
         for varies in [&[50, 51, 43][..], &[51, 43, 51], &[43, 51, 50], &[43, 43, 51, 50], &[40, 55, 58, 59]] {
             assert!(!grows(varies, 9000), "{varies:?}");
             assert!(!grows(&varies[1..], 10), "{varies:?}");

@@ -234,19 +234,21 @@ mod tests {
     async fn what_is_left_of_a_large_buffer_waits_for_nobody() {
         SPARE.with_borrow_mut(Vec::clear);
         let (mut near, mut far) = tokio::io::duplex(1024 * 1024);
-        let mut inbox = Inbox::default();
         let large = 4 * READ;
-        inbox.expect(large);
-        far.write_all(&vec![1; large - READ - 1]).await.unwrap();
-        while inbox.len() < large - READ - 1 {
-            inbox.fill(&mut near).await.unwrap();
-        }
-        for held in [true, false] {
-            let slice = inbox.split().freeze();
-            let slice = held.then_some(slice);
+        for (left, held) in [(READ, true), (READ + 1, true), (READ, false)] {
+            let mut inbox = Inbox::default();
+            inbox.expect(large);
+            far.write_all(&vec![1; large - left]).await.unwrap();
+            while inbox.len() < large - left {
+                inbox.fill(&mut near).await.unwrap();
+            }
+            let slice = Some(inbox.split().freeze()).filter(|_| held);
+            assert_eq!(inbox.bytes.capacity(), left);
             assert!(is_quiet(&mut inbox, &mut near));
             assert_eq!(inbox.bytes.capacity(), 0);
-            assert_eq!(SPARE.with_borrow(Vec::len), 0, "held: {held}");
+            // In the one case in a thousand in which just so much is left it cannot be told from a small one.
+            let kept = SPARE.with_borrow_mut(|spares| spares.drain(..).count());
+            assert_eq!(kept, usize::from(held && left == READ), "{left} left, held: {held}");
             drop(slice);
         }
     }
