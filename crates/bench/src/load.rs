@@ -14,6 +14,7 @@ use memchr::memmem;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::Fault;
 use crate::plan::{HEADER, Plan, STAMP, now};
@@ -81,6 +82,8 @@ struct Seen {
     counts: bool,
     /// Connections over which an answer began, or that never read one.
     opened: usize,
+    /// Told each time that one does.
+    opens: Rc<Notify>,
     /// Requests that were begun and answers that came whole, whether they count or not.
     sent: u64,
     whole: u64,
@@ -97,6 +100,11 @@ impl Seen {
     fn failed(&mut self, error: &dyn std::fmt::Display) {
         self.errors += 1;
         self.first_error.get_or_insert_with(|| error.to_string());
+    }
+
+    fn opened(&mut self) {
+        self.opened += 1;
+        self.opens.notify_one();
     }
 
     fn answered(&mut self, from: u64) {
@@ -170,15 +178,20 @@ pub(crate) async fn run(options: Options) -> Result<(), Fault> {
             loop {
                 if let Err(e) = connection(&options, &seen, schedule.as_ref(), &request, &mut is_first).await {
                     seen.borrow_mut().failed(&e);
+                    // Who is refused asks again, but not as fast as it can.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         });
     }
-    let begun = now();
-    while seen.borrow().opened < options.conns && now() < begun + options.gather * 1_000_000 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let opens = seen.borrow().opens.clone();
+    let gathered = async {
+        while seen.borrow().opened < options.conns {
+            opens.notified().await;
+        }
+    };
+    // Who is missing then is told in the report.
+    let _ = tokio::time::timeout(Duration::from_millis(options.gather), gathered).await;
     tokio::time::sleep(Duration::from_millis(options.warmup)).await;
     seen.borrow_mut().counts = true;
     let all = || [options.watch, options.also, Some(std::process::id())].map(|pid| pid.map(used).unwrap_or_default());
@@ -269,10 +282,10 @@ async fn stalled(options: &Options, seen: &RefCell<Seen>) -> io::Result<TcpStrea
     let mut stream = TcpStream::connect(options.target).await?;
     let endless = Options { events: 1_000_000, delay: 0, stalled: 0, ..options.clone() };
     stream.write_all(&request(&endless)).await?;
-    let mut told = seen.borrow_mut();
-    told.sent += 1;
-    told.opened += 1;
-    drop(told);
+    let mut seen = seen.borrow_mut();
+    seen.sent += 1;
+    seen.opened();
+    drop(seen);
     Ok(stream)
 }
 
@@ -377,7 +390,9 @@ async fn ask(
     if head.status != 200 {
         return Err(io::Error::other(format!("status {}", head.status)));
     }
-    seen.borrow_mut().opened += usize::from(std::mem::take(is_first));
+    if std::mem::take(is_first) {
+        seen.borrow_mut().opened();
+    }
     let (mut body, mut events) = (BodyDecoder::new(head.framing), 0);
     loop {
         match body.next(input).map_err(|e| other(&e))? {

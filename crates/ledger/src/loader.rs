@@ -266,7 +266,6 @@ impl<'a> Load<'a> {
         }
     }
 
-    #[inline]
     fn record(&mut self, record: Record, end: u64) -> Result<(), StoreError> {
         self.position = end;
         self.records.push(record);

@@ -361,6 +361,21 @@ pub(super) struct Closing<'a, 'p> {
     pub(super) is_over: bool,
 }
 
+impl<'a, 'p> Closing<'a, 'p> {
+    /// Of an answer that the exchange had the head of: `heard` is its status and when the first byte of it came.
+    pub(super) fn new(
+        id: &'a str,
+        draft: Option<&'a mut Draft>,
+        started: Instant,
+        heard: (u16, Option<Duration>),
+        said: Option<Said>,
+        tape: Option<Tape>,
+    ) -> Self {
+        let (status, first_byte) = heard;
+        Self { id, draft, status, started, first_byte, said, tape, first: None, seen: None, is_over: false }
+    }
+}
+
 /// An attempt whose target is known to be good when the first content of its answer comes.
 pub(super) struct First<'a, 'p> {
     pub(super) pass: &'a mut Pass<'p>,

@@ -121,18 +121,9 @@ impl Exchange {
         if let (View::Events(events), true) = (&mut passing.view, again.is_some()) {
             events.follow(&passing.beginning);
         }
-        let mut closing = Closing {
-            id: &self.id,
-            draft: self.draft.as_mut(),
-            status: self.status,
-            started: self.started,
-            first_byte: self.first_byte,
-            said: Some(mem::take(&mut passing.said)),
-            tape,
-            first: Some(First { pass: &mut won.pass, routing, since: won.since }),
-            seen: None,
-            is_over: false,
-        };
+        let (heard, said) = ((self.status, self.first_byte), Some(mem::take(&mut passing.said)));
+        let mut closing = Closing::new(&self.id, self.draft.as_mut(), self.started, heard, said, tape);
+        closing.first = Some(First { pass: &mut won.pass, routing, since: won.since });
         let view = mem::replace(&mut passing.view, View::Plain);
         let mut relay = Relay::new(client, &mut passing.source, framed, view, limits, &self.id, &mut closing);
         relay.begin_with(mem::take(&mut passing.beginning));
@@ -210,18 +201,9 @@ impl Exchange {
         let (so_far, Paused { why, seam, view, .. }) = (paused.so_far(), *paused);
         let before = view.metered().map_or_else(|| Meter::default().metered(), |metered| *metered);
         let joined = self.go_on(client, worker, &asked, rule, won, Broken { seam, before }).await;
-        let mut closing = Closing {
-            id: &self.id,
-            draft: self.draft.as_mut(),
-            status: self.status,
-            started: self.started,
-            first_byte: self.first_byte,
-            said,
-            tape,
-            first: None,
-            seen: None,
-            is_over: joined.is_none(),
-        };
+        let heard = (self.status, self.first_byte);
+        let mut closing = Closing::new(&self.id, self.draft.as_mut(), self.started, heard, said, tape);
+        closing.is_over = joined.is_none();
         let (view, beginning) = match joined {
             Some((view, beginning)) => (view, Some(beginning)),
             None => (view, None),

@@ -30,12 +30,10 @@ pub(crate) fn read_start(frame: &Frame<'_>) -> Option<Start> {
 }
 
 /// What the entry says of an exchange that ended; `None` if it cannot be read.
-#[inline]
 pub(crate) fn read_record(frame: &Frame<'_>) -> Option<Record> {
     read(frame, Record::from_cbor)
 }
 
-#[inline]
 fn read<'b, T: Deserialize<'b>>(frame: &Frame<'b>, cbor: impl FnOnce(&'b [u8]) -> Option<T>) -> Option<T> {
     match frame.version {
         JSON => serde_json::from_slice(frame.payload).ok(),
